@@ -1,0 +1,198 @@
+"""The layer rules: one per kind of layer, both directions, no tables per model.
+
+A parameter's path in the Flax module is its path in the PyTorch twin; what differs is the leaf, and that depends on the
+type of the module that owns it alone. So these rules serve any NNX module whose attributes bear its twin's names.
+"""
+
+import dataclasses
+from collections.abc import Callable, Collection, Iterator, Mapping
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxzoo.errors import UsageError
+from jaxzoo.nn import InProjection
+
+StateDict = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """The torch name of a Flax leaf, and how its array moves over and back (views where possible)."""
+
+    name: str
+    to_flax: Callable[[np.ndarray], np.ndarray] = lambda a: a
+    to_torch: Callable[[np.ndarray], np.ndarray] = lambda a: a
+    optional: bool = False  # torch may leave it out: torch below 0.4.1 did not count batches
+
+
+def _permuted(name: str, permutation: Callable[[int], tuple[int, ...]]) -> Rule:
+    """A rule that permutes the axes; `permutation(rank)` leads from torch to Flax."""
+    return Rule(
+        name,
+        lambda a: a.transpose(permutation(a.ndim)),
+        lambda a: a.transpose(np.argsort(permutation(a.ndim))),
+    )
+
+
+_BIAS = {"bias": Rule("bias")}
+_AFFINE = {"scale": Rule("weight")} | _BIAS
+_CONV = _permuted("weight", lambda rank: (*range(2, rank), 1, 0))  # (out, in, *k) -> (*k, in, out)
+_TRANSPOSED = _permuted("weight", lambda rank: (*range(2, rank), 1, 0))  # (in, out, *k) -> (*k, out, in)
+
+
+def _flip(a: np.ndarray) -> np.ndarray:
+    return np.flip(a, range(a.ndim - 2))
+
+
+_UNTRANSPOSED = Rule(  # Flax's ConvTranspose as a correlation: (in, out, *k) -> (*k, in, out), mirrored
+    "weight",
+    lambda a: _flip(a.transpose(*range(2, a.ndim), 0, 1)),
+    lambda a: _flip(a).transpose(a.ndim - 2, a.ndim - 1, *range(a.ndim - 2)),
+)
+_STATISTICS = {
+    "mean": Rule("running_mean"),
+    "var": Rule("running_var"),
+    "num_batches_tracked": Rule("num_batches_tracked", optional=True),
+}
+
+RULES: dict[type[nnx.Module], dict[str, Rule]] = {
+    nnx.Conv: {"kernel": _CONV} | _BIAS,
+    nnx.Linear: {"kernel": _permuted("weight", lambda rank: (1, 0))} | _BIAS,
+    nnx.BatchNorm: _AFFINE | _STATISTICS,
+    nnx.LayerNorm: _AFFINE,
+    nnx.GroupNorm: _AFFINE,
+    nnx.RMSNorm: _AFFINE,
+    nnx.Embed: {"embedding": Rule("weight")},
+}
+
+
+def _rules(module: nnx.Module) -> Mapping[str, Rule]:
+    if isinstance(module, nnx.ConvTranspose):
+        return {"kernel": _TRANSPOSED if module.transpose_kernel else _UNTRANSPOSED} | _BIAS
+    return next((RULES[kind] for kind in type(module).__mro__ if kind in RULES), {})
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """One parameter, statistic or table: where it is in Flax, and what torch calls it."""
+
+    path: str  # "layer1.0.conv1.kernel"
+    key: str  # "layer1.0.conv1.weight"
+    variable: nnx.Variable
+    rule: Rule
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.variable.get_value().shape)
+
+    @property
+    def torch_shape(self) -> tuple[int, ...]:
+        return self.rule.to_torch(np.broadcast_to(np.zeros((), bool), self.shape)).shape
+
+
+def leaves(module: nnx.Module) -> Iterator[Leaf]:
+    """Every leaf that a state_dict holds; the states of random streams are not among them. `module` may be abstract."""
+    transparent = {  # Flax's Sequential keeps its children in a list of its own, torch's does not
+        (*path, "layers") for path, m in nnx.iter_modules(module) if isinstance(m, nnx.Sequential)
+    }
+    for path, owner in nnx.iter_modules(module):
+        rules = _rules(owner)
+        names = [str(name) for i, name in enumerate(path) if path[: i + 1] not in transparent]
+        prefix = ".".join(names)
+        if prefix:  # torch's attention writes in_proj_weight where others would write in_proj.weight
+            prefix += "_" if isinstance(owner, InProjection) else "."
+        for name, variable in vars(owner).items():
+            if isinstance(variable, nnx.Variable) and not isinstance(variable, nnx.RngState):
+                rule = rules.get(name, Rule(name))
+                yield Leaf(".".join(map(str, (*path, name))), prefix + rule.name, variable, rule)
+
+
+def _fits(key: str, prefixes: Collection[str]) -> bool:
+    return any(key == p or key.startswith((f"{p}.", f"{p}_")) for p in prefixes)
+
+
+def _uncounted(module: nnx.Module) -> Iterator[str]:
+    """torch's batch counters that Flax's own BatchNorm has no leaf for."""
+    for leaf in leaves(module):
+        if leaf.rule.name == "running_mean" and not leaf.path.endswith("num_batches_tracked"):
+            yield leaf.key.removesuffix("running_mean") + "num_batches_tracked"
+
+
+def _check(module: nnx.Module, found: list[Leaf], state_dict: StateDict, skip: Collection[str]) -> None:
+    def kind(array: np.ndarray) -> str:
+        return str(tuple(array.shape))
+
+    wanted = {leaf.key for leaf in found}
+    counters = set(_uncounted(module))
+    groups = {
+        "missing": [f"{x.key} {x.torch_shape}" for x in found if x.key not in state_dict and not x.rule.optional],
+        "unexpected": [
+            f"{key} {kind(array)}"
+            for key, array in state_dict.items()
+            if key not in wanted and key not in counters and not _fits(key, skip)
+        ],
+        "misshapen": [
+            f"{x.key} is {kind(state_dict[x.key])}, should be {x.torch_shape}"
+            for x in found
+            if x.key in state_dict and x.torch_shape != tuple(state_dict[x.key].shape)
+        ],
+    }
+    if any(groups.values()):
+        text = "".join(f"\n  {name} ({len(g)}): {', '.join(g)}" for name, g in groups.items() if g)
+        raise UsageError(f"these weights do not fit {type(module).__name__}:{text}")
+
+
+def flax_arrays(module: nnx.Module, state_dict: StateDict, *, skip: Collection[str] = ()) -> dict[str, np.ndarray]:
+    """torch's tensors in Flax's layout, by dotted Flax path, with the dtypes that they have (views where possible).
+
+    Args:
+      module: says what is needed; may be abstract (`nnx.eval_shape`).
+      state_dict: arrays by torch key.
+      skip: prefixes of torch keys that are left out on both sides.
+
+    Raises:
+      UsageError: lists all tensors that are missing, unexpected or misshapen.
+    """
+    found = [leaf for leaf in leaves(module) if not _fits(leaf.key, skip)]
+    _check(module, found, state_dict, skip)
+    return {leaf.path: leaf.rule.to_flax(state_dict[leaf.key]) for leaf in found if leaf.key in state_dict}
+
+
+def torch_arrays(module: nnx.Module, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The inverse of `flax_arrays`: arrays by dotted Flax path to a state_dict with torch's keys, layouts and order of axes."""
+    found = [leaf for leaf in leaves(module) if leaf.path in arrays]
+    result = {leaf.key: leaf.rule.to_torch(np.asarray(arrays[leaf.path])) for leaf in found}
+    return result | {key: np.zeros((), np.int64) for key in _uncounted(module) if key not in result}
+
+
+def load_state_dict(module: nnx.Module, state_dict: StateDict, *, skip: Collection[str] = ()) -> None:
+    """Fills any NNX module whose names mirror its torch twin's, in place; every leaf keeps its own dtype.
+
+    >>> convert.load_state_dict(my_module, convert.read("twin.pth"))
+
+    Args:
+      module: concrete or abstract (`nnx.eval_shape(lambda: MyModule(rngs=nnx.Rngs(0)))` saves the initialisation).
+      state_dict: arrays by torch key, as `convert.read` gives them.
+      skip: prefixes of torch keys to leave out, for example `["fc"]`.
+
+    Raises:
+      UsageError: lists all tensors that are missing, unexpected or misshapen. The module is then unchanged.
+    """
+    arrays = flax_arrays(module, state_dict, skip=skip)
+    for leaf in leaves(module):
+        if leaf.path in arrays:
+            leaf.variable.set_value(jnp.asarray(arrays[leaf.path], leaf.variable.get_value().dtype))
+        elif leaf.rule.optional:
+            leaf.variable.set_value(jnp.zeros(leaf.shape, leaf.variable.get_value().dtype))
+
+
+def state_dict(module: nnx.Module) -> dict[str, np.ndarray]:
+    """A module's parameters, statistics and tables as torch has them: its keys, its layouts, whole numbers as int64."""
+
+    def as_torch(array: np.ndarray) -> np.ndarray:
+        return array.astype(np.int64) if np.issubdtype(array.dtype, np.integer) else array
+
+    arrays = {leaf.path: as_torch(np.asarray(leaf.variable.get_value())) for leaf in leaves(module)}
+    return torch_arrays(module, arrays)

@@ -1,0 +1,1 @@
+"""Classification: one file per family, under torchvision's file names."""

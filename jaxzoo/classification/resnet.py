@@ -1,0 +1,222 @@
+"""ResNet, ResNeXt and Wide ResNet.
+
+He et al. 2015, Deep Residual Learning for Image Recognition, https://arxiv.org/abs/1512.03385; Xie et al. 2016,
+Aggregated Residual Transformations for Deep Neural Networks, https://arxiv.org/abs/1611.05431; Zagoruyko and Komodakis
+2016, Wide Residual Networks, https://arxiv.org/abs/1605.07146. Reference: torchvision.models.resnet.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+from flax import nnx
+
+from jaxzoo.nn import AdaptiveAvgPool, BatchNorm, Conv, Layer, Linear, MaxPool, ReLU, Sequential, flatten, init
+from jaxzoo.preprocess import Preprocess
+from jaxzoo.registry import register_model
+
+conv = partial(Conv, bias=False, kernel_init=init.kaiming_normal("fan_out"))
+
+
+class BasicBlock(nnx.Module):
+    """Two 3×3 convolutions and a shortcut (He et al., figure 5 left)."""
+
+    expansion = 1
+
+    def __init__(
+        self,
+        inplanes: int,
+        planes: int,
+        stride: int = 1,
+        downsample: nnx.Module | None = None,
+        groups: int = 1,
+        base_width: int = 64,
+        dilation: int = 1,
+        norm_layer: Layer = BatchNorm,
+        zero_init: bool = False,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        if groups != 1 or base_width != 64 or dilation != 1:
+            raise ValueError("BasicBlock has neither groups nor another width nor dilation; Bottleneck has")
+        self.conv1 = conv(inplanes, planes, 3, stride, 1, rngs=rngs)
+        self.bn1 = norm_layer(planes, rngs=rngs)
+        self.relu = ReLU()
+        self.conv2 = conv(planes, planes, 3, 1, 1, rngs=rngs)
+        self.bn2 = norm_layer(planes, rngs=rngs)
+        self.downsample = downsample
+        if zero_init:
+            _silence(self.bn2)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        y = self.relu(self.bn1(self.conv1(x)))
+        return self.relu(self.bn2(self.conv2(y)) + shortcut)
+
+
+class Bottleneck(nnx.Module):
+    """1×1, 3×3 and 1×1 convolutions and a shortcut; the stride is in the 3×3 (He et al., figure 5 right; ResNet v1.5)."""
+
+    expansion = 4
+
+    def __init__(
+        self,
+        inplanes: int,
+        planes: int,
+        stride: int = 1,
+        downsample: nnx.Module | None = None,
+        groups: int = 1,
+        base_width: int = 64,
+        dilation: int = 1,
+        norm_layer: Layer = BatchNorm,
+        zero_init: bool = False,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        width = int(planes * (base_width / 64)) * groups
+        self.conv1 = conv(inplanes, width, 1, rngs=rngs)
+        self.bn1 = norm_layer(width, rngs=rngs)
+        self.conv2 = conv(width, width, 3, stride, dilation, dilation, groups, rngs=rngs)
+        self.bn2 = norm_layer(width, rngs=rngs)
+        self.conv3 = conv(width, planes * self.expansion, 1, rngs=rngs)
+        self.bn3 = norm_layer(planes * self.expansion, rngs=rngs)
+        self.relu = ReLU()
+        self.downsample = downsample
+        if zero_init:
+            _silence(self.bn3)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.relu(self.bn2(self.conv2(y)))
+        return self.relu(self.bn3(self.conv3(y)) + shortcut)
+
+
+def _silence(norm: nnx.Module) -> None:
+    """Starts a residual branch at zero (Goyal et al. 2017, https://arxiv.org/abs/1706.02677, §5.1)."""
+    norm.scale[...] = 0 * norm.scale[...]
+
+
+class ResNet(nnx.Module):
+    """Images (N, H, W, 3) to logits (N, num_classes).
+
+    Args:
+      layers: blocks per stage.
+      zero_init_residual: start every residual branch at zero.
+      groups, width_per_group: cardinality and width of the 3×3 convolutions (ResNeXt, Wide ResNet).
+      replace_stride_with_dilation: for the last three stages, keep the size and dilate instead.
+    """
+
+    def __init__(
+        self,
+        block: type[BasicBlock | Bottleneck],
+        layers: Sequence[int],
+        num_classes: int = 1000,
+        zero_init_residual: bool = False,
+        groups: int = 1,
+        width_per_group: int = 64,
+        replace_stride_with_dilation: Sequence[bool] = (False, False, False),
+        norm_layer: Layer = BatchNorm,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        if len(replace_stride_with_dilation) != 3:
+            raise ValueError(f"replace_stride_with_dilation takes three values, not {replace_stride_with_dilation!r}")
+        self.conv1 = conv(3, 64, 7, 2, 3, rngs=rngs)
+        self.bn1 = norm_layer(64, rngs=rngs)
+        self.relu = ReLU()
+        self.maxpool = MaxPool(3, 2, 1)
+        channels, dilation = 64, 1
+        stages = zip((64, 128, 256, 512), layers, (1, 2, 2, 2), (False, *replace_stride_with_dilation), strict=True)
+        for stage, (planes, depth, stride, dilate) in enumerate(stages, start=1):
+            first_dilation = dilation
+            if dilate:
+                dilation, stride = dilation * stride, 1
+            blocks = []
+            for i in range(depth):
+                stride = stride if i == 0 else 1
+                downsample = None
+                if stride != 1 or channels != planes * block.expansion:
+                    shortcut = conv(channels, planes * block.expansion, 1, stride, rngs=rngs)
+                    downsample = Sequential(shortcut, norm_layer(planes * block.expansion, rngs=rngs))
+                blocks.append(
+                    block(
+                        channels,
+                        planes,
+                        stride,
+                        downsample,
+                        groups,
+                        width_per_group,
+                        dilation if i else first_dilation,
+                        norm_layer,
+                        zero_init_residual,
+                        rngs=rngs,
+                    )
+                )
+                channels = planes * block.expansion
+            setattr(self, f"layer{stage}", Sequential(*blocks))
+        self.avgpool = AdaptiveAvgPool(1)
+        self.fc = Linear(channels, num_classes, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.fc(flatten(self.avgpool(x)))
+
+
+resnet_model = partial(register_model, paper="He et al. 2015, https://arxiv.org/abs/1512.03385")
+resnext_model = partial(register_model, paper="Xie et al. 2016, https://arxiv.org/abs/1611.05431")
+wide_model = partial(register_model, paper="Zagoruyko and Komodakis 2016, https://arxiv.org/abs/1605.07146")
+
+V1 = {"IMAGENET1K_V1": Preprocess(224, 256)}
+V2 = {"IMAGENET1K_V2": Preprocess(224, 232)}
+
+
+@resnet_model(weights=V1)
+def resnet18(*, rngs: nnx.Rngs, **kwargs) -> ResNet:
+    return ResNet(BasicBlock, [2, 2, 2, 2], **kwargs, rngs=rngs)
+
+
+@resnet_model(weights=V1)
+def resnet34(*, rngs: nnx.Rngs, **kwargs) -> ResNet:
+    return ResNet(BasicBlock, [3, 4, 6, 3], **kwargs, rngs=rngs)
+
+
+@resnet_model(weights=V2 | V1)
+def resnet50(*, rngs: nnx.Rngs, **kwargs) -> ResNet:
+    return ResNet(Bottleneck, [3, 4, 6, 3], **kwargs, rngs=rngs)
+
+
+@resnet_model(weights=V2 | V1)
+def resnet101(*, rngs: nnx.Rngs, **kwargs) -> ResNet:
+    return ResNet(Bottleneck, [3, 4, 23, 3], **kwargs, rngs=rngs)
+
+
+@resnet_model(weights=V2 | V1)
+def resnet152(*, rngs: nnx.Rngs, **kwargs) -> ResNet:
+    return ResNet(Bottleneck, [3, 8, 36, 3], **kwargs, rngs=rngs)
+
+
+@resnext_model(weights=V2 | V1)
+def resnext50_32x4d(*, rngs: nnx.Rngs, **kwargs) -> ResNet:
+    return ResNet(Bottleneck, [3, 4, 6, 3], **{"groups": 32, "width_per_group": 4, **kwargs}, rngs=rngs)
+
+
+@resnext_model(weights=V2 | V1)
+def resnext101_32x8d(*, rngs: nnx.Rngs, **kwargs) -> ResNet:
+    return ResNet(Bottleneck, [3, 4, 23, 3], **{"groups": 32, "width_per_group": 8, **kwargs}, rngs=rngs)
+
+
+@resnext_model(weights={"IMAGENET1K_V1": Preprocess(224, 232)})
+def resnext101_64x4d(*, rngs: nnx.Rngs, **kwargs) -> ResNet:
+    return ResNet(Bottleneck, [3, 4, 23, 3], **{"groups": 64, "width_per_group": 4, **kwargs}, rngs=rngs)
+
+
+@wide_model(weights=V2 | V1)
+def wide_resnet50_2(*, rngs: nnx.Rngs, **kwargs) -> ResNet:
+    return ResNet(Bottleneck, [3, 4, 6, 3], **{"width_per_group": 128, **kwargs}, rngs=rngs)
+
+
+@wide_model(weights=V2 | V1)
+def wide_resnet101_2(*, rngs: nnx.Rngs, **kwargs) -> ResNet:
+    return ResNet(Bottleneck, [3, 4, 23, 3], **{"width_per_group": 128, **kwargs}, rngs=rngs)

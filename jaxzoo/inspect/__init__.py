@@ -1,0 +1,3 @@
+"""Looking into a model: the output of every submodule by its path."""
+
+from jaxzoo.inspect.outputs import outputs

@@ -1,0 +1,42 @@
+"""Layers that compute what their torch namesakes compute, on channels-last arrays.
+
+Constructors take torch's arguments, parameters carry Flax's names. A layer computes in the promoted dtype of its input
+and its parameters, so precision is chosen from outside by casting these.
+"""
+
+from jaxzoo.nn import init
+from jaxzoo.nn.activation import (
+    GELU,
+    Activation,
+    Hardsigmoid,
+    Hardswish,
+    ReLU,
+    ReLU6,
+    Sigmoid,
+    SiLU,
+    gelu,
+    hardsigmoid,
+    hardswish,
+    relu,
+    relu6,
+    sigmoid,
+    silu,
+)
+from jaxzoo.nn.attention import InProjection, MultiHeadAttention, attend
+from jaxzoo.nn.block import MLP, ConvNormActivation, Layer, LayerScale, SqueezeExcitation
+from jaxzoo.nn.container import Buffer, Flatten, Identity, NamedSequential, Sequential, flatten
+from jaxzoo.nn.conv import Conv, ConvTranspose
+from jaxzoo.nn.dropout import Dropout, StochasticDepth
+from jaxzoo.nn.linear import Embed, Linear
+from jaxzoo.nn.norm import BatchNorm, GroupNorm, LayerNorm
+from jaxzoo.nn.pool import (
+    AdaptiveAvgPool,
+    AdaptiveMaxPool,
+    AvgPool,
+    MaxPool,
+    adaptive_avg_pool,
+    adaptive_max_pool,
+    avg_pool,
+    max_pool,
+)
+from jaxzoo.nn.resize import resize

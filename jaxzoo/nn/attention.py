@@ -1,0 +1,71 @@
+"""Multi-head attention with torch's fused projection."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxzoo.nn import init
+from jaxzoo.nn.dropout import Dropout
+from jaxzoo.nn.linear import Linear
+
+
+def attend(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    *,
+    scale: float | None = None,
+    bias: jax.Array | None = None,
+    dropout: Callable[[jax.Array], jax.Array] = lambda weights: weights,
+) -> jax.Array:
+    """Scaled dot-product attention: `softmax(q kᵀ · scale + bias) v`, the softmax in float32 at least.
+
+    Args:
+      q, k, v: (..., L, heads, D), (..., S, heads, D) and (..., S, heads, D).
+      scale: 1 / sqrt(D) unless given.
+      bias: added to the scores, (..., heads, L, S).
+      dropout: applied to the attention weights.
+
+    Returns:
+      (..., L, heads, D).
+    """
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    scores = jnp.einsum("...lhd,...shd->...hls", q * scale, k, preferred_element_type=jnp.promote_types(q.dtype, jnp.float32))
+    if bias is not None:
+        scores = scores + bias
+    weights = jax.nn.softmax(scores).astype(v.dtype)
+    return jnp.einsum("...hls,...shd->...lhd", dropout(weights), v)
+
+
+class InProjection(Linear):
+    """The fused projection to queries, keys and values; torch keeps it as `in_proj_weight` and `in_proj_bias`."""
+
+
+class MultiHeadAttention(nnx.Module):
+    """`torch.nn.MultiheadAttention(batch_first=True)` without masks: (N, L, E), (N, S, E), (N, S, E) to (N, L, E).
+
+    Key and value default to the query and the key. Leaves: in_proj (kernel (E, 3 E), bias) and out_proj (kernel, bias).
+    """
+
+    def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True, *, rngs: nnx.Rngs):
+        if embed_dim % num_heads:
+            raise ValueError(f"num_heads={num_heads} does not divide embed_dim={embed_dim}")
+        self.num_heads = num_heads
+        self.in_proj = InProjection(
+            embed_dim, 3 * embed_dim, bias, kernel_init=init.xavier_uniform, bias_init=init.zeros, rngs=rngs
+        )
+        self.out_proj = Linear(embed_dim, embed_dim, bias, bias_init=init.zeros, rngs=rngs)
+        self.dropout = Dropout(dropout, rngs=rngs)
+
+    def __call__(self, query: jax.Array, key: jax.Array | None = None, value: jax.Array | None = None) -> jax.Array:
+        if key is None and value is None:
+            q, k, v = jnp.split(self.in_proj(query), 3, axis=-1)
+        else:
+            key = query if key is None else key
+            inputs = (query, key, key if value is None else value)
+            q, k, v = (jnp.split(self.in_proj(x), 3, axis=-1)[i] for i, x in enumerate(inputs))
+        q, k, v = (x.reshape(*x.shape[:-1], self.num_heads, -1) for x in (q, k, v))  # (N, L, heads, D)
+        y = attend(q, k, v, dropout=self.dropout)
+        return self.out_proj(y.reshape(*y.shape[:-2], -1))

@@ -1,0 +1,34 @@
+"""Layers that are random in training. Each owns a stream named "dropout", which `nnx.reseed(model, dropout=key)` re-seeds."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+
+class Dropout(nnx.Module):
+    """`torch.nn.Dropout`: zeroes each element with probability `p` and scales the others by 1 / (1 - p)."""
+
+    def __init__(self, p: float = 0.5, *, rngs: nnx.Rngs):
+        if not 0 <= p <= 1:
+            raise ValueError(f"dropout probability is {p}; it must lie between 0 and 1")
+        self.p = p
+        self.deterministic = False
+        self.stream = nnx.RngStream(rngs.dropout(), tag="dropout")
+
+    def _noise_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        if self.deterministic or self.p == 0:
+            return x
+        if self.p == 1:
+            return jnp.zeros_like(x)
+        keep = jax.random.bernoulli(self.stream(), 1 - self.p, self._noise_shape(x.shape))
+        return jnp.where(keep, x / (1 - self.p), jnp.zeros((), x.dtype))
+
+
+class StochasticDepth(Dropout):
+    """`torchvision.ops.StochasticDepth(p, "row")`: drops whole samples of a residual branch (Huang et al. 2016)."""
+
+    def _noise_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (shape[0], *[1] * (len(shape) - 1))

@@ -1,0 +1,98 @@
+"""Normalisation as torch computes it: in float32 at least, returned in the promoted dtype of input and scale."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+
+def _wide(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _normalise(layer: nnx.Module, x: jax.Array, mean: jax.Array, var: jax.Array) -> jax.Array:
+    """`(x - mean) / sqrt(var + epsilon) * scale + bias`."""
+    factor = lax.rsqrt(var + layer.epsilon)
+    if layer.scale is not None:
+        factor = factor * layer.scale[...].astype(factor.dtype)
+    y = (_wide(x) - mean) * factor
+    if layer.bias is not None:
+        y = y + layer.bias[...].astype(y.dtype)
+    return y.astype(x.dtype if layer.scale is None else jnp.result_type(x, layer.scale[...]))
+
+
+class BatchNorm(nnx.BatchNorm):
+    """`torch.nn.BatchNorm2d` over the last axis of an input of any rank.
+
+    Training normalises with the biased variance of the batch and keeps the unbiased one, as torch does. Leaves: scale
+    and bias, and the running mean and var, each (num_features,), and num_batches_tracked, a whole number.
+
+    Args:
+      momentum: torch's, the share of the new batch in the running statistics (torch's 0.1 is Flax's 0.9).
+    """
+
+    def __init__(
+        self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True, *, rngs: nnx.Rngs
+    ):
+        super().__init__(
+            num_features, momentum=1 - momentum, epsilon=eps, use_bias=affine, use_scale=affine, rngs=rngs
+        )
+        self.share = momentum  # exact, where 1 - (1 - 0.1) is not 0.1
+        self.num_batches_tracked = nnx.BatchStat(jnp.zeros((), jnp.int32))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        if self.use_running_average:
+            return _normalise(self, x, self.mean[...], self.var[...])
+        n = math.prod(x.shape[:-1])
+        if n < 2:
+            raise ValueError(f"BatchNorm needs more than one value per channel to train, and was given shape {x.shape}")
+        axes = tuple(range(x.ndim - 1))
+        mean, var = jnp.mean(_wide(x), axes), jnp.var(_wide(x), axes)
+        self._track(self.mean, mean)
+        self._track(self.var, var * (n / (n - 1)))
+        self.num_batches_tracked[...] += 1
+        return _normalise(self, x, mean, var)
+
+    def _track(self, running: nnx.BatchStat, batch: jax.Array) -> None:
+        old = running[...]
+        running[...] = ((1 - self.share) * old + self.share * lax.stop_gradient(batch)).astype(old.dtype)
+
+
+class LayerNorm(nnx.LayerNorm):
+    """`torch.nn.LayerNorm` over the last axis. Leaves: scale and bias (num_features,)."""
+
+    def __init__(
+        self, num_features: int, eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True, *, rngs: nnx.Rngs
+    ):
+        super().__init__(
+            num_features,
+            epsilon=eps,
+            use_scale=elementwise_affine,
+            use_bias=elementwise_affine and bias,
+            rngs=rngs,
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        wide = _wide(x)
+        return _normalise(self, x, wide.mean(-1, keepdims=True), wide.var(-1, keepdims=True))
+
+
+class GroupNorm(nnx.GroupNorm):
+    """`torch.nn.GroupNorm` on (N, ..., C): statistics over space and each group of channels. Leaves: scale and bias (C,)."""
+
+    def __init__(
+        self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True, *, rngs: nnx.Rngs
+    ):
+        super().__init__(num_channels, num_groups, epsilon=eps, use_scale=affine, use_bias=affine, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        batch, *space, channels = x.shape
+        grouped = _wide(x).reshape(batch, *space, self.num_groups, channels // self.num_groups)
+        axes = (*range(1, grouped.ndim - 2), grouped.ndim - 1)
+
+        def per_channel(statistic: jax.Array) -> jax.Array:
+            return jnp.repeat(statistic.reshape(batch, *[1] * len(space), -1), channels // self.num_groups, -1)
+
+        return _normalise(self, x, per_channel(grouped.mean(axes)), per_channel(grouped.var(axes)))

@@ -1,0 +1,154 @@
+"""Pooling on (N, H, W, C) with torch's arithmetic for partial windows."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+
+from jaxzoo.nn.conv import Size, spread
+
+
+def _window_ends(length: int, kernel: int, stride: int, padding: int, ceil_mode: bool) -> tuple[int, int]:
+    """Number of windows along one axis, and the padding behind the last element that they need."""
+    if padding > kernel // 2:
+        raise ValueError(f"padding {padding} is more than half of the window of {kernel}")
+    span = length + 2 * padding - kernel
+    if span < 0:
+        raise ValueError(f"a window of {kernel} does not fit {length} elements with {padding} of padding on both sides")
+    count = -(-span // stride) + 1 if ceil_mode else span // stride + 1
+    if ceil_mode and (count - 1) * stride >= length + padding:  # a window must not start in the padding behind
+        count -= 1
+    return count, max((count - 1) * stride + kernel - length - padding, 0)
+
+
+def _plan(x: jax.Array, kernel_size: Size, stride: Size | None, padding: Size, ceil_mode: bool):
+    """Kernel, stride, padding and numbers of windows for every spatial axis."""
+    n = x.ndim - 2
+    kernel = spread(kernel_size, n)
+    stride = kernel if stride is None else spread(stride, n)
+    before = spread(padding, n)
+    ends = [_window_ends(*a, ceil_mode) for a in zip(x.shape[1:-1], kernel, stride, before, strict=True)]
+    return kernel, stride, [(b, e) for b, (_, e) in zip(before, ends, strict=True)], [count for count, _ in ends]
+
+
+def _reduce(x: jax.Array, start, operation, kernel, stride, sides) -> jax.Array:
+    return lax.reduce_window(x, start, operation, (1, *kernel, 1), (1, *stride, 1), ((0, 0), *sides, (0, 0)))
+
+
+def max_pool(
+    x: jax.Array, kernel_size: Size, stride: Size | None = None, padding: Size = 0, ceil_mode: bool = False
+) -> jax.Array:
+    """`torch.nn.functional.max_pool2d` on (N, H, W, C). The stride is the kernel size unless given."""
+    kernel, stride, sides, _ = _plan(x, kernel_size, stride, padding, ceil_mode)
+    return _reduce(x, -jnp.inf, lax.max, kernel, stride, sides)
+
+
+def avg_pool(
+    x: jax.Array,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> jax.Array:
+    """`torch.nn.functional.avg_pool2d` on (N, H, W, C).
+
+    Cells that `ceil_mode` adds never count in the divisor; padding does unless `count_include_pad=False`.
+    """
+    kernel, stride, sides, counts = _plan(x, kernel_size, stride, padding, ceil_mode)
+    divisor = np.ones((1,) * x.ndim)
+    for axis, (k, s, (p, _), count) in enumerate(zip(kernel, stride, sides, counts, strict=True), start=1):
+        length = x.shape[axis]
+        start = np.arange(count) * s - p
+        end = np.minimum(start + k, length + p)
+        cells = end - start if count_include_pad else np.minimum(end, length) - np.maximum(start, 0)
+        divisor = divisor * np.expand_dims(cells, [a for a in range(x.ndim) if a != axis])
+    total = _reduce(x, 0.0, lax.add, kernel, stride, sides)
+    return total / jnp.asarray(divisor, x.dtype)
+
+
+def _adaptive_windows(length: int, count: int) -> list[tuple[int, int]]:
+    """`count` windows that cover `length` elements; uneven and overlapping where it does not divide."""
+    return [(i * length // count, -(-(i + 1) * length // count)) for i in range(count)]
+
+
+def adaptive_avg_pool(x: jax.Array, output_size: Size) -> jax.Array:
+    """`torch.nn.functional.adaptive_avg_pool2d` on (N, H, W, C)."""
+    for axis, count in enumerate(spread(output_size, x.ndim - 2), start=1):
+        length = x.shape[axis]
+        if length % count == 0:
+            x = x.reshape(*x.shape[:axis], count, length // count, *x.shape[axis + 1 :]).mean(axis + 1)
+        else:
+            share = np.zeros((count, length))
+            for row, (start, end) in zip(share, _adaptive_windows(length, count), strict=True):
+                row[start:end] = 1 / (end - start)
+            y = jnp.tensordot(x, jnp.asarray(share, x.dtype), (axis, 1), precision=lax.Precision.HIGHEST)
+            x = jnp.moveaxis(y, -1, axis)
+    return x
+
+
+def adaptive_max_pool(x: jax.Array, output_size: Size) -> jax.Array:
+    """`torch.nn.functional.adaptive_max_pool2d` on (N, H, W, C)."""
+    for axis, count in enumerate(spread(output_size, x.ndim - 2), start=1):
+        windows = _adaptive_windows(x.shape[axis], count)
+        x = jnp.stack([lax.slice_in_dim(x, start, end, axis=axis).max(axis) for start, end in windows], axis)
+    return x
+
+
+class MaxPool(nnx.Module):
+    """`torch.nn.MaxPool2d`; see `max_pool`."""
+
+    def __init__(self, kernel_size: Size, stride: Size | None = None, padding: Size = 0, ceil_mode: bool = False):
+        self.pool = functools.partial(
+            max_pool, kernel_size=kernel_size, stride=stride, padding=padding, ceil_mode=ceil_mode
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.pool(x)
+
+
+class AvgPool(nnx.Module):
+    """`torch.nn.AvgPool2d`; see `avg_pool`."""
+
+    def __init__(
+        self,
+        kernel_size: Size,
+        stride: Size | None = None,
+        padding: Size = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ):
+        self.pool = functools.partial(
+            avg_pool,
+            kernel_size=kernel_size,
+            stride=stride,
+            padding=padding,
+            ceil_mode=ceil_mode,
+            count_include_pad=count_include_pad,
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.pool(x)
+
+
+class AdaptiveAvgPool(nnx.Module):
+    """`torch.nn.AdaptiveAvgPool2d`."""
+
+    def __init__(self, output_size: Size):
+        self.output_size = output_size
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return adaptive_avg_pool(x, self.output_size)
+
+
+class AdaptiveMaxPool(nnx.Module):
+    """`torch.nn.AdaptiveMaxPool2d`."""
+
+    def __init__(self, output_size: Size):
+        self.output_size = output_size
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return adaptive_max_pool(x, self.output_size)

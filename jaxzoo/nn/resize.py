@@ -1,0 +1,60 @@
+"""Resizing feature maps as `torch.nn.functional.interpolate` does: no antialiasing, both meanings of `align_corners`."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxzoo.nn.conv import Size, spread
+
+
+def _nearest_index(length: int, count: int, scale: float | None) -> np.ndarray:
+    step = np.float32(1 / scale if scale else length / count)  # torch computes the index in float32
+    return np.minimum(np.floor(np.arange(count, dtype=np.float32) * step).astype(int), length - 1)
+
+
+def _linear_weights(length: int, count: int, scale: float | None, align_corners: bool) -> np.ndarray:
+    """(count, length): the share of every source element in every result."""
+    if align_corners:
+        source = np.arange(count) * ((length - 1) / (count - 1) if count > 1 else 0.0)
+    else:
+        source = np.maximum((np.arange(count) + 0.5) * (1 / scale if scale else length / count) - 0.5, 0)
+    low = np.minimum(source.astype(int), length - 1)
+    high = np.minimum(low + 1, length - 1)
+    weights = np.zeros((count, length))
+    np.add.at(weights, (np.arange(count), low), 1 - (source - low))
+    np.add.at(weights, (np.arange(count), high), source - low)
+    return weights
+
+
+def resize(
+    x: jax.Array,
+    size: Size | None = None,
+    scale_factor: float | tuple[float, ...] | None = None,
+    mode: str = "nearest",
+    align_corners: bool = False,
+) -> jax.Array:
+    """`torch.nn.functional.interpolate` on (N, H, W, C), modes "nearest" and "bilinear".
+
+    Args:
+      size: output height and width in pixels; or give
+      scale_factor: output over input size; like torch, the sampling grid then follows the factor, not the rounded size.
+    """
+    if (size is None) == (scale_factor is None):
+        raise ValueError("give either size or scale_factor")
+    if mode not in ("nearest", "bilinear"):
+        raise ValueError(f"mode is {mode!r}; it must be nearest or bilinear")
+    n = x.ndim - 2
+    if size is None:
+        scales = (scale_factor,) * n if isinstance(scale_factor, int | float) else tuple(scale_factor)
+        size = tuple(int(length * s) for length, s in zip(x.shape[1:-1], scales, strict=True))
+    else:
+        scales, size = (None,) * n, spread(size, n)
+    for axis, (count, scale) in enumerate(zip(size, scales, strict=True), start=1):
+        length = x.shape[axis]
+        if mode == "nearest":
+            x = jnp.take(x, _nearest_index(length, count, scale), axis)
+        elif count != length or scale not in (None, 1):
+            weights = jnp.asarray(_linear_weights(length, count, scale, align_corners), x.dtype)
+            x = jnp.moveaxis(jnp.tensordot(x, weights, (axis, 1), precision=lax.Precision.HIGHEST), -1, axis)
+    return x

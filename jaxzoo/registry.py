@@ -1,0 +1,161 @@
+"""The list of models: every family file registers its builders here, and everything else walks this list."""
+
+import dataclasses
+import fnmatch
+import functools
+import importlib
+import inspect
+import math
+import pkgutil
+from collections.abc import Callable, Mapping
+
+import jax
+from flax import nnx
+
+from jaxzoo.errors import UsageError, nearest
+from jaxzoo.preprocess import Preprocess
+
+TASKS = ("classification",)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelCard:
+    """What is known of a model without building it.
+
+    `twin` names the PyTorch reference as `package:builder`. `weights` maps the names of published weights to their eval
+    transform; the first entry is the reference's `DEFAULT`.
+    """
+
+    name: str
+    task: str
+    builder: Callable[..., nnx.Module]
+    twin: str
+    paper: str
+    input_size: int
+    weights: Mapping[str, Preprocess]
+
+    @property
+    def preprocess(self) -> Preprocess:
+        return next(iter(self.weights.values()), Preprocess(self.input_size))
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelInfo:
+    """A model's card, and the number of its parameters with the default arguments."""
+
+    name: str
+    task: str
+    parameters: int
+    input_size: int
+    preprocess: Preprocess
+    weights: Mapping[str, Preprocess]
+    twin: str
+    paper: str
+
+
+_cards: dict[str, ModelCard] = {}
+
+
+def register_model(
+    *,
+    paper: str,
+    task: str = "classification",
+    twin: str | None = None,
+    input_size: int = 224,
+    weights: Mapping[str, Preprocess] | None = None,
+) -> Callable[[Callable], Callable]:
+    """Decorator that enters a builder `name(*, rngs, **arguments) -> nnx.Module` under its own name.
+
+    Args:
+      paper: author, title and address of the paper.
+      task: what the outputs mean; decides loss, metrics and the parity suite's treatment.
+      twin: the PyTorch reference, `package:builder`; torchvision's builder of the same name unless given.
+      input_size: height and width of the native input, in pixels.
+      weights: published weights and their eval transforms, the default first.
+
+    Raises:
+      ValueError: the name is taken.
+    """
+
+    def register(builder: Callable) -> Callable:
+        name = builder.__name__
+        if name in _cards:
+            raise ValueError(f"a model named {name!r} is registered already")
+        _cards[name] = ModelCard(name, task, builder, twin or f"torchvision:{name}", paper, input_size, weights or {})
+        return builder
+
+    return register
+
+
+@functools.cache
+def _import_families() -> None:
+    for task in TASKS:
+        package = importlib.import_module(f"jaxzoo.{task}")
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"jaxzoo.{task}.{module.name}")
+
+
+def card(name: str) -> ModelCard:
+    """The card of a registered model. Raises `UsageError` with the nearest names when there is none."""
+    _import_families()
+    if name not in _cards:
+        known = nearest(name, _cards)
+        raise UsageError(f"unknown model {name!r}{known}; jaxzoo.list_models() names all of them")
+    return _cards[name]
+
+
+def list_models(pattern: str = "*", *, task: str | None = None) -> list[str]:
+    """Sorted names of the registered models that match a shell-style pattern, of one task or of all.
+
+    >>> list_models("resnet*")
+    ['resnet101', 'resnet152', 'resnet18', 'resnet34', 'resnet50']
+    """
+    _import_families()
+    if task is not None and task not in TASKS:
+        raise UsageError(f"unknown task {task!r}; the tasks are: {', '.join(TASKS)}")
+    return sorted(n for n, c in _cards.items() if fnmatch.fnmatch(n, pattern) and task in (None, c.task))
+
+
+def create_model(name: str, *, seed: int = 0, rngs: nnx.Rngs | None = None, **arguments) -> nnx.Module:
+    """Builds a registered model, initialised as its reference initialises it, in eval mode.
+
+    >>> model = create_model("resnet18", num_classes=10)
+    >>> logits = model(images)  # (N, H, W, 3) normalised -> (N, 10)
+
+    Args:
+      name: a name from `list_models()`.
+      seed: seeds parameters and dropout unless `rngs` is given.
+      rngs: random streams `params` and `dropout`.
+      **arguments: what the builder takes: `num_classes`, rates of dropout and stochastic depth, and so on.
+
+    Raises:
+      UsageError: unknown name, unknown argument or impossible number of classes.
+    """
+    builder = card(name).builder
+    classes = arguments.get("num_classes", 1)
+    if not isinstance(classes, int) or classes < 1:
+        raise UsageError(f"num_classes is {classes!r}; it must be a positive whole number")
+    known = _argument_names(builder)
+    for argument in arguments:
+        if argument not in known:
+            raise UsageError(f"{name} takes no argument {argument!r}; it takes: {', '.join(known)}")
+    model = builder(rngs=rngs or nnx.Rngs(params=seed, dropout=seed), **arguments)
+    model.eval()
+    return model
+
+
+def _argument_names(builder: Callable) -> list[str]:
+    """Names of a builder's arguments, and of its network's where the builder passes `**arguments` on."""
+    signature = inspect.signature(builder)
+    names = [p.name for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    if len(names) < len(signature.parameters) and inspect.isclass(signature.return_annotation):
+        names += list(inspect.signature(signature.return_annotation.__init__).parameters)
+    return sorted(set(names) - {"self", "rngs"})
+
+
+def model_info(name: str) -> ModelInfo:
+    """Task, number of parameters, input size, preprocessing, published weights, reference twin and paper."""
+    c = card(name)
+    params = nnx.state(nnx.eval_shape(lambda: create_model(name)), nnx.Param)
+    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+    return ModelInfo(name, c.task, count, c.input_size, c.preprocess, c.weights, c.twin, c.paper)
