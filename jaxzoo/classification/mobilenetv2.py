@@ -1,0 +1,104 @@
+"""MobileNetV2.
+
+Sandler et al. 2018, MobileNetV2: Inverted Residuals and Linear Bottlenecks, https://arxiv.org/abs/1801.04381.
+Reference: torchvision.models.mobilenetv2.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+from flax import nnx
+
+from jaxzoo.nn import BatchNorm, Conv, Dropout, Layer, Linear, ReLU6, Sequential, adaptive_avg_pool, flatten, init
+from jaxzoo.nn import ConvNormActivation as TorchConvNormActivation
+from jaxzoo.preprocess import Preprocess
+from jaxzoo.registry import register_model
+
+fan_out = init.kaiming_normal("fan_out")
+ConvNormActivation = partial(TorchConvNormActivation, activation_layer=ReLU6, kernel_init=fan_out)
+
+# Table 2: expansion, channels, blocks, stride of the first block.
+STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+
+
+def make_divisible(channels: float, divisor: int = 8) -> int:
+    """The nearest multiple of `divisor`, but never less than nine tenths of what was asked for."""
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * channels else rounded
+
+
+class InvertedResidual(nnx.Module):
+    """Expand, filter depthwise, project without activation; a shortcut when the shape allows it (§3)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        expand_ratio: float,
+        norm_layer: Layer = BatchNorm,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        hidden = round(in_channels * expand_ratio)
+        self.use_residual = stride == 1 and in_channels == out_channels
+        layer = partial(ConvNormActivation, norm_layer=norm_layer, rngs=rngs)
+        expand = [] if expand_ratio == 1 else [layer(in_channels, hidden, 1)]
+        self.conv = Sequential(
+            *expand,
+            layer(hidden, hidden, 3, stride, groups=hidden),
+            Conv(hidden, out_channels, 1, bias=False, kernel_init=fan_out, rngs=rngs),
+            norm_layer(out_channels, rngs=rngs),
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x + self.conv(x) if self.use_residual else self.conv(x)
+
+
+class MobileNetV2(nnx.Module):
+    """Images (N, H, W, 3) to logits (N, num_classes).
+
+    Args:
+      width_mult: scales the channels of every layer, rounded to multiples of `round_nearest`.
+      inverted_residual_setting: expansion, channels, blocks and stride of every stage.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        width_mult: float = 1.0,
+        inverted_residual_setting: Sequence[Sequence[int]] = STAGES,
+        round_nearest: int = 8,
+        norm_layer: Layer = BatchNorm,
+        dropout: float = 0.2,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        channels = make_divisible(32 * width_mult, round_nearest)
+        last = make_divisible(1280 * max(1.0, width_mult), round_nearest)
+        features = [ConvNormActivation(3, channels, 3, 2, norm_layer=norm_layer, rngs=rngs)]
+        for expand_ratio, width, depth, stride in inverted_residual_setting:
+            width = make_divisible(width * width_mult, round_nearest)
+            for i in range(depth):
+                features.append(
+                    InvertedResidual(channels, width, stride if i == 0 else 1, expand_ratio, norm_layer, rngs=rngs)
+                )
+                channels = width
+        features.append(ConvNormActivation(channels, last, 1, norm_layer=norm_layer, rngs=rngs))
+        self.features = Sequential(*features)
+        self.classifier = Sequential(
+            Dropout(dropout, rngs=rngs),
+            Linear(last, num_classes, kernel_init=init.normal(0.01), bias_init=init.zeros, rngs=rngs),
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.classifier(flatten(adaptive_avg_pool(self.features(x), 1)))
+
+
+@register_model(
+    paper="Sandler et al. 2018, https://arxiv.org/abs/1801.04381",
+    weights={"IMAGENET1K_V2": Preprocess(224, 232), "IMAGENET1K_V1": Preprocess(224, 256)},
+)
+def mobilenet_v2(*, rngs: nnx.Rngs, **kwargs) -> MobileNetV2:
+    return MobileNetV2(**kwargs, rngs=rngs)

@@ -1,0 +1,111 @@
+"""VGG.
+
+Simonyan and Zisserman 2014, Very Deep Convolutional Networks for Large-Scale Image Recognition,
+https://arxiv.org/abs/1409.1556, table 1. Reference: torchvision.models.vgg.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+from flax import nnx
+
+from jaxzoo.nn import AdaptiveAvgPool, BatchNorm, Conv, Dropout, Linear, MaxPool, ReLU, Sequential, flatten, init
+from jaxzoo.preprocess import Preprocess
+from jaxzoo.registry import register_model
+
+conv = partial(Conv, kernel_init=init.kaiming_normal("fan_out"), bias_init=init.zeros)
+linear = partial(Linear, kernel_init=init.normal(0.01), bias_init=init.zeros)
+
+# Table 1: numbers of channels, M for max pooling.
+A = (64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M")
+B = (64, 64, "M", 128, 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M")
+D = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
+E = (64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M", 512, 512, 512, 512, "M", 512, 512, 512, 512, "M")
+
+
+class VGG(nnx.Module):
+    """Images (N, H, W, 3), 32 pixels at least, to logits (N, num_classes)."""
+
+    def __init__(
+        self,
+        configuration: Sequence[int | str],
+        batch_norm: bool = False,
+        num_classes: int = 1000,
+        dropout: float = 0.5,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        layers, channels = [], 3
+        for width in configuration:
+            if width == "M":
+                layers.append(MaxPool(2, 2))
+                continue
+            layers.append(conv(channels, width, 3, padding=1, rngs=rngs))
+            if batch_norm:
+                layers.append(BatchNorm(width, rngs=rngs))
+            layers.append(ReLU())
+            channels = width
+        self.features = Sequential(*layers)
+        self.avgpool = AdaptiveAvgPool(7)
+        self.classifier = Sequential(
+            linear(512 * 7 * 7, 4096, rngs=rngs),
+            ReLU(),
+            Dropout(dropout, rngs=rngs),
+            linear(4096, 4096, rngs=rngs),
+            ReLU(),
+            Dropout(dropout, rngs=rngs),
+            linear(4096, num_classes, rngs=rngs),
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.classifier(flatten(self.avgpool(self.features(x))))
+
+
+V1 = {"IMAGENET1K_V1": Preprocess(224, 256)}
+# Liu et al. 2016 (SSD) trained these on pixels of 0 to 255 less the mean, so their deviation is one step of a pixel.
+FEATURES = {
+    "IMAGENET1K_FEATURES": Preprocess(224, 256, mean=(0.48235, 0.45882, 0.40784), std=(0.00392156862745098,) * 3)
+}
+
+model = partial(register_model, paper="Simonyan and Zisserman 2014, https://arxiv.org/abs/1409.1556", weights=V1)
+
+
+@model()
+def vgg11(*, rngs: nnx.Rngs, **kwargs) -> VGG:
+    return VGG(A, **kwargs, rngs=rngs)
+
+
+@model()
+def vgg11_bn(*, rngs: nnx.Rngs, **kwargs) -> VGG:
+    return VGG(A, batch_norm=True, **kwargs, rngs=rngs)
+
+
+@model()
+def vgg13(*, rngs: nnx.Rngs, **kwargs) -> VGG:
+    return VGG(B, **kwargs, rngs=rngs)
+
+
+@model()
+def vgg13_bn(*, rngs: nnx.Rngs, **kwargs) -> VGG:
+    return VGG(B, batch_norm=True, **kwargs, rngs=rngs)
+
+
+@model(weights=V1 | FEATURES)
+def vgg16(*, rngs: nnx.Rngs, **kwargs) -> VGG:
+    return VGG(D, **kwargs, rngs=rngs)
+
+
+@model()
+def vgg16_bn(*, rngs: nnx.Rngs, **kwargs) -> VGG:
+    return VGG(D, batch_norm=True, **kwargs, rngs=rngs)
+
+
+@model()
+def vgg19(*, rngs: nnx.Rngs, **kwargs) -> VGG:
+    return VGG(E, **kwargs, rngs=rngs)
+
+
+@model()
+def vgg19_bn(*, rngs: nnx.Rngs, **kwargs) -> VGG:
+    return VGG(E, batch_norm=True, **kwargs, rngs=rngs)
