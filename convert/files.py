@@ -1,0 +1,252 @@
+"""Weight files of the PyTorch world: reading `.pth`, `.pt` and `.safetensors`, finding the weights inside, writing."""
+
+import collections
+import dataclasses
+import json
+import mmap as memory_map
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from convert import torchfile
+from jaxzoo.errors import UsageError
+
+# Where training scripts keep weights inside a checkpoint; found at any depth, `ema.module` as well as `state_dict`.
+_WEIGHTS = frozenset(
+    "state_dict model model_state_dict model_state ema ema_state_dict ema_model model_ema model_ema_state_dict "
+    "state_dict_ema shadow_params params params_ema net network net_state_dict module weights "
+    "teacher student generator discriminator backbone encoder decoder".split()
+)
+# Where they keep tensors that are no weights.
+_OTHERS = ("optim", "lr_", "sched", "scaler", "amp", "rng", "arg", "hyper", "loop", "callback", "metric", "loss")
+
+_SAFETENSORS = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
+    "F8_E4M3": ml_dtypes.float8_e4m3fn,
+    "F8_E5M2": ml_dtypes.float8_e5m2,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U64": np.uint64,
+    "U32": np.uint32,
+    "U16": np.uint16,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+    "C64": np.complex64,
+}
+
+
+@dataclasses.dataclass
+class Contents:
+    """The weights in a file, and how they lay there."""
+
+    path: Path
+    tensors: dict[str, np.ndarray]
+    nesting: str  # dotted keys that led to them: "", "state_dict", "ema.module"
+    prefix: str  # what was taken off every name: "", "module.", "module._orig_mod."
+    dropped: list[str]  # entries beside the tensors that are no weights, such as n_averaged
+
+
+def read(path: str | Path, *, mmap: bool = False) -> dict[str, np.ndarray]:
+    """Reads the weights of a `.pth`, `.pt` or `.safetensors` file, by their names in the PyTorch module.
+
+    Weights nested under `state_dict`, `model`, `ema` and the like are found; prefixes left by `DataParallel` (`module.`)
+    and `torch.compile` (`_orig_mod.`) are taken off. Where a file holds several sets of weights, `file.pth#model_ema`
+    chooses one. Every tensor keeps its dtype (bfloat16 as `ml_dtypes.bfloat16`). torch need not be installed, and
+    nothing that a pickle asks for is ever run. Warns of NaN and infinity, naming the tensors.
+
+    Args:
+      path: the file, perhaps with `#key`.
+      mmap: return read-only views of the mapped file, which then has to stay as it is, instead of copies.
+
+    Raises:
+      UsageError: not there, empty, cut short, no checkpoint, holding code, holding no weights or several sets of them.
+    """
+    tensors = contents(path).tensors
+    return tensors if mmap else {name: array.copy() for name, array in tensors.items()}
+
+
+def contents(path: str | Path) -> Contents:
+    """As `read`, with what was found on the way; the arrays are views of the mapped file."""
+    path, key = _split_key(path)
+    buffer = _map(path)
+    loaded = _load_safetensors(path, buffer) if _is_safetensors(buffer) else _load_torch(path, buffer)
+    nesting, entries = _choose(path, key, loaded)
+    tensors = {name: value for name, value in entries.items() if isinstance(value, np.ndarray)}
+    prefix = ""
+    while True:
+        counters = [name for name in tensors if name == "n_averaged"]  # of torch.optim.swa_utils.AveragedModel
+        rest = [name for name in tensors if name not in counters]
+        strip = next((p for p in ("module.", "_orig_mod.") if rest and all(n.startswith(p) for n in rest)), None)
+        if strip is None:
+            break
+        tensors = {name.removeprefix(strip): tensors[name] for name in rest}
+        prefix += strip
+    tensors = {name.replace("._orig_mod.", "."): value for name, value in tensors.items()}  # compiled submodules
+    _warn_not_finite(path, tensors)
+    kept = {prefix + name for name in tensors}
+    return Contents(path, tensors, nesting, prefix, [n for n in entries if n not in kept and "_orig_mod" not in n])
+
+
+def write(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Writes a state_dict as `.pth`/`.pt` (needs torch) or `.safetensors`, by the file's ending, dtypes kept.
+
+    Raises:
+      UsageError: the file exists, its ending is another, torch is missing, or the place cannot be written to.
+    """
+    path = Path(path)
+    check_output(path)
+    tensors = {name: np.asarray(value, order="C") for name, value in tensors.items()}
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".safetensors":
+            from safetensors.numpy import save_file
+
+            save_file(tensors, partial, metadata={"format": "pt"})
+        else:
+            import torch
+
+            torch.save(collections.OrderedDict((name, to_torch(value)) for name, value in tensors.items()), partial)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        os.link(partial, path)  # unlike a rename, fails where a file has appeared meanwhile
+    except FileExistsError:
+        raise UsageError(f"{path} exists already: remove it or choose another name") from None
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def check_output(path: Path) -> None:
+    """Raises UsageError unless a state_dict can be written to `path`."""
+    if path.suffix not in (".pth", ".pt", ".safetensors"):
+        raise UsageError(f"cannot tell the format of {path}: end its name in .pth, .pt or .safetensors")
+    if path.exists():
+        raise UsageError(f"{path} exists already: remove it or choose another name")
+    if path.suffix != ".safetensors":
+        require_torch(f"writing {path.suffix} files")
+
+
+def require_torch(purpose: str) -> None:
+    """Raises UsageError unless torch can be imported."""
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        raise UsageError(f"{purpose} needs PyTorch: pip install 'jaxzoo-vision[torch]'") from None
+
+
+def to_torch(array: np.ndarray):
+    """A tensor of the same bits; torch knows no ml_dtypes, so those cross as integers."""
+    import torch
+
+    array = array if array.flags.writeable else array.copy()
+    if array.dtype.kind != "V" and array.dtype.type.__module__ == "numpy":
+        return torch.from_numpy(array)
+    return torch.from_numpy(array.view(f"i{array.dtype.itemsize}")).view(getattr(torch, array.dtype.name))
+
+
+def _split_key(path: str | Path) -> tuple[Path, str | None]:
+    name, mark, key = str(path).rpartition("#")
+    return (Path(name), key) if mark and not Path(path).exists() else (Path(path), None)
+
+
+def _map(path: Path) -> memoryview:
+    if path.is_dir():
+        raise UsageError(f"{path} is a directory; a weights file was expected")
+    try:
+        with path.open("rb") as file:
+            if not os.fstat(file.fileno()).st_size:
+                raise UsageError(f"{path} is empty")
+            return memoryview(memory_map.mmap(file.fileno(), 0, access=memory_map.ACCESS_READ))
+    except FileNotFoundError:
+        raise UsageError(f"there is no file {path}") from None
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _is_safetensors(buffer: memoryview) -> bool:
+    return bytes(buffer[8:9]) == b"{"
+
+
+def _load_safetensors(path: Path, buffer: memoryview) -> dict[str, np.ndarray]:
+    """An 8-byte length, a JSON header of that length, and the tensors' bytes."""
+    try:
+        start = 8 + int.from_bytes(buffer[:8], "little")
+        header = json.loads(bytes(buffer[8:start]))
+        header.pop("__metadata__", None)
+        data = buffer[start:]
+        return {
+            name: np.ndarray(
+                info["shape"], _SAFETENSORS[info["dtype"]], data[slice(*info["data_offsets"])] or bytes(1)
+            )
+            for name, info in header.items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path} is cut short or damaged: its safetensors header does not fit its data") from error
+
+
+def _load_torch(path: Path, buffer: memoryview) -> Any:
+    try:
+        return torchfile.load(buffer)
+    except torchfile.Refused as error:
+        raise UsageError(
+            f"{path} holds {error}, not only tensors; rebuilding that would run code from the file, so nothing was run: "
+            "save it again as torch.save(model.state_dict(), path)"
+        ) from None
+    except Exception as error:  # a damaged pickle raises anything
+        if bytes(buffer[:4]) == b"PK\x03\x04":
+            raise UsageError(f"{path} is cut short or damaged: {error}") from error
+        raise UsageError(f"{path} is no checkpoint (neither torch's format nor safetensors), or a damaged one") from error
+
+
+def _choose(path: Path, key: str | None, loaded: Any) -> tuple[str, dict[str, Any]]:
+    """The one set of weights in what was loaded, and the dotted keys that lead to it."""
+    found = dict(_candidates(loaded))
+    if not found:
+        kind = "" if isinstance(loaded, dict) else f": it is a {type(loaded).__name__}"
+        raise UsageError(f"{path} holds no named tensors{kind}")
+    choices = ", ".join(f"{path.name}#{name}" for name in found if name)
+    if key is not None:
+        if key not in found:
+            raise UsageError(f"{path} holds no weights under {key!r}; it holds {choices or 'one set of weights only'}")
+        return key, found[key]
+    likely = {name: value for name, value in found.items() if name and name.split(".")[-1] in _WEIGHTS} or found
+    if len(likely) > 1:
+        raise UsageError(f"{path} holds several sets of weights; name one of {choices}")
+    return next(iter(likely.items()))
+
+
+def _candidates(value: Any, at: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        return
+    if any(isinstance(item, np.ndarray) and item.ndim for item in value.values()):
+        yield at, value
+    for key, item in value.items():
+        if not key.lower().startswith(_OTHERS):
+            yield from _candidates(item, f"{at}.{key}" if at else key)
+
+
+def _warn_not_finite(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
+    bad = [name for name, array in tensors.items() if not _is_finite(array)]
+    if bad:
+        more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+        warnings.warn(f"{path} holds NaN or infinity in {', '.join(bad[:5])}{more}", stacklevel=4)
+
+
+def _is_finite(array: np.ndarray) -> bool:
+    if array.dtype.kind in "biu" or not array.size:
+        return True
+    with np.errstate(all="ignore"):
+        total = array.sum(dtype=np.result_type(array.dtype, np.float32))  # one pass, and no array of booleans
+        return bool(np.isfinite(total) or np.isfinite(array).all())

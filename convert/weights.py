@@ -1,0 +1,230 @@
+"""Weights for a model of the zoo: where they come from, how many classes they have, and the model that they fill."""
+
+import dataclasses
+import os
+import re
+import warnings
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from convert import files, rules, store
+from jaxzoo import UsageError, card, create_model
+
+
+@dataclasses.dataclass
+class Weights:
+    """A state_dict by torch's names, and what is known of it."""
+
+    path: Path
+    tensors: dict[str, np.ndarray]
+    arguments: dict[str, Any] = dataclasses.field(default_factory=dict)  # of create_model
+    classes: list[str] | None = None
+    preprocess: dict[str, Any] | None = None
+
+
+def load(
+    name: str,
+    weights: str | Path,
+    *,
+    num_classes: int | None = None,
+    head: str = "strict",
+    seed: int = 0,
+    **arguments,
+) -> nnx.Module:
+    """A model of the zoo with these weights, in eval mode and in float32, without initialising what the weights fill.
+
+    >>> model = convert.load("resnet18", "resnet18.pth")
+
+    Args:
+      name: a name from `jaxzoo.list_models()`.
+      weights: a `.pth`, `.pt` or `.safetensors` file (see `convert.read`), a converted directory, a checkpoint or the
+        folder of a training run (its best checkpoint, else its last), or the name of published weights in torchvision,
+        such as `IMAGENET1K_V1` or `DEFAULT`.
+      num_classes: as many as the weights have unless given.
+      head: "strict", or "skip": where the classifier does not fit, it is initialised anew, with a warning that names it.
+      seed: seeds such a fresh head, and dropout.
+      **arguments: further arguments of `jaxzoo.create_model`.
+
+    Raises:
+      UsageError: unknown name; unreadable or unfitting weights, all differences listed.
+    """
+    found = find(name, weights)
+    model, arguments, skipped = fit(name, found, num_classes=num_classes, head=head, **arguments)
+    rules.load_state_dict(model, found.tensors, skip=skipped)
+    fill_fresh(model, name, arguments, seed)
+    return model
+
+
+def find(name: str, weights: str | Path) -> Weights:
+    """Reads what `load` takes for `weights`; arrays may be views of a file. Raises UsageError."""
+    path = Path(weights)
+    if path.is_dir():
+        return _from_directory(name, path)
+    published = card(name).weights
+    if path.exists() or path.suffix or os.sep in str(weights) or "#" in str(weights):
+        contents = files.contents(path)
+        return Weights(contents.path, contents.tensors)
+    path, key, classes = _download(name, str(weights))
+    preprocess = published.get(key)
+    preprocess = dataclasses.asdict(preprocess) if preprocess else None
+    return Weights(path, files.contents(path).tensors, classes=classes, preprocess=preprocess)
+
+
+def fit(
+    name: str, weights: Weights, *, num_classes: int | None = None, head: str = "strict", **arguments
+) -> tuple[nnx.Module, dict[str, Any], list[str]]:
+    """The abstract model that these weights fill, the arguments that build it, and the keys of a head left out.
+
+    Raises:
+      UsageError: the weights have another number of classes, and `head` is "strict".
+    """
+    if head not in ("strict", "skip"):
+        raise UsageError(f"head is {head!r}; it must be 'strict' or 'skip'")
+    arguments = {**weights.arguments, **arguments}
+    if num_classes is not None:
+        arguments["num_classes"] = num_classes
+    model = abstract(name, **arguments)
+    shapes = {key: array.shape for key, array in weights.tensors.items()}
+    wrong = {x.key for x in rules.leaves(model) if shapes.get(x.key) != x.torch_shape and not x.rule.optional}
+    if not wrong:
+        return model, arguments, []
+    heads, classes = head_of(name, shapes, arguments)
+    if num_classes is None and classes:
+        arguments["num_classes"] = classes
+        return abstract(name, **arguments), arguments, []
+    if not wrong.intersection(heads):
+        return model, arguments, []
+    if head == "skip":
+        given = ", ".join(f"{key} {shapes.get(key, 'missing')}" for key in heads)
+        warnings.warn(f"left fresh, for {weights.path.name} has another head: {given}", stacklevel=3)
+        return model, arguments, heads
+    if classes:
+        raise UsageError(
+            f"{weights.path} has {classes} classes, not {num_classes}; head 'skip' (--head skip) leaves the head fresh"
+        )
+    return model, arguments, []
+
+
+def head_of(
+    name: str, shapes: Mapping[str, tuple[int, ...]], arguments: Mapping[str, Any]
+) -> tuple[list[str], int | None]:
+    """The keys whose shape depends on the number of classes, and that number in a checkpoint of these shapes.
+
+    Nothing is known of any model: two abstract ones are compared, and the sizes between are linear.
+    """
+    few, more = 7, 11
+    try:
+        small, large = ({x.key: x.torch_shape for x in rules.leaves(_with_classes(name, arguments, n))} for n in (few, more))
+    except UsageError:  # a model without classes
+        return [], None
+    heads = [key for key in small if small[key] != large[key]]
+    for key in heads:
+        for at_few, at_more, size in zip(small[key], large[key], shapes.get(key, ()), strict=False):
+            if at_few != at_more:
+                per_class = (at_more - at_few) // (more - few)
+                classes, rest = divmod(size - (at_few - few * per_class), per_class)
+                if classes > 0 and not rest:
+                    return heads, classes
+    return heads, None
+
+
+def _with_classes(name: str, arguments: Mapping[str, Any], classes: int) -> nnx.Module:
+    return abstract(name, **{**arguments, "num_classes": classes})
+
+
+class _Stream:
+    """As `nnx.RngStream`, with a count that is no Variable: JAX spends most of an abstract build on those."""
+
+    def __init__(self, seed: int):
+        self.key, self.count = jax.random.key(seed), -1
+
+    def __call__(self) -> jax.Array:
+        self.count += 1
+        return jax.random.fold_in(self.key, self.count)
+
+
+class _Rngs:
+    def __init__(self, seed: int):
+        self.params, self.dropout = _Stream(seed), _Stream(seed)
+
+
+def abstract(name: str, **arguments) -> nnx.Module:
+    """A model of shapes and dtypes, without arrays."""
+    return nnx.eval_shape(lambda: create_model(name, rngs=_Rngs(0), **arguments))
+
+
+def fill_fresh(model: nnx.Module, name: str, arguments: Mapping[str, Any], seed: int) -> dict[str, jax.Array]:
+    """Gives what is still abstract (random streams, a skipped head) the values that `create_model` would.
+
+    Returns the arrays among them that a checkpoint holds, by dotted path.
+    """
+    todo = {
+        path: variable
+        for path, variable in nnx.to_flat_state(nnx.state(model))
+        if isinstance(variable.get_value(), jax.ShapeDtypeStruct)
+    }
+
+    @jax.jit  # which drops the work for everything that is not returned
+    def values() -> list[jax.Array]:
+        fresh = dict(nnx.to_flat_state(nnx.state(create_model(name, rngs=_Rngs(seed), **arguments))))
+        return [fresh[path].get_value() for path in todo]
+
+    if todo:
+        filled = [(path, v.replace(value)) for (path, v), value in zip(todo.items(), values(), strict=True)]
+        nnx.update(model, nnx.from_flat_state(filled))
+    return {".".join(map(str, p)): v.get_value() for p, v in filled if not isinstance(v, nnx.RngState)} if todo else {}
+
+
+def checkpoint_in(path: Path) -> Path:
+    """The checkpoint directory that `path` means: itself, or a run's best checkpoint, or else its last."""
+    if (path / store.MANIFEST).is_file():
+        return path
+    if (path / "best" / store.MANIFEST).is_file():
+        return path / "best"
+    steps = [m.parent for folder in (path / "checkpoints", path) for m in folder.glob(f"*/{store.MANIFEST}")]
+    if not steps:
+        raise UsageError(f"{path} is neither a converted model nor a training run: it holds no checkpoint")
+    return max(steps, key=lambda step: [int(n) for n in re.findall(r"\d+", step.name)])
+
+
+def _from_directory(name: str, path: Path) -> Weights:
+    path = checkpoint_in(path)
+    arrays, manifest = store.load(path, prefix="model/")
+    if manifest["model"] != name:
+        raise UsageError(f"{path} holds {manifest['model']}, not {name}")
+    arguments = dict(manifest["arguments"])
+    model = abstract(name, **arguments)
+    known = {leaf.path for leaf in rules.leaves(model)}
+    tensors = rules.torch_arrays(model, arrays) | {key: a for key, a in arrays.items() if key not in known}
+    if "train" in manifest:  # JAX counts in int32, torch in int64
+        tensors = {k: a.astype(np.int64) if a.dtype == np.int32 else a for k, a in tensors.items()}
+    return Weights(path, tensors, arguments, manifest.get("classes"), manifest.get("preprocess"))
+
+
+def _download(name: str, weights: str) -> tuple[Path, str, list[str] | None]:
+    """Published weights, through torchvision and its cache: the file, the name `DEFAULT` stands for, and the classes."""
+    package, _, builder = card(name).twin.partition(":")
+    if package != "torchvision":
+        raise UsageError(f"there is no file {weights}, and {name} has no published weights in torchvision")
+    files.require_torch(f"{weights} is not a file, and fetching published weights")
+    import torch
+    from torchvision.models import get_model_weights
+
+    choices = get_model_weights(builder).__members__
+    if weights not in choices:
+        raise UsageError(f"{weights!r} is neither a file nor published weights of {name}, which are: {', '.join(choices)}")
+    entry = choices[weights]
+    try:
+        entry.get_state_dict(progress=True, check_hash=True, weights_only=True, map_location="cpu")
+    except (OSError, RuntimeError) as error:
+        raise UsageError(
+            f"cannot download {weights} of {name} ({error}): are you offline? "
+            "Fetch it where there is a network, and give the file instead of the name"
+        ) from error
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name
+    return path, entry.name, entry.meta.get("categories")
