@@ -1,0 +1,1 @@
+"""Training: `python -m train --model swin_t`. See docs/training.md."""

@@ -1,0 +1,147 @@
+"""Checkpoints of a run, written while training goes on.
+
+    RUN/checkpoints/120/     the state after 120 steps, as convert.store keeps it: Orbax arrays and a manifest of digests
+    RUN/best/                the one with the best held-out metric; shares its files with checkpoints/ while that has it
+
+A folder gets its name when it is complete, so a run that is killed at any instant has only whole checkpoints.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from convert import store
+from jaxzoo.errors import UsageError
+from train.step import State
+
+
+class Checkpoints:
+    """Writes checkpoints in the background, one at a time, and keeps the newest `keep`."""
+
+    def __init__(self, run: Path, manifest: Mapping[str, Any], keep: int):
+        self.run, self.manifest, self.keep = run, dict(manifest), keep
+        self.thread = ThreadPoolExecutor(1, "checkpoint")
+        self.writing: Future | None = None
+
+    def save(self, state: State, step: int) -> None:
+        """Copies the state to the host, and returns while it is being written. Raises what went wrong with the last one."""
+        self.wait()
+        self.writing = self.thread.submit(self._write, step, _arrays(state))
+
+    def wait(self) -> None:
+        """Returns when the last save is complete, or raises why it is not."""
+        writing, self.writing = self.writing, None
+        if writing:
+            writing.result()
+
+    def mark_best(self, step: int, metric: str, value: float) -> None:
+        """Makes the checkpoint of `step` the run's best, unless the best so far is as good."""
+        best = best_of(self.run)
+        if best and best["value"] >= value:
+            return
+        self.wait()
+        new, old = self.run / ".best.new", self.run / ".best.old"
+        _remove(new)
+        shutil.copytree(_folder(self.run, step), new, copy_function=_link)
+        store.write_manifest(new, self.manifest | {"train": {"step": step, "metric": metric, "value": value}})
+        if best:
+            (self.run / "best").rename(old)
+        new.rename(self.run / "best")
+        _remove(old)
+
+    def _write(self, step: int, arrays: dict[str, np.ndarray]) -> None:
+        if not _folder(self.run, step).exists():
+            store.save(_folder(self.run, step), arrays, self.manifest | {"train": {"step": step}})
+        for old in _steps(self.run)[: -self.keep]:
+            _remove(_folder(self.run, old))
+
+
+def newest(run: Path, say: Callable[[str], None]) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+    """Arrays and manifest of the newest intact checkpoint; None if none was written yet.
+
+    Sets damaged ones aside as `NAME.damaged`, says so, and clears away what an interrupted run left half done.
+
+    Raises:
+      UsageError: there are checkpoints, and all are damaged.
+    """
+    if not (run / "best").exists() and (run / ".best.old").exists():
+        (run / ".best.old").rename(run / "best")
+    for leftover in [*run.glob(".best.*"), *(run / "checkpoints").glob(".*")]:
+        shutil.rmtree(leftover)
+
+    folders = [_folder(run, step) for step in reversed(_steps(run))]
+    folders += [run / "best"] * (run / "best").exists()
+    for folder in folders:
+        try:
+            return store.load(folder)
+        except UsageError as error:
+            say(f"{error}; going back to the one before")
+            aside = folder.with_name(f"{folder.name}.damaged")
+            _remove(aside)
+            folder.rename(aside)
+    if folders:
+        raise UsageError(f"every checkpoint of {run} is damaged; nothing is left to continue from")
+    return None
+
+
+def best_of(run: Path) -> dict[str, Any] | None:
+    """`step`, `metric` and `value` of the run's best checkpoint."""
+    try:
+        return store.read_manifest(run / "best")["train"]
+    except UsageError:
+        return None
+
+
+def filled(state: State, arrays: Mapping[str, np.ndarray], source: str) -> State:
+    """A state of the structure of `state`, with the values of `arrays`. Raises UsageError unless they fit exactly."""
+    expected = _named(state)
+    wrong = sorted(set(expected) ^ set(arrays)) or [
+        name for name, leaf in expected.items() if (leaf.shape, leaf.dtype) != (arrays[name].shape, arrays[name].dtype)
+    ]
+    if wrong:
+        raise UsageError(f"{source} holds another model or optimizer than its config.yaml says: {', '.join(wrong[:3])} …")
+    return jax.tree.unflatten(jax.tree.structure(state), [arrays[name] for name in expected])
+
+
+def _arrays(state: State) -> dict[str, np.ndarray]:
+    # Copies, since the next step reuses the memory, and all at once, since a GPU hands them over faster that way.
+    return {name: np.array(leaf) for name, leaf in _named(jax.device_get(state)).items()}
+
+
+def _named(state: State) -> dict[str, Any]:
+    """Leaves by the names they have in a checkpoint: parameters and stats are model/PATH, as in convert's own."""
+    names = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        words = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
+        names["/".join(["model", *words[1:]] if words[0] in ("params", "stats") else words)] = leaf
+    return names
+
+
+def _folder(run: Path, step: int) -> Path:
+    return run / "checkpoints" / str(step)
+
+
+def _steps(run: Path) -> list[int]:
+    return sorted(int(folder.name) for folder in (run / "checkpoints").glob("*") if folder.name.isdigit())
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # not every file system has hard links
+        shutil.copy2(source, target)
+
+
+def _remove(folder: Path) -> None:
+    """Removes a folder if it is there; it loses its name first, so that no half of it is taken for the whole."""
+    if folder.exists():
+        hidden = folder.with_name(f".{folder.name.lstrip('.')}.removed")
+        shutil.rmtree(hidden, ignore_errors=True)
+        folder.rename(hidden)
+        shutil.rmtree(hidden)

@@ -1,0 +1,74 @@
+"""`folder:PATH`: your own images, one folder per class.
+
+    PATH/cat/1.jpg, PATH/dog/7.png            a part of every class is held out, by --val-fraction and --seed
+    PATH/train/cat/1.jpg, PATH/val/cat/2.jpg  or split as you like it
+"""
+
+import os
+from pathlib import Path
+
+from PIL import Image
+
+from jaxzoo.errors import UsageError
+from jaxzoo.preprocess import read_image
+from train.data import Data, stratified_split
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+
+
+class ImageFiles:
+    """Image files and their labels."""
+
+    def __init__(self, files: list[tuple[Path, int]]):
+        self.files = files
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        path, label = self.files[index]
+        return read_image(path), label
+
+
+def load(path: str | Path, *, val_fraction: float, seed: int) -> Data:
+    """Lists the files; none is opened before its turn.
+
+    Raises:
+      UsageError: no such folder, fewer than two classes, a class without images, or a held-out class that is not trained.
+    """
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        raise UsageError(f"there is no folder {root}")
+    split = (root / "train").is_dir() and (root / "val").is_dir()
+    classes, files = _files(root / "train" if split else root)
+    if split:
+        held_classes, held_out = _files(root / "val")
+        if unknown := sorted(set(held_classes) - set(classes)):
+            raise UsageError(f"{root / 'val'} has class folders that {root / 'train'} has not: {', '.join(unknown)}")
+        held_out = [(file, classes.index(held_classes[label])) for file, label in held_out]
+    else:
+        ours, theirs = stratified_split([label for _, label in files], val_fraction, seed)
+        files, held_out = [files[i] for i in ours], [files[i] for i in theirs]
+    if not held_out:
+        raise UsageError(f"every class in {root} has a single image: none can be held out")
+    return Data(ImageFiles(files), ImageFiles(held_out), classes)
+
+
+def _files(root: Path) -> tuple[list[str], list[tuple[Path, int]]]:
+    """Names of the class folders, and every image below them with its class's index; both sorted."""
+    classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if len(classes) < 2:
+        found = f"only {classes[0]!r}" if classes else "none"
+        raise UsageError(f"{root} needs a folder of images for each class, at least two; it has {found}")
+    files = []
+    for label, name in enumerate(classes):
+        found = sorted(
+            Path(folder, file)
+            for folder, _, names in os.walk(root / name, followlinks=True)
+            for file in names
+            if Path(file).suffix.lower() in SUFFIXES and not file.startswith(".")
+        )
+        if not found:
+            raise UsageError(f"class folder {root / name} holds no images; remove it or fill it ({', '.join(sorted(SUFFIXES))})")
+        files += [(file, label) for file in found]
+    return classes, files

@@ -1,0 +1,74 @@
+"""`tfds:NAME`: a data set that tensorflow-datasets has prepared on this machine, read without TensorFlow."""
+
+import io
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from jaxzoo.errors import UsageError, nearest
+from jaxzoo.preprocess import read_image
+from train.data import Data
+
+
+class Records:
+    """Some records of a split, their images decoded when read."""
+
+    def __init__(self, records: Sequence[dict[str, Any]], indices: Sequence[int], name: str):
+        self.records, self.indices, self.name = records, indices, name
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        index = int(self.indices[index])
+        record = self.records[index]
+        return read_image(io.BytesIO(record["image"]), name=f"image {index} of {self.name}"), int(record["label"])
+
+
+def load(name: str, *, val_fraction: float, seed: int) -> Data:
+    """The splits `train` and `validation` or `test`; a part of `train` is held out if it is the only one.
+
+    Raises:
+      UsageError: unknown data set, not prepared yet, or without images and class labels.
+    """
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(name)
+    except tfds.core.DatasetNotFoundError:
+        known = nearest(name.split("/")[0].split(":")[0], tfds.list_builders())
+        raise UsageError(f"tensorflow-datasets knows no data set {name!r}{known}") from None
+    except Exception as error:  # whatever a data set's own code raises
+        raise UsageError(f"tensorflow-datasets cannot open {name!r}: {error}") from None
+    splits = builder.info.splits
+    if not splits:
+        raise UsageError(
+            f"{name} is not prepared in {os.path.dirname(builder.data_dir)}; prepare it with: python -c "
+            f"\"import tensorflow_datasets as t; t.builder('{name}', file_format='array_record').download_and_prepare()\""
+        )
+    features = builder.info.features
+    if not {"image", "label"} <= set(features) or not isinstance(features["label"], tfds.features.ClassLabel):
+        raise UsageError(f"{name} has {', '.join(features)}; classification needs an image and a class label")
+    if "train" not in splits:
+        raise UsageError(f"{name} has no split named train; it has {', '.join(splits)}")
+
+    def records(split: str):
+        return builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+
+    train = records("train")
+    held_out_name = next((s for s in ("validation", "test") if s in splits), None)
+    if held_out_name:
+        ours, held_out = np.arange(len(train)), records(held_out_name)
+        theirs = np.arange(len(held_out))
+    else:
+        order = np.random.default_rng(seed).permutation(len(train))
+        count = max(1, round(val_fraction * len(train)))
+        ours, theirs, held_out, held_out_name = np.sort(order[count:]), np.sort(order[:count]), train, "train"
+    return Data(
+        Records(train, ours, f"{name}, train"),
+        Records(held_out, theirs, f"{name}, {held_out_name}"),
+        classes=list(features["label"].names),
+    )

@@ -1,0 +1,39 @@
+"""What is learnt. A task owns the layout of a batch, the loss, the metrics and the pictures; the loop knows none of them.
+
+A new task is one file here with a class that has these members, and a line in `create`.
+"""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from flax import nnx
+
+Batch = dict[str, Any]
+Sums = dict[str, jax.Array]
+
+
+class Task(Protocol):
+    """Sums are what metrics are made of: scalars or arrays that are added up over batches, on the device."""
+
+    metric: str
+    """Name of the metric that chooses `best/`; higher is better."""
+
+    def training_example(self, item: Any, rng: np.random.Generator) -> Batch:
+        """An item of the data's source as arrays of fixed shape, augmented by `rng`. Runs on the host, in threads."""
+
+    def evaluation_example(self, item: Any) -> Batch:
+        """The same, without chance."""
+
+    def training_loss(self, model: nnx.Module, batch: Batch, key: jax.Array) -> tuple[jax.Array, Sums]:
+        """The loss to minimise, a float32 scalar, and this batch's sums. Traced; `key` is for augmentation."""
+
+    def evaluation_sums(self, model: nnx.Module, batch: Batch) -> Sums:
+        """This batch's sums, leaving out where `batch["mask"]` is False. Traced."""
+
+    def metrics(self, sums: dict[str, np.ndarray]) -> dict[str, float]:
+        """Numbers for metrics.csv from added up sums of either kind."""
+
+    def pictures(self, sums: dict[str, np.ndarray], folder: Path) -> None:
+        """Draws what evaluation sums show into the run's folder."""
