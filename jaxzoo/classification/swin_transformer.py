@@ -1,0 +1,391 @@
+"""Swin Transformer, versions 1 and 2.
+
+Liu et al. 2021, Swin Transformer: Hierarchical Vision Transformer using Shifted Windows, https://arxiv.org/abs/2103.14030;
+Liu et al. 2022, Swin Transformer V2: Scaling Up Capacity and Resolution, https://arxiv.org/abs/2111.09883.
+Reference: torchvision.models.swin_transformer.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxzoo.nn import (
+    GELU,
+    MLP,
+    AdaptiveAvgPool,
+    Buffer,
+    Conv,
+    Dropout,
+    Identity,
+    Layer,
+    LayerNorm,
+    Linear,
+    ReLU,
+    Sequential,
+    StochasticDepth,
+    attend,
+    flatten,
+    init,
+)
+from jaxzoo.preprocess import Preprocess
+from jaxzoo.registry import register_model
+
+linear = partial(Linear, kernel_init=init.normal(0.02), bias_init=init.zeros)
+
+
+def _partition(x, window: Sequence[int]):
+    """(N, H, W, ...) to (N, windows, rows, columns, ...); H and W are multiples of the window's."""
+    n, height, width, *rest = x.shape
+    rows, columns = window
+    x = x.reshape(n, height // rows, rows, width // columns, columns, *rest)
+    return x.swapaxes(2, 3).reshape(n, -1, rows, columns, *rest)
+
+
+def _join(x: jax.Array, counts: Sequence[int]) -> jax.Array:
+    """The inverse of `_partition`, given the number of windows along each axis."""
+    n, _, rows, columns, *rest = x.shape
+    x = x.reshape(n, *counts, rows, columns, *rest).swapaxes(2, 3)
+    return x.reshape(n, counts[0] * rows, counts[1] * columns, *rest)
+
+
+def _relative_position_index(window: Sequence[int]) -> np.ndarray:
+    """(L·L,): for every pair of a window's L tokens, the row of the table of offsets."""
+    tokens = np.indices(window).reshape(2, -1)
+    offset = tokens[:, :, None] - tokens[:, None] + np.reshape(window, (2, 1, 1)) - 1
+    return (offset[0] * (2 * window[1] - 1) + offset[1]).reshape(-1).astype(np.int32)
+
+
+def _relative_coords_table(window: Sequence[int]) -> np.ndarray:
+    """(1, 2·rows - 1, 2·columns - 1, 2): offsets on the log scale of Swin V2, §3.3, with ±8 at the window's edge."""
+    rows, columns = (np.arange(1 - n, n, dtype=np.float32) / max(n - 1, 1) * 8 for n in window)
+    offset = np.stack(np.meshgrid(rows, columns, indexing="ij"), -1)[None]
+    return np.sign(offset) * np.log2(np.abs(offset) + 1) / 3
+
+
+def _shift_penalty(size: Sequence[int], window: Sequence[int], shift: Sequence[int]) -> np.ndarray:
+    """(windows, L, L): -100 between tokens that are neighbours only because the shift is cyclic."""
+
+    def regions(length: int, w: int, s: int) -> np.ndarray:
+        return np.digitize(np.arange(length), [length - w, length - s]) if s else np.zeros(length, int)
+
+    rows, columns = (regions(*axis) for axis in zip(size, window, shift, strict=True))
+    region = _partition((3 * rows[:, None] + columns)[None], window)[0].reshape(-1, math.prod(window))
+    return np.where(region[:, :, None] == region[:, None], 0.0, -100.0)
+
+
+class ShiftedWindowAttention(nnx.Module):
+    """Self-attention inside windows, whose grid every other block shifts: (N, H, W, C) to the same (V1, §3.2)."""
+
+    def __init__(
+        self,
+        dim: int,
+        window_size: Sequence[int],
+        shift_size: Sequence[int],
+        num_heads: int,
+        qkv_bias: bool = True,
+        proj_bias: bool = True,
+        attention_dropout: float = 0.0,
+        dropout: float = 0.0,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        self.window_size, self.shift_size, self.num_heads = tuple(window_size), tuple(shift_size), num_heads
+        self.qkv = linear(dim, 3 * dim, qkv_bias, rngs=rngs)
+        self.proj = linear(dim, dim, proj_bias, rngs=rngs)
+        self.attention_dropout = Dropout(attention_dropout, rngs=rngs)
+        self.dropout = Dropout(dropout, rngs=rngs)
+        self.relative_position_index = Buffer(jnp.asarray(_relative_position_index(window_size)))
+        self._define_position_table(rngs)
+
+    def _define_position_table(self, rngs: nnx.Rngs) -> None:
+        offsets = math.prod(2 * w - 1 for w in self.window_size)
+        table = init.normal(0.02)(rngs.params(), (offsets, self.num_heads), jnp.float32)
+        self.relative_position_bias_table = nnx.Param(table)
+
+    def _position_table(self) -> jax.Array:
+        """(offsets, heads): what is added to the scores of two tokens, by their offset."""
+        return self.relative_position_bias_table[...]
+
+    def _qkv_bias(self) -> jax.Array | None:
+        return None if self.qkv.bias is None else self.qkv.bias[...]
+
+    def _scaled(self, q: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Queries and keys whose products are the scores."""
+        return q * q.shape[-1] ** -0.5, k
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        n, *size, channels = x.shape
+        counts = [-(-length // w) for length, w in zip(size, self.window_size, strict=True)]
+        padded = [count * w for count, w in zip(counts, self.window_size, strict=True)]
+        shift = [0 if count == 1 else s for count, s in zip(counts, self.shift_size, strict=True)]
+        # One window along an axis: the padding needs no queries.
+        rows, columns = (min(length, w) for length, w in zip(size, self.window_size, strict=True))
+
+        # Tokens of the padding are zeros, so that their projection is the bias: projecting before padding saves it.
+        qkv = x @ self.qkv.kernel[...]
+        qkv = jnp.pad(qkv, [(0, 0), *((0, p - length) for p, length in zip(padded, size, strict=True)), (0, 0)])
+        if (bias := self._qkv_bias()) is not None:
+            qkv = qkv + bias.astype(qkv.dtype)
+        qkv = jnp.roll(qkv, [-s for s in shift], (1, 2))
+        qkv = qkv.reshape(*qkv.shape[:-1], 3, self.num_heads, -1)
+        q, k, v = jnp.moveaxis(_partition(qkv, self.window_size), -3, 0)  # (N, windows, rows, columns, heads, D)
+        q = q[:, :, :rows, :columns]
+        q, k, v = (y.reshape(*y.shape[:2], -1, *y.shape[4:]) for y in (q, k, v))  # (N, windows, L, heads, D)
+
+        length = math.prod(self.window_size)
+        position = self._position_table()[self.relative_position_index[...]]
+        position = position.reshape(*self.window_size, length, -1)[:rows, :columns].reshape(-1, length, self.num_heads)
+        position = position.transpose(2, 0, 1)  # (heads, L, L)
+        if any(shift):
+            penalty = _shift_penalty(padded, self.window_size, shift)[:, None]
+            position = position + jnp.asarray(penalty, position.dtype)  # (windows, heads, L, L)
+        q, k = self._scaled(q, k)
+        y = attend(q, k, v, scale=1.0, bias=position, dropout=self.attention_dropout)
+        y = _join(y.reshape(n, -1, rows, columns, channels), counts)
+        y = jnp.roll(y, shift, (1, 2))[:, : size[0], : size[1]]
+        return self.dropout(self.proj(y))
+
+
+class ShiftedWindowAttentionV2(ShiftedWindowAttention):
+    """With scaled cosine scores, and position biases from a small network of the offsets (V2, §3.2 and §3.3)."""
+
+    def __init__(
+        self,
+        dim: int,
+        window_size: Sequence[int],
+        shift_size: Sequence[int],
+        num_heads: int,
+        qkv_bias: bool = True,
+        proj_bias: bool = True,
+        attention_dropout: float = 0.0,
+        dropout: float = 0.0,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(
+            dim, window_size, shift_size, num_heads, qkv_bias, proj_bias, attention_dropout, dropout, rngs=rngs
+        )
+        self.logit_scale = nnx.Param(jnp.full((num_heads, 1, 1), math.log(10)))
+
+    def _define_position_table(self, rngs: nnx.Rngs) -> None:
+        self.relative_coords_table = Buffer(jnp.asarray(_relative_coords_table(self.window_size)))
+        self.cpb_mlp = Sequential(linear(2, 512, rngs=rngs), ReLU(), linear(512, self.num_heads, False, rngs=rngs))
+
+    def _position_table(self) -> jax.Array:
+        coords = self.relative_coords_table[...].astype(self.cpb_mlp[0].kernel[...].dtype)
+        return 16 * jax.nn.sigmoid(self.cpb_mlp(coords).reshape(-1, self.num_heads))
+
+    def _qkv_bias(self) -> jax.Array | None:
+        """Keys have no bias: whatever the checkpoint holds there stays unused and untrained."""
+        bias = super()._qkv_bias()
+        return None if bias is None else bias * jnp.repeat(jnp.array([1, 0, 1], bias.dtype), len(bias) // 3)
+
+    def _scaled(self, q: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:
+        scale = self.logit_scale[..., 0].astype(q.dtype)  # (heads, 1)
+        scale = jnp.exp(jnp.where(scale > math.log(100), math.log(100), scale))
+        return _unit(q) * scale, _unit(k)
+
+
+def _unit(x: jax.Array) -> jax.Array:
+    """Vectors of length 1; like `torch.nn.functional.normalize`, those shorter than 1e-12 are divided by that."""
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    square = jnp.sum(wide * wide, -1, keepdims=True)
+    return (wide * jax.lax.rsqrt(jnp.maximum(square, 1e-24))).astype(x.dtype)
+
+
+class SwinTransformerBlock(nnx.Module):
+    """Window attention and MLP, each behind a norm and with a shortcut (V1, figure 3b)."""
+
+    attention = ShiftedWindowAttention
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        window_size: Sequence[int],
+        shift_size: Sequence[int],
+        mlp_ratio: float = 4.0,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        stochastic_depth_prob: float = 0.0,
+        norm_layer: Layer = LayerNorm,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        self.norm1 = norm_layer(dim, rngs=rngs)
+        self.attn = self.attention(
+            dim, window_size, shift_size, num_heads, attention_dropout=attention_dropout, dropout=dropout, rngs=rngs
+        )
+        self.stochastic_depth = StochasticDepth(stochastic_depth_prob, rngs=rngs)
+        self.norm2 = norm_layer(dim, rngs=rngs)
+        self.mlp = MLP(
+            dim,
+            [int(dim * mlp_ratio), dim],
+            GELU,
+            dropout,
+            kernel_init=init.normal(0.02),
+            bias_init=init.zeros,
+            rngs=rngs,
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = x + self.stochastic_depth(self.attn(self.norm1(x)))
+        return x + self.stochastic_depth(self.mlp(self.norm2(x)))
+
+
+class SwinTransformerBlockV2(SwinTransformerBlock):
+    """The same with the norms behind attention and MLP (V2, §3.2)."""
+
+    attention = ShiftedWindowAttentionV2
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = x + self.stochastic_depth(self.norm1(self.attn(x)))
+        return x + self.stochastic_depth(self.norm2(self.mlp(x)))
+
+
+def _merge(x: jax.Array) -> jax.Array:
+    """(N, H, W, C) to (N, ⌈H/2⌉, ⌈W/2⌉, 4 C), each 2×2 patch column by column."""
+    n, height, width, channels = x.shape
+    x = jnp.pad(x, [(0, 0), (0, height % 2), (0, width % 2), (0, 0)])
+    x = x.reshape(n, -(-height // 2), 2, -(-width // 2), 2, channels)
+    return x.transpose(0, 1, 3, 4, 2, 5).reshape(n, x.shape[1], x.shape[3], 4 * channels)
+
+
+class PatchMerging(nnx.Module):
+    """Halves the map and doubles the channels (V1, §3.1)."""
+
+    def __init__(self, dim: int, norm_layer: Layer = LayerNorm, *, rngs: nnx.Rngs):
+        self.reduction = linear(4 * dim, 2 * dim, False, rngs=rngs)
+        self.norm = norm_layer(4 * dim, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.reduction(self.norm(_merge(x)))
+
+
+class PatchMergingV2(nnx.Module):
+    """The same with the norm behind the reduction."""
+
+    def __init__(self, dim: int, norm_layer: Layer = LayerNorm, *, rngs: nnx.Rngs):
+        self.reduction = linear(4 * dim, 2 * dim, False, rngs=rngs)
+        self.norm = norm_layer(2 * dim, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.norm(self.reduction(_merge(x)))
+
+
+class SwinTransformer(nnx.Module):
+    """Images (N, H, W, 3) of any size to logits (N, num_classes).
+
+    Args:
+      patch_size: rows and columns of pixels per token.
+      embed_dim: channels of the first stage; each further stage has twice as many.
+      depths, num_heads: per stage.
+      window_size: rows and columns of tokens; larger than the feature map is allowed.
+      stochastic_depth_prob: the last block's; it grows linearly from the first one's 0.
+    """
+
+    def __init__(
+        self,
+        patch_size: Sequence[int],
+        embed_dim: int,
+        depths: Sequence[int],
+        num_heads: Sequence[int],
+        window_size: Sequence[int],
+        mlp_ratio: float = 4.0,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        stochastic_depth_prob: float = 0.1,
+        num_classes: int = 1000,
+        norm_layer: Layer = LayerNorm,
+        block: type[SwinTransformerBlock] = SwinTransformerBlock,
+        downsample_layer: Layer = PatchMerging,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        embed = Conv(3, embed_dim, patch_size, patch_size, rngs=rngs)
+        features = [Sequential(embed, Identity(), norm_layer(embed_dim, rngs=rngs))]  # torch permutes to NHWC under 1
+        rates = iter(np.linspace(0, stochastic_depth_prob, sum(depths)).tolist())
+        for stage, (depth, heads) in enumerate(zip(depths, num_heads, strict=True)):
+            dim = embed_dim * 2**stage
+            if stage:
+                features.append(downsample_layer(dim // 2, norm_layer, rngs=rngs))
+            blocks = [
+                block(
+                    dim,
+                    heads,
+                    window_size,
+                    [w // 2 if i % 2 else 0 for w in window_size],
+                    mlp_ratio,
+                    dropout,
+                    attention_dropout,
+                    next(rates),
+                    norm_layer,
+                    rngs=rngs,
+                )
+                for i in range(depth)
+            ]
+            features.append(Sequential(*blocks))
+        self.features = Sequential(*features)
+        self.norm = norm_layer(dim, rngs=rngs)
+        self.avgpool = AdaptiveAvgPool(1)
+        self.head = linear(dim, num_classes, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = self.norm(self.features(x))
+        return self.head(flatten(self.avgpool(x)))
+
+
+V1 = {"patch_size": (4, 4), "window_size": (7, 7)}
+V2 = {
+    "patch_size": (4, 4),
+    "window_size": (8, 8),
+    "block": SwinTransformerBlockV2,
+    "downsample_layer": PatchMergingV2,
+}
+TINY = {"embed_dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24), "stochastic_depth_prob": 0.2}
+SMALL = {"embed_dim": 96, "depths": (2, 2, 18, 2), "num_heads": (3, 6, 12, 24), "stochastic_depth_prob": 0.3}
+BASE = {"embed_dim": 128, "depths": (2, 2, 18, 2), "num_heads": (4, 8, 16, 32), "stochastic_depth_prob": 0.5}
+
+
+def _model(crop: int, resize: int, paper: str):
+    weights = {"IMAGENET1K_V1": Preprocess(crop, resize, "bicubic")}
+    return register_model(input_size=crop, weights=weights, paper=paper)
+
+
+swin_model = partial(_model, 224, paper="Liu et al. 2021, https://arxiv.org/abs/2103.14030")
+swin_v2_model = partial(_model, 256, paper="Liu et al. 2022, https://arxiv.org/abs/2111.09883")
+
+
+@swin_model(232)
+def swin_t(*, rngs: nnx.Rngs, **kwargs) -> SwinTransformer:
+    return SwinTransformer(**V1 | TINY | kwargs, rngs=rngs)
+
+
+@swin_model(246)
+def swin_s(*, rngs: nnx.Rngs, **kwargs) -> SwinTransformer:
+    return SwinTransformer(**V1 | SMALL | kwargs, rngs=rngs)
+
+
+@swin_model(238)
+def swin_b(*, rngs: nnx.Rngs, **kwargs) -> SwinTransformer:
+    return SwinTransformer(**V1 | BASE | kwargs, rngs=rngs)
+
+
+@swin_v2_model(260)
+def swin_v2_t(*, rngs: nnx.Rngs, **kwargs) -> SwinTransformer:
+    return SwinTransformer(**V2 | TINY | kwargs, rngs=rngs)
+
+
+@swin_v2_model(260)
+def swin_v2_s(*, rngs: nnx.Rngs, **kwargs) -> SwinTransformer:
+    return SwinTransformer(**V2 | SMALL | kwargs, rngs=rngs)
+
+
+@swin_v2_model(272)
+def swin_v2_b(*, rngs: nnx.Rngs, **kwargs) -> SwinTransformer:
+    return SwinTransformer(**V2 | BASE | kwargs, rngs=rngs)
