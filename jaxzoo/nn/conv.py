@@ -16,14 +16,28 @@ Size = int | Sequence[int]
 _PAD_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 
 
-def spread(value: Size, n: int) -> tuple[int, ...]:
-    """One number for every spatial axis, or one for each."""
-    return (value,) * n if isinstance(value, int) else tuple(value)
+def spread(value: Size, n: int, name: str = "size", least: int = 1) -> tuple[int, ...]:
+    """One number for every spatial axis, or one for each. Raises `ValueError` with the argument's `name`."""
+    values = (value,) * n if isinstance(value, int) else tuple(value)
+    if len(values) != n or not all(isinstance(v, int) and v >= least for v in values):
+        raise ValueError(f"{name} is {value!r}; it must be one whole number ≥ {least}, or {n} of them")
+    return values
 
 
 def _dimensions(n: int) -> tuple[str, str, str]:
     space = "DHW"[-n:]
     return f"N{space}C", f"{space}IO", f"N{space}C"
+
+
+def _check_layout(layer: nnx.Module, x: jax.Array) -> None:
+    axes = ["N", *"DHW"[-len(layer.kernel_size) :], str(layer.in_features)]
+    if x.ndim != len(axes) or x.shape[-1] != layer.in_features:
+        raise ValueError(f"{type(layer).__name__} takes ({', '.join(axes)}), channels last, and was given {x.shape}")
+
+
+def _check_groups(groups: int, in_channels: int, out_channels: int) -> None:
+    if groups < 1 or in_channels % groups or out_channels % groups:
+        raise ValueError(f"groups={groups} does not divide in_channels={in_channels} and out_channels={out_channels}")
 
 
 class Conv(nnx.Conv):
@@ -53,23 +67,24 @@ class Conv(nnx.Conv):
         bias_init: Initializer | None = None,
         rngs: nnx.Rngs,
     ):
-        kernel_size = spread(kernel_size, 2)
-        n = len(kernel_size)
-        dilation = spread(dilation, n)
-        if in_channels % groups or out_channels % groups:
-            raise ValueError(f"groups={groups} does not divide in_channels={in_channels} and out_channels={out_channels}")
+        _check_groups(groups, in_channels, out_channels)
+        n = 2 if isinstance(kernel_size, int) else len(kernel_size)
+        kernel_size = spread(kernel_size, n, "kernel_size")
+        stride, dilation = spread(stride, n, "stride"), spread(dilation, n, "dilation")
         if padding_mode != "zeros" and padding_mode not in _PAD_MODES:
             raise ValueError(f"padding_mode is {padding_mode!r}; it must be one of: zeros, {', '.join(_PAD_MODES)}")
         if padding == "same":
+            if stride != (1,) * n:
+                raise ValueError(f'padding="same" goes with stride 1 only, not with stride {stride}')
             extra = [d * (k - 1) for k, d in zip(kernel_size, dilation, strict=True)]
             sides = [(e // 2, e - e // 2) for e in extra]
         else:
-            sides = [(p, p) for p in spread(0 if padding == "valid" else padding, n)]
+            sides = [(p, p) for p in spread(0 if padding == "valid" else padding, n, "padding", 0)]
         super().__init__(
             in_channels,
             out_channels,
             kernel_size,
-            spread(stride, n),
+            stride,
             padding=sides,
             kernel_dilation=dilation,
             feature_group_count=groups,
@@ -81,10 +96,17 @@ class Conv(nnx.Conv):
         self.padding_mode = padding_mode
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        _check_layout(self, x)
         kernel = self.kernel[...]
         dtype = jnp.result_type(x, kernel)
         padding = self.padding
+        reach = [d * (k - 1) for k, d in zip(self.kernel_size, self.kernel_dilation, strict=True)]
+        if any(length + sum(p) <= r for length, p, r in zip(x.shape[1:-1], padding, reach, strict=True)):
+            raise ValueError(f"an input of {x.shape} is smaller than the kernel of {self.kernel_size}")
         if self.padding_mode != "zeros":
+            most = [length - (self.padding_mode == "reflect") for length in x.shape[1:-1]]
+            if self.padding_mode != "replicate" and any(max(p) > m for p, m in zip(padding, most, strict=True)):
+                raise ValueError(f"{self.padding_mode} padding of {padding} takes more than an input of {x.shape} has")
             x = jnp.pad(x, [(0, 0), *padding, (0, 0)], _PAD_MODES[self.padding_mode])
             padding = [(0, 0)] * len(padding)
         y = lax.conv_general_dilated(
@@ -121,18 +143,21 @@ class ConvTranspose(nnx.ConvTranspose):
         bias_init: Initializer | None = None,
         rngs: nnx.Rngs,
     ):
-        if in_channels % groups or out_channels % groups:
-            raise ValueError(f"groups={groups} does not divide in_channels={in_channels} and out_channels={out_channels}")
-        kernel_size = spread(kernel_size, 2)
-        n = len(kernel_size)
+        _check_groups(groups, in_channels, out_channels)
+        n = 2 if isinstance(kernel_size, int) else len(kernel_size)
+        kernel_size = spread(kernel_size, n, "kernel_size")
+        stride, dilation = spread(stride, n, "stride"), spread(dilation, n, "dilation")
+        output_padding = spread(output_padding, n, "output_padding", 0)
+        if any(o >= max(s, d) for o, s, d in zip(output_padding, stride, dilation, strict=True)):
+            raise ValueError(f"output_padding {output_padding} must be smaller than stride {stride} or dilation {dilation}")
         bound = init.torch_default_bias(math.prod(kernel_size) * out_channels // groups)
         super().__init__(
             in_channels,
             out_channels // groups,  # flax knows no groups here; the bias is made below
             kernel_size,
-            spread(stride, n),
+            stride,
             padding="VALID",
-            kernel_dilation=spread(dilation, n),
+            kernel_dilation=dilation,
             use_bias=False,
             transpose_kernel=True,
             kernel_init=kernel_init or bound,
@@ -140,11 +165,12 @@ class ConvTranspose(nnx.ConvTranspose):
         )
         if bias:
             self.bias = nnx.Param((bias_init or bound)(rngs.params(), (out_channels,), jnp.float32))
-        self.torch_padding = spread(padding, n)
-        self.output_padding = spread(output_padding, n)
+        self.torch_padding = spread(padding, n, "padding", 0)
+        self.output_padding = output_padding
         self.groups = groups
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        _check_layout(self, x)
         kernel = self.kernel[...]
         dtype = jnp.result_type(x, kernel)
         *space, out, _ = kernel.shape

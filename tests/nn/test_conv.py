@@ -1,0 +1,169 @@
+"""Conv and ConvTranspose compute what torch's do, forward and backward."""
+
+import jax.numpy as jnp
+import pytest
+import torch
+from flax import nnx
+
+from jaxzoo.nn import Conv, ConvTranspose
+from tests.compare import agree, normal, twins
+
+RNGS = nnx.Rngs(0)
+
+# channels in and out, kernel size, further arguments, input height and width
+CONVOLUTIONS = {
+    "plain": (3, 5, 3, {}, (7, 9)),
+    "pointwise": (4, 6, 1, {}, (5, 3)),
+    "pointwise strided": (4, 6, 1, {"stride": 2}, (7, 8)),
+    "pointwise strided by three, padded": (4, 6, 1, {"stride": 3, "padding": 1}, (7, 8)),
+    "pointwise without bias": (4, 6, 1, {"bias": False}, (5, 3)),
+    "stem": (3, 8, 7, {"stride": 2, "padding": 3, "bias": False}, (15, 18)),
+    "patches": (3, 8, 4, {"stride": 4}, (9, 11)),
+    "strides per axis": (3, 5, 3, {"stride": (2, 3), "padding": (1, 2)}, (8, 11)),
+    "dilated": (3, 5, 3, {"dilation": 2, "padding": 2}, (7, 9)),
+    "dilated and strided": (3, 5, 3, {"dilation": (3, 2), "stride": 2, "padding": (3, 1)}, (11, 10)),
+    "asymmetric kernel": (3, 5, (1, 7), {"padding": (0, 3)}, (5, 9)),
+    "even kernel": (3, 5, (2, 4), {"padding": 1, "stride": 2}, (6, 9)),
+    "same": (3, 5, 3, {"padding": "same"}, (7, 6)),
+    "same with an even kernel": (3, 5, (2, 4), {"padding": "same"}, (7, 6)),
+    "same, dilated": (3, 5, (3, 4), {"padding": "same", "dilation": 3}, (7, 6)),
+    "valid": (3, 5, 3, {"padding": "valid", "stride": 2}, (7, 6)),
+    "padding wider than the kernel": (3, 5, 3, {"padding": 4}, (4, 5)),
+    "input of one pixel": (3, 5, 3, {"padding": 1}, (1, 1)),
+    "kernel as large as the input": (3, 5, (4, 6), {}, (4, 6)),
+    "unread border": (3, 5, 2, {"stride": 3}, (7, 9)),
+    "two groups": (4, 6, 3, {"groups": 2, "padding": 1}, (6, 7)),
+    "groups of one output": (6, 3, 3, {"groups": 3, "padding": 1, "stride": 2}, (6, 7)),
+    "groups, dilated": (8, 8, 3, {"groups": 4, "padding": 2, "dilation": 2}, (6, 7)),
+    "groups, pointwise": (8, 12, 1, {"groups": 4}, (6, 7)),
+    "groups, strided, no bias": (16, 16, 3, {"groups": 4, "padding": 1, "stride": 2, "bias": False}, (9, 8)),
+    "many groups": (64, 64, 3, {"groups": 32, "padding": 1}, (5, 6)),
+    "groups of 40 channels": (80, 80, 3, {"groups": 2, "padding": 1, "stride": 2}, (5, 6)),
+    "depthwise": (5, 5, 3, {"groups": 5, "padding": 1}, (6, 7)),
+    "depthwise strided": (5, 5, 3, {"groups": 5, "padding": 1, "stride": 2}, (7, 8)),
+    "depthwise 7×7": (5, 5, 7, {"groups": 5, "padding": 3}, (6, 9)),
+    "depthwise 5×5 strided": (6, 6, 5, {"groups": 6, "padding": 2, "stride": 2, "bias": False}, (8, 7)),
+    "depthwise dilated": (5, 5, 3, {"groups": 5, "padding": 2, "dilation": 2}, (6, 7)),
+    "depthwise strided and dilated": (5, 5, 3, {"groups": 5, "padding": 3, "dilation": 3, "stride": 2}, (9, 8)),
+    "depthwise strides per axis": (5, 5, (3, 2), {"groups": 5, "padding": (1, 0), "stride": (1, 3)}, (6, 8)),
+    "depthwise with unread border": (5, 5, 2, {"groups": 5, "stride": 3}, (7, 9)),
+    "depthwise same": (5, 5, (4, 3), {"groups": 5, "padding": "same"}, (7, 6)),
+    "depthwise on one pixel": (5, 5, 5, {"groups": 5, "padding": 2}, (1, 1)),
+    "depthwise with two outputs each": (3, 6, 3, {"groups": 3, "padding": 1}, (5, 6)),
+    "depthwise with four outputs each, strided": (3, 12, 3, {"groups": 3, "padding": 1, "stride": 2}, (5, 6)),
+    "one channel": (1, 1, 3, {"padding": 1}, (5, 6)),
+    "reflect": (3, 5, 3, {"padding": 2, "padding_mode": "reflect"}, (5, 6)),
+    "replicate": (3, 5, 3, {"padding": (1, 6), "padding_mode": "replicate", "stride": 2}, (5, 6)),
+    "circular": (3, 5, 3, {"padding": (5, 2), "padding_mode": "circular"}, (5, 6)),
+    "circular same": (3, 5, (2, 3), {"padding": "same", "padding_mode": "circular"}, (5, 6)),
+    "depthwise reflect": (5, 5, 3, {"groups": 5, "padding": 1, "padding_mode": "reflect"}, (5, 6)),
+}
+
+
+@pytest.mark.parametrize("case", CONVOLUTIONS)
+def test_conv_equals_torch(case):
+    channels, out, kernel, arguments, size = CONVOLUTIONS[case]
+    theirs = torch.nn.Conv2d(channels, out, kernel, **arguments)
+    agree(*twins(lambda rngs: Conv(channels, out, kernel, **arguments, rngs=rngs), theirs), normal(2, channels, *size))
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"stride": 2, "padding": 1}, {"groups": 2}, {"groups": 4, "padding": "same"}]
+)
+@pytest.mark.parametrize("n", [1, 3])
+def test_conv_of_other_ranks_equals_torch(n, arguments):
+    theirs = (torch.nn.Conv1d if n == 1 else torch.nn.Conv3d)(4, 4, 3, **arguments)
+    agree(*twins(lambda rngs: Conv(4, 4, (3,) * n, **arguments, rngs=rngs), theirs), normal(2, 4, *(5, 4, 6)[:n]))
+
+
+@pytest.mark.parametrize(
+    ("channels", "out", "kernel", "arguments"),
+    [
+        (3, 5, 3, {}),
+        (3, 5, 2, {"stride": 2}),
+        (3, 5, 2, {"stride": 2, "bias": False}),
+        (3, 5, 4, {"stride": 2, "padding": 1}),
+        (3, 5, 3, {"stride": 2, "padding": 1, "output_padding": 1}),
+        (3, 5, 3, {"stride": (2, 3), "padding": (0, 1), "output_padding": (1, 2)}),
+        (3, 5, (1, 5), {"stride": (1, 4), "padding": (0, 2)}),
+        (3, 5, 2, {"stride": 4, "output_padding": 3}),
+        (3, 5, 3, {"dilation": 2, "padding": 1}),
+        (3, 5, 3, {"dilation": (1, 3), "stride": 2, "output_padding": 1}),
+        (3, 5, 1, {"stride": 2}),
+        (3, 5, 3, {"padding": 2}),
+        (4, 6, 3, {"groups": 2}),
+        (6, 3, 3, {"groups": 3, "stride": 2, "padding": 1, "output_padding": 1, "dilation": 2}),
+        (5, 5, 4, {"groups": 5, "stride": 2, "padding": 1, "bias": False}),
+    ],
+)
+def test_conv_transpose_equals_torch(channels, out, kernel, arguments):
+    theirs = torch.nn.ConvTranspose2d(channels, out, kernel, **arguments)
+    agree(
+        *twins(lambda rngs: ConvTranspose(channels, out, kernel, **arguments, rngs=rngs), theirs),
+        normal(2, channels, 4, 5),
+    )
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_conv_transpose_of_other_ranks_equals_torch(n):
+    arguments = {"stride": 2, "padding": 1, "groups": 2}
+    theirs = (torch.nn.ConvTranspose1d if n == 1 else torch.nn.ConvTranspose3d)(4, 6, 3, **arguments)
+    agree(
+        *twins(lambda rngs: ConvTranspose(4, 6, (3,) * n, **arguments, rngs=rngs), theirs), normal(2, 4, *(3, 4, 5)[:n])
+    )
+
+
+@pytest.mark.parametrize("kind", [Conv, ConvTranspose])
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"groups": 2}, "groups=2"),
+        ({"padding": (1, 2, 3)}, "padding"),
+        ({"stride": (1, 2, 3)}, "stride"),
+        ({"stride": 0}, "stride"),
+        ({"dilation": 0}, "dilation"),
+        ({"kernel_size": 0}, "kernel_size"),
+    ],
+)
+def test_impossible_arguments_are_named(kind, arguments, named):
+    with pytest.raises(ValueError, match=named):
+        kind(**{"in_channels": 3, "out_channels": 4, "kernel_size": 3, **arguments}, rngs=RNGS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"padding": "SAME"}, "'SAME'"),
+        ({"padding": "same", "stride": 2}, "stride"),
+        ({"padding_mode": "mirror"}, "'mirror'.*reflect"),
+    ],
+)
+def test_impossible_paddings_are_named(arguments, named):
+    with pytest.raises(ValueError, match=named):
+        Conv(3, 4, 3, **arguments, rngs=RNGS)
+
+
+def test_output_padding_is_below_stride_or_dilation():
+    with pytest.raises(ValueError, match="output_padding"):
+        ConvTranspose(3, 4, 3, stride=2, output_padding=2, rngs=RNGS)
+
+
+@pytest.mark.parametrize("kind", [Conv, ConvTranspose])
+@pytest.mark.parametrize("shape", [(5, 5, 3), (1, 3, 5, 5), (5, 5)])
+def test_images_of_another_layout_are_refused(kind, shape):
+    with pytest.raises(ValueError, match=r"\(N, H, W, 3\)"):
+        kind(3, 4, 3, rngs=RNGS)(jnp.zeros(shape))
+
+
+@pytest.mark.parametrize("arguments", [{}, {"dilation": 2, "padding": 1}, {"groups": 3, "out_channels": 3}])
+def test_an_image_smaller_than_the_kernel_is_refused(arguments):
+    conv = Conv(**{"in_channels": 3, "out_channels": 4, "kernel_size": 5, **arguments}, rngs=RNGS)
+    with pytest.raises(ValueError, match=r"\(1, 4, 6, 3\)"):
+        conv(jnp.zeros((1, 4, 6, 3)))
+
+
+@pytest.mark.parametrize(("mode", "padding"), [("reflect", 5), ("circular", 6)])
+def test_padding_beyond_what_the_image_has_is_refused(mode, padding):
+    conv = Conv(3, 4, 3, padding=padding, padding_mode=mode, rngs=RNGS)
+    with pytest.raises(ValueError, match="padding"):
+        conv(jnp.zeros((1, 5, 8, 3)))
