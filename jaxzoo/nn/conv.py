@@ -149,7 +149,7 @@ class ConvTranspose(nnx.ConvTranspose):
         stride, dilation = spread(stride, n, "stride"), spread(dilation, n, "dilation")
         output_padding = spread(output_padding, n, "output_padding", 0)
         if any(o >= max(s, d) for o, s, d in zip(output_padding, stride, dilation, strict=True)):
-            raise ValueError(f"output_padding {output_padding} must be smaller than stride {stride} or dilation {dilation}")
+            raise ValueError(f"output_padding {output_padding} must be below stride {stride} or dilation {dilation}")
         bound = init.torch_default_bias(math.prod(kernel_size) * out_channels // groups)
         super().__init__(
             in_channels,

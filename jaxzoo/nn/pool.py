@@ -27,9 +27,9 @@ def _window_ends(length: int, kernel: int, stride: int, padding: int, ceil_mode:
 def _plan(x: jax.Array, kernel_size: Size, stride: Size | None, padding: Size, ceil_mode: bool):
     """Kernel, stride, padding and numbers of windows for every spatial axis."""
     n = x.ndim - 2
-    kernel = spread(kernel_size, n)
-    stride = kernel if stride is None else spread(stride, n)
-    before = spread(padding, n)
+    kernel = spread(kernel_size, n, "kernel_size")
+    stride = kernel if stride is None else spread(stride, n, "stride")
+    before = spread(padding, n, "padding", 0)
     ends = [_window_ends(*a, ceil_mode) for a in zip(x.shape[1:-1], kernel, stride, before, strict=True)]
     return kernel, stride, [(b, e) for b, (_, e) in zip(before, ends, strict=True)], [count for count, _ in ends]
 
@@ -77,7 +77,7 @@ def _adaptive_windows(length: int, count: int) -> list[tuple[int, int]]:
 
 def adaptive_avg_pool(x: jax.Array, output_size: Size) -> jax.Array:
     """`torch.nn.functional.adaptive_avg_pool2d` on (N, H, W, C)."""
-    for axis, count in enumerate(spread(output_size, x.ndim - 2), start=1):
+    for axis, count in enumerate(spread(output_size, x.ndim - 2, "output_size"), start=1):
         length = x.shape[axis]
         if length % count == 0:
             x = x.reshape(*x.shape[:axis], count, length // count, *x.shape[axis + 1 :]).mean(axis + 1)
@@ -92,7 +92,7 @@ def adaptive_avg_pool(x: jax.Array, output_size: Size) -> jax.Array:
 
 def adaptive_max_pool(x: jax.Array, output_size: Size) -> jax.Array:
     """`torch.nn.functional.adaptive_max_pool2d` on (N, H, W, C)."""
-    for axis, count in enumerate(spread(output_size, x.ndim - 2), start=1):
+    for axis, count in enumerate(spread(output_size, x.ndim - 2, "output_size"), start=1):
         windows = _adaptive_windows(x.shape[axis], count)
         x = jnp.stack([lax.slice_in_dim(x, start, end, axis=axis).max(axis) for start, end in windows], axis)
     return x
