@@ -14,14 +14,18 @@ import ml_dtypes
 import numpy as np
 
 from convert import torchfile
+from convert.layout import dense
 from jaxzoo.errors import UsageError
 
 # Where training scripts keep weights inside a checkpoint; found at any depth, `ema.module` as well as `state_dict`.
-_WEIGHTS = frozenset(
-    "state_dict model model_state_dict model_state ema ema_state_dict ema_model model_ema model_ema_state_dict "
-    "state_dict_ema shadow_params params params_ema net network net_state_dict module weights "
-    "teacher student generator discriminator backbone encoder decoder".split()
-)
+# fmt: off
+_WEIGHTS = frozenset({
+    "state_dict", "model", "model_state_dict", "model_state", "ema", "ema_state_dict", "ema_model", "model_ema",
+    "model_ema_state_dict", "state_dict_ema", "shadow_params", "params", "params_ema", "net", "network",
+    "net_state_dict", "module", "weights", "teacher", "student", "generator", "discriminator", "backbone",
+    "encoder", "decoder",
+})
+# fmt: on
 # Where they keep tensors that are no weights.
 _OTHERS = ("optim", "lr_", "sched", "scaler", "amp", "rng", "arg", "hyper", "loop", "callback", "metric", "loss")
 
@@ -54,12 +58,18 @@ class Contents:
     nesting: str  # dotted keys that led to them: "", "state_dict", "ema.module"
     prefix: str  # what was taken off every name: "", "module.", "module._orig_mod."
     dropped: list[str]  # entries beside the tensors that are no weights, such as n_averaged
+    mapping: memory_map.mmap
+
+    def release(self) -> None:
+        """Gives back the memory of what was read so far; what is asked for again is read again."""
+        if hasattr(self.mapping, "madvise"):  # not on Windows
+            self.mapping.madvise(memory_map.MADV_DONTNEED)
 
 
 def read(path: str | Path, *, mmap: bool = False) -> dict[str, np.ndarray]:
     """Reads the weights of a `.pth`, `.pt` or `.safetensors` file, by their names in the PyTorch module.
 
-    Weights nested under `state_dict`, `model`, `ema` and the like are found; prefixes left by `DataParallel` (`module.`)
+    Weights nested under `state_dict`, `model`, `ema` and the like are found; the prefixes of `DataParallel` (`module.`)
     and `torch.compile` (`_orig_mod.`) are taken off. Where a file holds several sets of weights, `file.pth#model_ema`
     chooses one. Every tensor keeps its dtype (bfloat16 as `ml_dtypes.bfloat16`). torch need not be installed, and
     nothing that a pickle asks for is ever run. Warns of NaN and infinity, naming the tensors.
@@ -94,7 +104,8 @@ def contents(path: str | Path) -> Contents:
     tensors = {name.replace("._orig_mod.", "."): value for name, value in tensors.items()}  # compiled submodules
     _warn_not_finite(path, tensors)
     kept = {prefix + name for name in tensors}
-    return Contents(path, tensors, nesting, prefix, [n for n in entries if n not in kept and "_orig_mod" not in n])
+    dropped = [name for name in entries if name not in kept and "_orig_mod" not in name]
+    return Contents(path, tensors, nesting, prefix, dropped, buffer.obj)
 
 
 def write(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
@@ -105,7 +116,7 @@ def write(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
     """
     path = Path(path)
     check_output(path)
-    tensors = {name: np.asarray(value, order="C") for name, value in tensors.items()}
+    tensors = {name: dense(value) for name, value in tensors.items()}
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,9 +130,7 @@ def write(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
             torch.save(collections.OrderedDict((name, to_torch(value)) for name, value in tensors.items()), partial)
         with partial.open("rb") as file:
             os.fsync(file.fileno())
-        os.link(partial, path)  # unlike a rename, fails where a file has appeared meanwhile
-    except FileExistsError:
-        raise UsageError(f"{path} exists already: remove it or choose another name") from None
+        partial.rename(path)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
@@ -187,9 +196,7 @@ def _load_safetensors(path: Path, buffer: memoryview) -> dict[str, np.ndarray]:
         header.pop("__metadata__", None)
         data = buffer[start:]
         return {
-            name: np.ndarray(
-                info["shape"], _SAFETENSORS[info["dtype"]], data[slice(*info["data_offsets"])] or bytes(1)
-            )
+            name: np.ndarray(info["shape"], _SAFETENSORS[info["dtype"]], data[slice(*info["data_offsets"])] or bytes(1))
             for name, info in header.items()
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -201,13 +208,13 @@ def _load_torch(path: Path, buffer: memoryview) -> Any:
         return torchfile.load(buffer)
     except torchfile.Refused as error:
         raise UsageError(
-            f"{path} holds {error}, not only tensors; rebuilding that would run code from the file, so nothing was run: "
-            "save it again as torch.save(model.state_dict(), path)"
+            f"{path} holds {error}, not only tensors; rebuilding that would run code from the file, so nothing was "
+            "run: save it again as torch.save(model.state_dict(), path)"
         ) from None
     except Exception as error:  # a damaged pickle raises anything
         if bytes(buffer[:4]) == b"PK\x03\x04":
             raise UsageError(f"{path} is cut short or damaged: {error}") from error
-        raise UsageError(f"{path} is no checkpoint (neither torch's format nor safetensors), or a damaged one") from error
+        raise UsageError(f"{path} is neither a torch file nor safetensors, or it is damaged") from error
 
 
 def _choose(path: Path, key: str | None, loaded: Any) -> tuple[str, dict[str, Any]]:

@@ -168,7 +168,7 @@ def digests(directory: str | Path) -> dict[str, str]:
     """SHA-256 of every file under `directory`/arrays, by its path relative to `directory`."""
     directory = Path(directory)
     names = [str(path.relative_to(directory)) for path in sorted((directory / ARRAYS).rglob("*")) if path.is_file()]
-    return dict(zip(names, _hash(directory / name for name in names)))
+    return dict(zip(names, _hash(directory / name for name in names), strict=True))
 
 
 def refuse_existing(path: Path) -> None:
@@ -192,7 +192,8 @@ def _verify(directory: Path, files: Mapping[str, str]) -> None:
     missing = [name for name in files if not (directory / name).is_file()]
     if missing:
         raise UsageError(f"checkpoint {directory} is damaged: missing {', '.join(missing[:3])}{_more(missing)}")
-    changed = [name for name, found in zip(files, _hash(directory / n for n in files)) if found != files[name]]
+    found = zip(files, _hash(directory / name for name in files), strict=True)
+    changed = [name for name, digest in found if digest != files[name]]
     if changed:
         raise UsageError(
             f"checkpoint {directory} is damaged: {', '.join(changed[:3])}{_more(changed)} "

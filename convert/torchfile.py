@@ -15,13 +15,16 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+# fmt: off
 _DTYPES = {
-    name: np.dtype(getattr(ml_dtypes, name, None) or getattr(np, name))
-    for name in (
-        "float64 float32 float16 bfloat16 float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz "
-        "int64 int32 int16 int8 uint64 uint32 uint16 uint8 complex64 complex128"
-    ).split()
-} | {"bool": np.dtype(bool)}
+    np.dtype(kind).name: np.dtype(kind)
+    for kind in (
+        np.float64, np.float32, np.float16, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e4m3fnuz,
+        ml_dtypes.float8_e5m2, ml_dtypes.float8_e5m2fnuz, np.int64, np.int32, np.int16, np.int8, np.uint64, np.uint32,
+        np.uint16, np.uint8, np.bool_, np.complex64, np.complex128,
+    )
+}
+# fmt: on
 
 _STORAGES = {
     "DoubleStorage": "float64",

@@ -4,7 +4,7 @@ import dataclasses
 import os
 import re
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,12 @@ class Weights:
     arguments: dict[str, Any] = dataclasses.field(default_factory=dict)  # of create_model
     classes: list[str] | None = None
     preprocess: dict[str, Any] | None = None
+    release: Callable[[], None] = lambda: None  # see `files.Contents.release`
+
+    def source(self) -> dict[str, str]:
+        """Where these came from, for a manifest."""
+        file = self.path / store.MANIFEST if self.path.is_dir() else self.path
+        return {"path": str(self.path), "sha256": store.file_digest(file)}
 
 
 def load(
@@ -62,17 +68,18 @@ def load(
 
 def find(name: str, weights: str | Path) -> Weights:
     """Reads what `load` takes for `weights`; arrays may be views of a file. Raises UsageError."""
+    published = card(name).weights
     path = Path(weights)
     if path.is_dir():
         return _from_directory(name, path)
-    published = card(name).weights
     if path.exists() or path.suffix or os.sep in str(weights) or "#" in str(weights):
         contents = files.contents(path)
-        return Weights(contents.path, contents.tensors)
+        return Weights(contents.path, contents.tensors, release=contents.release)
     path, key, classes = _download(name, str(weights))
     preprocess = published.get(key)
     preprocess = dataclasses.asdict(preprocess) if preprocess else None
-    return Weights(path, files.contents(path).tensors, classes=classes, preprocess=preprocess)
+    contents = files.contents(path)
+    return Weights(path, contents.tensors, classes=classes, preprocess=preprocess, release=contents.release)
 
 
 def fit(
@@ -119,7 +126,9 @@ def head_of(
     """
     few, more = 7, 11
     try:
-        small, large = ({x.key: x.torch_shape for x in rules.leaves(_with_classes(name, arguments, n))} for n in (few, more))
+        small, large = (
+            {x.key: x.torch_shape for x in rules.leaves(_with_classes(name, arguments, n))} for n in (few, more)
+        )
     except UsageError:  # a model without classes
         return [], None
     heads = [key for key in small if small[key] != large[key]]
@@ -163,21 +172,17 @@ def fill_fresh(model: nnx.Module, name: str, arguments: Mapping[str, Any], seed:
 
     Returns the arrays among them that a checkpoint holds, by dotted path.
     """
-    todo = {
-        path: variable
-        for path, variable in nnx.to_flat_state(nnx.state(model))
-        if isinstance(variable.get_value(), jax.ShapeDtypeStruct)
-    }
+    state = nnx.to_flat_state(nnx.state(model))
+    todo = {path: v for path, v in state if isinstance(v.get_value(), jax.ShapeDtypeStruct)}
 
     @jax.jit  # which drops the work for everything that is not returned
     def values() -> list[jax.Array]:
         fresh = dict(nnx.to_flat_state(nnx.state(create_model(name, rngs=_Rngs(seed), **arguments))))
         return [fresh[path].get_value() for path in todo]
 
-    if todo:
-        filled = [(path, v.replace(value)) for (path, v), value in zip(todo.items(), values(), strict=True)]
-        nnx.update(model, nnx.from_flat_state(filled))
-    return {".".join(map(str, p)): v.get_value() for p, v in filled if not isinstance(v, nnx.RngState)} if todo else {}
+    filled = [(path, v.replace(value)) for (path, v), value in zip(todo.items(), values() if todo else [], strict=True)]
+    nnx.update(model, nnx.from_flat_state(filled))
+    return {".".join(map(str, path)): v.get_value() for path, v in filled if not isinstance(v, nnx.RngState)}
 
 
 def checkpoint_in(path: Path) -> Path:
@@ -217,7 +222,9 @@ def _download(name: str, weights: str) -> tuple[Path, str, list[str] | None]:
 
     choices = get_model_weights(builder).__members__
     if weights not in choices:
-        raise UsageError(f"{weights!r} is neither a file nor published weights of {name}, which are: {', '.join(choices)}")
+        raise UsageError(
+            f"{weights!r} is neither a file nor published weights of {name}, which are: {', '.join(choices)}"
+        )
     entry = choices[weights]
     try:
         entry.get_state_dict(progress=True, check_hash=True, weights_only=True, map_location="cpu")

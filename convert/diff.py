@@ -1,0 +1,199 @@
+"""`python -m convert diff`: where a model leaves its PyTorch twin, layer by layer."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# Of the largest magnitude in a layer's output. Rounding stays below; a wrong architecture is far above.
+TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
+WHOLE = "(model)"
+
+
+@dataclasses.dataclass
+class Layer:
+    """One submodule's output on both sides."""
+
+    path: str
+    shape: tuple[int, ...]
+    error: float  # largest absolute difference; infinite where the shapes differ
+    scale: float  # largest magnitude on torch's side
+    note: str = ""
+
+    @property
+    def relative(self) -> float:
+        return self.error / self.scale if self.scale else self.error
+
+
+def diff(
+    model: str,
+    weights: str | None = None,
+    image: Path | None = None,
+    size: int | None = None,
+    dtype: Literal["float64", "float32"] = "float64",
+    seed: int = 0,
+) -> int:
+    """Runs a model and its PyTorch twin on the same input and compares every layer; exit code 1 if they differ.
+
+    Args:
+        model: name of the model, as jaxzoo.list_models() gives it.
+        weights: what both compute with, as to-flax takes it; random ones unless given.
+        image: the input, through the model's preprocessing; random numbers unless given.
+        size: height and width of the input, in pixels; the model's own unless given.
+        dtype: float64 tells a wrong architecture from rounding; float32 is what runs in practice.
+        seed: of random weights and input.
+    """
+    import jax
+
+    from jaxzoo import card
+
+    with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
+        twin, ours = _both(model, weights, dtype, seed)
+        images = _images(card(model), image, size, seed)
+        layers, alone = compare(twin, ours, images.astype(dtype))
+    return _report(layers, alone, TOLERANCE[dtype])
+
+
+def compare(twin: Any, model: Any, images: "np.ndarray") -> tuple[list[Layer], list[str]]:
+    """Compares the outputs of all submodules that a torch module and an NNX module have in common.
+
+    Args:
+      twin: a torch module, in the dtype of the images.
+      model: the NNX module.
+      images: (N, H, W, C).
+
+    Returns:
+      The layers in the order in which torch finished them, the whole model last under ""; and the paths that only one
+      side ran.
+    """
+    import jax
+    import numpy as np
+    import torch
+    from flax import nnx
+
+    from jaxzoo import inspect
+
+    theirs = {}
+
+    def keep(path: str):
+        def hook(module, inputs, output):  # a copy, for a ReLU in place may follow
+            theirs.pop(path, None)
+            theirs[path] = [t.detach().numpy().copy() for t in _leaves(output) if isinstance(t, torch.Tensor)]
+
+        return hook
+
+    hooks = [module.register_forward_hook(keep(path)) for path, module in twin.named_modules()]
+    try:
+        with torch.no_grad():
+            twin(torch.from_numpy(images).movedim(-1, 1).contiguous())
+    finally:
+        for hook in hooks:
+            hook.remove()
+    graph, state = nnx.split(model)
+    ours = jax.jit(lambda state, x: inspect.outputs(nnx.merge(graph, state), x))(state, images)
+    ours = {path: [np.asarray(leaf) for leaf in _leaves(output)] for path, output in ours.items()}
+    layers = []
+    for path in theirs:
+        for i, (a, b) in enumerate(zip(theirs[path], ours.get(path, ()), strict=False)):
+            layers.append(_layer(f"{path}[{i}]" if len(theirs[path]) > 1 else path, a, b))
+    return layers, sorted(theirs.keys() ^ ours.keys())
+
+
+def _leaves(output: Any) -> Iterator[Any]:
+    """The arrays of an output, mappings by sorted key, on both sides alike."""
+    if isinstance(output, dict):
+        output = [output[key] for key in sorted(output)]
+    if isinstance(output, list | tuple):
+        for item in output:
+            yield from _leaves(item)
+    elif output is not None:
+        yield output
+
+
+def _layer(path: str, theirs: "np.ndarray", ours: "np.ndarray") -> Layer:
+    import numpy as np
+
+    scale = float(np.abs(theirs).max(initial=0))
+    layouts = [theirs] + [np.moveaxis(theirs, 1, -1)] * (theirs.ndim > 2)  # as it is, and channels last
+    errors = [float(np.abs(a - ours).max(initial=0)) for a in layouts if a.shape == ours.shape]
+    if not errors:
+        return Layer(path, ours.shape, float("inf"), scale, f"torch has {layouts[-1].shape}")
+    return Layer(path, ours.shape, min(errors), scale)
+
+
+def _both(name: str, weights: str | None, dtype: str, seed: int) -> tuple[Any, Any]:
+    """The twin and the model, with the same weights, in this dtype."""
+    import jax
+    import jax.numpy as jnp
+    import torch
+
+    from convert import rules, twins
+    from convert.files import to_torch
+    from convert.weights import Weights, fill_fresh, find, fit
+    from jaxzoo import card
+
+    torch.manual_seed(seed)
+    if weights is None:
+        twin = twins.build_twin(card(name))
+        twins.randomise(twin, seed)
+        found = Weights(Path("twin"), twins.arrays(twin))
+        model, arguments, _ = fit(name, found)
+    else:
+        found = find(name, weights)
+        model, arguments, _ = fit(name, found)
+        twin = twins.build_twin(card(name), **arguments)
+    for leaf in rules.leaves(model):
+        value = leaf.variable.get_value()
+        if jnp.issubdtype(value.dtype, jnp.floating):
+            leaf.variable.set_value(jax.ShapeDtypeStruct(value.shape, dtype))
+    rules.load_state_dict(model, found.tensors)
+    fill_fresh(model, name, arguments, seed)
+    twin.to(getattr(torch, dtype))
+    twin.load_state_dict({key: to_torch(array) for key, array in found.tensors.items()})
+    return twin, model
+
+
+def _images(card: Any, image: Path | None, size: int | None, seed: int) -> "np.ndarray":
+    import numpy as np
+
+    import jaxzoo
+
+    if image is None:
+        size = size or card.input_size
+        return np.random.default_rng(seed).standard_normal((2, size, size, 3))
+    preprocess = card.preprocess
+    if size:
+        scale = size / preprocess.crop
+        preprocess = dataclasses.replace(preprocess, crop=size, resize=round(preprocess.resize * scale))
+    return np.asarray(jaxzoo.eval_transform(jaxzoo.read_image(image), preprocess))[None]
+
+
+def _report(layers: list[Layer], alone: list[str], tolerance: float) -> int:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Column, Table
+
+    wrong = [layer for layer in layers if not layer.relative <= tolerance]  # NaN is wrong too
+    table = Table(Column("layer", overflow="fold"), "shape", "max error", "relative", "")
+    for layer in layers:
+        first = wrong and layer is wrong[0]
+        mark = "first that differs" if first else "differs" if layer in wrong else ""
+        style = "bold red" if first else "red" if layer in wrong else None
+        error, relative = (f"{value:.1e}" for value in (layer.error, layer.relative))
+        note = ", ".join(filter(None, (mark, layer.note)))
+        table.add_row(escape(layer.path or WHOLE), str(layer.shape), error, relative, note, style=style)
+    console = Console()
+    console.print(table)
+    if alone:
+        more = f" and {len(alone) - 5} more" if len(alone) > 5 else ""
+        console.print(f"run on one side only: {', '.join(alone[:5])}{more}", style="dim", highlight=False)
+    if wrong:
+        print(
+            f"{len(wrong)} of {len(layers)} layers differ by more than {tolerance:g}; the first is {wrong[0].path or WHOLE}"
+        )
+        return 1
+    print(f"all {len(layers)} layers agree to {max(layer.relative for layer in layers):.1e}")
+    return 0

@@ -1,0 +1,50 @@
+"""`python -m convert to-flax`: from PyTorch's weights to a directory for Flax."""
+
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+
+def to_flax(
+    model: str, weights: str, out: Path, head: Literal["strict", "skip"] = "strict", num_classes: int | None = None
+) -> None:
+    """Converts PyTorch weights to an Orbax directory with a manifest. Every tensor keeps its dtype.
+
+    Args:
+        model: name of the model, as jaxzoo.list_models() gives it.
+        weights: a .pth, .pt or .safetensors file (file.pth#key where it holds several sets of weights), or published
+            weights of torchvision such as IMAGENET1K_V1 or DEFAULT.
+        out: the directory to write; it must not exist.
+        head: 'skip' leaves a classifier of another size freshly initialised, and says so.
+        num_classes: as many as the weights have, unless given.
+    """
+    import jaxzoo
+    from convert import rules, store
+    from convert.layout import dense
+    from convert.weights import fill_fresh, find, fit
+
+    store.refuse_existing(out)
+    found = find(model, weights)
+    module, arguments, skipped = fit(model, found, num_classes=num_classes, head=head)
+    with ThreadPoolExecutor(1) as pool:
+        source = pool.submit(found.source)  # hashing a large file takes as long as copying it
+        arrays = {}
+        for path, array in rules.flax_arrays(module, found.tensors, skip=skipped).items():
+            arrays[path] = dense(array)
+            if array.nbytes > 2**20:
+                found.release()
+        if skipped:
+            rules.load_state_dict(module, found.tensors, skip=skipped)
+            arrays |= fill_fresh(module, model, arguments, seed=0)
+        manifest = {
+            "model": model,
+            "arguments": arguments,
+            "classes": None if skipped else found.classes,
+            "preprocess": found.preprocess or dataclasses.asdict(jaxzoo.card(model).preprocess),
+            "source": source.result(),
+            "jaxzoo": jaxzoo.__version__,
+        }
+    store.save(out, {f"model/{path}": array for path, array in arrays.items()}, manifest)
+    classes = f", {arguments['num_classes']} classes" if "num_classes" in arguments else ""
+    print(f"{out}: {model}{classes}, {len(arrays)} tensors, {sum(a.size for a in arrays.values()):,} numbers")

@@ -1,0 +1,25 @@
+"""`python -m convert to-torch`: from a converted directory or a training run back to PyTorch."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+
+def to_torch(from_: Annotated[Path, tyro.conf.arg(name="from", aliases=["--weights"])], out: Path) -> None:
+    """Writes a state_dict that torchvision loads with strict=True: its keys, its layouts, the dtypes that came in.
+
+    Args:
+        from_: a converted directory, a training checkpoint, or the folder of a training run (its best, else its last).
+        out: the file to write, ending in .pth, .pt or .safetensors; it must not exist.
+    """
+    from convert import files
+    from convert.store import read_manifest
+    from convert.weights import checkpoint_in, find
+
+    files.check_output(out)
+    directory = checkpoint_in(from_)
+    model = read_manifest(directory)["model"]
+    tensors = find(model, directory).tensors
+    files.write(out, tensors)
+    print(f"{out}: {model}, {len(tensors)} tensors, from {directory}")
