@@ -1,7 +1,7 @@
 """Checkpoints of a run, written while training goes on.
 
-    RUN/checkpoints/120/     the state after 120 steps, as convert.store keeps it: Orbax arrays and a manifest of digests
-    RUN/best/                the one with the best held-out metric; shares its files with checkpoints/ while that has it
+    RUN/checkpoints/120/   the state after 120 steps, as convert.store keeps it: Orbax arrays and a manifest of digests
+    RUN/best/              the one with the best held-out metric; shares its files with checkpoints/ while that has it
 
 A folder gets its name when it is complete, so a run that is killed at any instant has only whole checkpoints.
 """
@@ -30,7 +30,7 @@ class Checkpoints:
         self.writing: Future | None = None
 
     def save(self, state: State, step: int) -> None:
-        """Copies the state to the host, and returns while it is being written. Raises what went wrong with the last one."""
+        """Copies the state to the host and returns while it is written. Raises what went wrong with the last one."""
         self.wait()
         self.writing = self.thread.submit(self._write, step, _arrays(state))
 
@@ -105,7 +105,9 @@ def filled(state: State, arrays: Mapping[str, np.ndarray], source: str) -> State
         name for name, leaf in expected.items() if (leaf.shape, leaf.dtype) != (arrays[name].shape, arrays[name].dtype)
     ]
     if wrong:
-        raise UsageError(f"{source} holds another model or optimizer than its config.yaml says: {', '.join(wrong[:3])} …")
+        raise UsageError(
+            f"{source} holds another model or optimizer than its config.yaml says: {', '.join(wrong[:3])} …"
+        )
     return jax.tree.unflatten(jax.tree.structure(state), [arrays[name] for name in expected])
 
 

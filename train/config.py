@@ -1,4 +1,4 @@
-"""The options of `python -m train`: one frozen dataclass, from which the command line, config.yaml and --help are made."""
+"""The options of `python -m train`: one frozen dataclass, which command line, --help and config.yaml are made of."""
 
 import dataclasses
 import math
@@ -23,7 +23,7 @@ class Config:
     """Train an image model.
 
     With nothing but --model it learns scikit-learn's handwritten digits, which come with jaxzoo. Everything a run
-    produces goes into one folder, printed at the start; Ctrl-C saves, and --resume continues as if nothing had happened.
+    produces goes into one folder, named at the start; Ctrl-C saves, and --resume continues as if nothing had happened.
     """
 
     model: str = "swin_t"
@@ -106,8 +106,8 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
         old, new = getattr(stored, field.name), getattr(config, field.name)
         if old != new and field.name not in RESUMABLE:
             raise UsageError(
-                f"{run} was started with {_option(field.name)} {_shown(old)}, and a run cannot change it to {_shown(new)}; "
-                f"a new run can start from its weights: --weights {run}"
+                f"{run} was started with {_option(field.name)} {_shown(old)}, and a run cannot change it to "
+                f"{_shown(new)}; a new run can start from its weights: --weights {run}"
             )
     check(config)
     return config
@@ -115,33 +115,23 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
 
 def check(config: Config) -> None:
     """Refuses impossible values, one at a time, in words."""
-    whole = dict(epochs=1, batch_size=1, image_size=1, workers=1, devices=1, keep=1, save_every=0, seed=0)
-    for name, least in whole.items():
-        value = getattr(config, name)
+    for name in ("epochs", "batch_size", "image_size", "workers", "devices", "keep", "save_every", "seed"):
+        value, least = getattr(config, name), 0 if name in ("save_every", "seed") else 1
         if value is not None and value < least:
             raise UsageError(f"{_option(name)} is {value}; it must be a whole number of at least {least}")
     if config.seed >= 2**32:
         raise UsageError(f"--seed is {config.seed}; it must be below 2^32")
-    numbers = dict(
-        lr=(0, math.inf),
-        weight_decay=(0, math.inf),
-        clip_norm=(0, math.inf),
-        warmup_epochs=(0, math.inf),
-        momentum=(0, 1),
-        label_smoothing=(0, 1),
-        crop_area=(0, 1),
-        val_fraction=(0, 1),
-    )
-    for name, (low, high) in numbers.items():
+    for name in ("lr", "weight_decay", "clip_norm", "warmup_epochs"):
         value = getattr(config, name)
-        if value is not None and not low <= value <= high or value == math.inf:
-            between = f"between {low} and {high}" if high < math.inf else f"a number of at least {low}"
-            raise UsageError(f"{_option(name)} is {value}; it must be {between}")
-    for name in ("lr", "crop_area"):
-        if getattr(config, name) == 0:
-            raise UsageError(f"{_option(name)} is 0; it must be more")
-    if not 0 < config.val_fraction < 1:
-        raise UsageError(f"--val-fraction is {config.val_fraction}; it must lie between 0 and 1, so that both splits hold images")
+        if not 0 <= value < math.inf or (name == "lr" and value == 0):
+            least = "above 0" if name == "lr" else "of at least 0"
+            raise UsageError(f"{_option(name)} is {value}; it must be a number {least}")
+    for name in ("momentum", "label_smoothing", "crop_area", "val_fraction"):
+        value = getattr(config, name)
+        if value is not None and not 0 <= value <= 1:
+            raise UsageError(f"{_option(name)} is {value}; it must be between 0 and 1")
+        if (name == "val_fraction" and value in (0, 1)) or (name == "crop_area" and value == 0):
+            raise UsageError(f"{_option(name)} is {value}, which leaves no image to look at")
     if config.eval_only and not (config.weights or config.resume):
         raise UsageError("--eval-only needs weights to evaluate: add --weights FILE or --resume RUN")
     model_arguments(config)
@@ -188,7 +178,7 @@ def run_folder(config: Config) -> Path:
 
 
 def _value_of(option: str, arguments: Sequence[str]) -> str | None:
-    for argument, following in zip(arguments, [*arguments[1:], None]):
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
         if argument == option:
             return following
         if argument.startswith(option + "="):

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 import shlex
 import signal
 import time
@@ -13,7 +12,8 @@ import jax
 import numpy as np
 
 from jaxzoo.errors import UsageError
-from train import checkpoint, config as configuration, records
+from train import checkpoint, records
+from train import config as configuration
 from train.config import Config
 from train.data.batches import read_ahead
 from train.pictures import draw_curves
@@ -28,8 +28,6 @@ def run(config: Config) -> int:
     Raises:
       UsageError: something given cannot be used; what was learnt until then is saved.
     """
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        jax.config.update("jax_compilation_cache_dir", os.path.expanduser("~/.cache/jaxzoo/xla"))
     folder = configuration.run_folder(config)
     fresh = not (config.resume or config.eval_only)
     if fresh and folder.exists():
@@ -73,7 +71,11 @@ def fit(config: Config, setup: Setup, folder: Path, state: State, step: int) -> 
     batches = read_ahead(setup.batches, step, total, workers=config.workers)
     clock, report = Clock(), None
 
-    with stopping() as stop, progress(step, total) as bar, saving_before_errors(lambda: checkpoints.save(state, step), folder):
+    with (
+        stopping() as stop,
+        progress(step, total) as bar,
+        saving_before_errors(lambda: checkpoints.save(state, step), folder),
+    ):
         while not stop:
             # At the end of an epoch: save, look at the held-out images, write down what came of it.
             if step > 0 and step % per_epoch == 0:
@@ -94,10 +96,11 @@ def fit(config: Config, setup: Setup, folder: Path, state: State, step: int) -> 
                 timing.append(position | {"images": clock.images, "seconds": round(clock.seconds, 3)})
                 records.write(folder / "metrics.csv", metrics)
                 records.write(folder / "timing.csv", timing)
-                draw_curves(metrics, folder.name, folder / "curves.png")
+                draw_curves(metrics, f"{config.model} on {config.data}", folder / "curves.png")
                 setup.task.pictures(sums, folder)
                 checkpoints.mark_best(step, setup.task.metric, held_out[setup.task.metric])
-                say(f"epoch {step // per_epoch}/{config.epochs}  training: {shown(trained)}  held out: {shown(held_out)}")
+                epoch = f"epoch {step // per_epoch}/{config.epochs}"
+                say(f"{epoch}  training: {shown(trained)}  held out: {shown(held_out)}")
             if step == total:
                 break
 
@@ -107,7 +110,8 @@ def fit(config: Config, setup: Setup, folder: Path, state: State, step: int) -> 
             if report:
                 report = check(report, step - 1)
                 clock.tick(config.batch_size)
-                bar.update(step, total, f"loss {report['loss']:.4f}  lr {report['lr']:.2e}  {clock.rate:.0f} images/s")
+                speed = f"{clock.rate:.0f} images/s" if clock.rate else ""
+                bar.update(step, total, f"loss {report['loss']:.4f}  lr {report['lr']:.2e}  {speed}")
             report = following
             if config.save_every and step % config.save_every == 0:
                 check(report, step)
@@ -140,13 +144,13 @@ def summarise(setup: Setup, folder: Path, metrics: list[dict], timing: list[dict
     metric = setup.task.metric
     best = checkpoint.best_of(folder)
     images, seconds = (sum(row[name] for row in timing) for name in ("images", "seconds"))
-    say(
-        f"done: held-out {metric} {metrics[-1][f'val_{metric}']:.2%}, best {best['value']:.2%} after step {best['step']}"
-        + (f", {images / seconds:.1f} images/s" if seconds else "")
-    )
+    last = metrics[-1][f"val_{metric}"]
+    speed = f", {images / seconds:.1f} images/s" if seconds else ""
+    say(f"done: held-out {metric} {last:.2%}, best {best['value']:.2%} after step {best['step']}{speed}")
     say(f"  pictures    {folder}/curves.png, {folder}/confusion.png")
     say(f"  numbers     {folder}/metrics.csv, {folder}/confusion.csv")
-    say(f"  weights     {folder}/best   (as PyTorch's: python -m convert to-torch --weights {folder}/best --out FILE.pth)")
+    say(f"  weights     {folder}/best")
+    say(f"  in PyTorch  python -m convert to-torch --weights {folder}/best --out FILE.pth")
 
 
 def check(report: dict | None, step: int) -> dict[str, float]:
@@ -155,8 +159,8 @@ def check(report: dict | None, step: int) -> dict[str, float]:
     for name in ("loss", "gradient_norm"):
         if not math.isfinite(numbers.get(name, 0)):
             raise Diverged(
-                f"the {name.replace('_', ' ')} is {numbers[name]} at step {step}: a lower --lr, a longer --warmup-epochs or "
-                "a tighter --clip-norm may help; checkpoints from before are kept"
+                f"the {name.replace('_', ' ')} is {numbers[name]} at step {step}: a lower --lr, longer --warmup-epochs "
+                "or a smaller --clip-norm may help; checkpoints from before are kept"
             )
     return numbers
 
@@ -231,4 +235,6 @@ def continuing(folder: Path) -> str:
 
 def shown(metrics: dict[str, float]) -> str:
     """`loss 0.0812, accuracy 97.50%`"""
-    return ", ".join(f"{name} {value:.4f}" if name == "loss" else f"{name} {value:.2%}" for name, value in metrics.items())
+    return ", ".join(
+        f"{name} {value:.4f}" if name == "loss" else f"{name} {value:.2%}" for name, value in metrics.items()
+    )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 BLUE, GRAY = "#2563eb", "#6b7280"
 
@@ -15,13 +16,19 @@ def draw_curves(rows: Sequence[Mapping[str, float]], title: str, path: Path) -> 
     figure = Figure(figsize=(4.2 * (len(metrics) + 1), 3.4), layout="constrained")
     figure.suptitle(title)
     epochs = [row["epoch"] for row in rows]
-    for axes, metric in zip(figure.subplots(1, len(metrics) + 1), [*metrics, "lr"]):
-        lines = [("lr", GRAY, "")] if metric == "lr" else [(f"train_{metric}", GRAY, "training"), (f"val_{metric}", BLUE, "held out")]
+    for axes, metric in zip(figure.subplots(1, len(metrics) + 1), [*metrics, "lr"], strict=True):
+        lines = (
+            [("lr", GRAY, "")]
+            if metric == "lr"
+            else [(f"train_{metric}", GRAY, "training"), (f"val_{metric}", BLUE, "held out")]
+        )
         for key, color, label in lines:
-            axes.plot(epochs, [row[key] for row in rows], color=color, label=label, marker="." if len(rows) < 40 else None)
+            axes.plot(
+                epochs, [row[key] for row in rows], color=color, label=label, marker="." if len(rows) < 40 else None
+            )
         axes.set_title({"lr": "learning rate"}.get(metric, metric))
         axes.set_xlabel("epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         if metric != "lr":
             axes.legend(frameon=False)
@@ -44,7 +51,7 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> No
         axes.set_xticks(range(n), classes, rotation=0 if max(map(len, classes)) < 3 else 90)
         axes.set_yticks(range(n), classes)
     if n <= 25:
-        for row, column in zip(*np.nonzero(matrix)):
+        for row, column in np.argwhere(matrix):
             color = "white" if parts[row, column] > 0.5 else "black"
             axes.text(column, row, matrix[row, column], ha="center", va="center", color=color, fontsize=8)
     figure.savefig(path, dpi=120)

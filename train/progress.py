@@ -36,7 +36,14 @@ def progress(step: int, total: int) -> Iterator[Lines | Bar]:
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = ("step", MofNCompleteColumn(), BarColumn(None), TextColumn("{task.fields[text]}"), TimeRemainingColumn(), "left")
+    columns = (
+        "step",
+        MofNCompleteColumn(),
+        BarColumn(None),
+        TextColumn("{task.fields[text]}"),
+        TimeRemainingColumn(),
+        "left",
+    )
     with Progress(*columns, expand=True, refresh_per_second=4) as bar:
         yield Bar(bar, bar.add_task("", total=total, completed=step, text="compiling"))
 

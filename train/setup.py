@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import warnings
 from pathlib import Path
 
 import jax
@@ -9,10 +10,10 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-import convert
+import convert.weights
 import jaxzoo
 import train.data
-from convert import store
+from convert.weights import Weights
 from jaxzoo.errors import UsageError
 from jaxzoo.preprocess import Preprocess
 from train import step
@@ -20,6 +21,7 @@ from train.config import Config, model_arguments
 from train.data import Data
 from train.data.batches import EvaluationBatches, TrainingBatches
 from train.optimizer import learning_rate, optimizer
+from train.progress import say
 from train.tasks import Task
 from train.tasks.classification import Classification
 
@@ -41,16 +43,16 @@ def prepare(config: Config) -> Setup:
     """Opens the data, builds the model and the steps. Nothing is written, no step compiled. Raises UsageError."""
     jaxzoo.card(config.model)  # an unknown name is refused before anything slow
     data = train.data.load(config.data, val_fraction=config.val_fraction, seed=config.seed)
-    preprocess = preprocessing(config, data)
+    weights = convert.weights.find(config.model, config.weights) if config.weights and not config.resume else None
+    preprocess = preprocessing(config, data, weights)
     arguments = arguments_of(config, data, preprocess)
     task = task_of(config, data, preprocess)
     batches = TrainingBatches(data.train, task.training_example, config.batch_size, config.seed)
     held_out = EvaluationBatches(data.held_out, task.evaluation_example, config.batch_size)
     schedule = learning_rate(config, batches.per_epoch)
     devices = local_devices(config.devices)
-    model = model_of(config, arguments)
     steps = step.build(
-        model,
+        model_of(config, arguments, weights),
         task,
         optimizer(config, schedule),
         schedule,
@@ -72,28 +74,26 @@ def prepare(config: Config) -> Setup:
     summary = (
         f"{config.model}: {count / 1e6:.1f} M parameters, {preprocess.crop} x {preprocess.crop} pixels, "
         f"{config.precision}, {len(devices)} x {devices[0].device_kind}\n"
-        f"{config.data}: {len(data.train)} images to train on, {len(data.held_out)} held out, {len(data.classes)} classes"
+        f"{config.data}: {len(data.classes)} classes, {len(data.train)} training images, {len(data.held_out)} held out"
     )
     return Setup(task, batches, held_out, schedule, steps, manifest, summary)
 
 
-def preprocessing(config: Config, data: Data) -> Preprocess:
+def preprocessing(config: Config, data: Data, weights: Weights | None) -> Preprocess:
     """The eval transform: what the weights, or else the model, were published with, at the size of this run.
 
     At another size than the published one, resize and crop keep their proportion.
     """
-    card = jaxzoo.card(config.model)
-    base = card.weights.get(config.weights, card.preprocess)
-    if config.weights and (Path(config.weights) / store.MANIFEST).is_file():
-        stored = store.read_manifest(config.weights).get("preprocess")
-        base = Preprocess(**stored) if stored else base
+    base = jaxzoo.card(config.model).preprocess
+    if weights and weights.preprocess:
+        base = Preprocess(**weights.preprocess)
     side = config.image_size or data.image_size or base.crop
     resize = side if data.image_size else round(side * (base.resize or base.crop) / base.crop)
     return dataclasses.replace(base, crop=side, resize=resize)
 
 
 def arguments_of(config: Config, data: Data, preprocess: Preprocess) -> dict:
-    """What the model is built with: --model-args, the number of classes, and the image size where a model must know it."""
+    """What the model is built with: --model-args, the number of classes, the image size where it must know that."""
     sized = "image_size" in inspect.signature(jaxzoo.card(config.model).builder).parameters
     size = {"image_size": preprocess.crop} if sized else {}
     return size | model_arguments(config) | {"num_classes": len(data.classes)}
@@ -111,12 +111,20 @@ def task_of(config: Config, data: Data, preprocess: Preprocess) -> Task:
     )
 
 
-def model_of(config: Config, arguments: dict) -> nnx.Module:
-    """The model with the parameters of --weights, or fresh ones by --seed."""
-    if config.weights and not config.resume:
-        head = "strict" if config.eval_only else "skip"
-        return convert.load(config.model, config.weights, head=head, **arguments)
-    return jaxzoo.create_model(config.model, seed=config.seed, **arguments)
+def model_of(config: Config, arguments: dict, weights: Weights | None) -> nnx.Module:
+    """The model with these weights, or with fresh parameters by --seed; so is a head that does not fit, and named."""
+    if not weights:
+        return jaxzoo.create_model(config.model, seed=config.seed, **arguments)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # said below
+        model, arguments, skipped = convert.weights.fit(
+            config.model, weights, head="strict" if config.eval_only else "skip", **arguments
+        )
+    convert.load_state_dict(model, weights.tensors, skip=skipped)
+    convert.weights.fill_fresh(model, config.model, arguments, config.seed)
+    fresh = f"; for {arguments['num_classes']} classes these start fresh: {', '.join(skipped)}" if skipped else ""
+    say(f"weights of {weights.path}{fresh}")
+    return model
 
 
 def local_devices(count: int | None) -> list[jax.Device]:
@@ -134,4 +142,6 @@ def check_manifest(found: dict, expected: dict, run: Path) -> None:
     if (then := found["classes"]) != (now := expected["classes"]):
         gone, new = [c for c in then if c not in now], [c for c in now if c not in then]
         parts = [f"{', '.join(names[:3])} {what}" for names, what in ((gone, "gone"), (new, "new")) if names]
-        raise UsageError(f"{run} was trained on other classes than its data has now: {'; '.join(parts) or 'another order'}")
+        raise UsageError(
+            f"{run} was trained on other classes than its data has now: {'; '.join(parts) or 'another order'}"
+        )

@@ -47,7 +47,7 @@ def load(name: str, *, val_fraction: float = 0.2, seed: int = 0) -> Data:
 
 
 def stratified_split(labels: Sequence[int], fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices to train on and to hold out: `fraction` of every class, and where a class has two images at least one of each."""
+    """Indices to train on and to hold out: `fraction` of every class, but at least one of each if it has two."""
     labels = np.asarray(labels)
     rng = np.random.default_rng(seed)
     train, held_out = [], []

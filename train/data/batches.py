@@ -1,7 +1,7 @@
 """Batches, read ahead by threads.
 
-Batch `i` is a pure function of (seed, i): the order of an epoch and every random crop follow from the seed and the position
-alone. So a run continues at any batch exactly, and the number of threads changes nothing.
+Batch `i` is a pure function of (seed, i): the order of an epoch and every random crop follow from the seed and the
+position alone. So a run continues at any batch exactly, and the number of threads changes nothing.
 """
 
 import functools
@@ -18,7 +18,9 @@ Batch = dict[str, np.ndarray]
 class TrainingBatches:
     """Batch `i` of a training run without end; an epoch's left-over images, fewer than a batch, sit that epoch out."""
 
-    def __init__(self, source: Sequence, example: Callable[[Any, np.random.Generator], Batch], batch_size: int, seed: int):
+    def __init__(
+        self, source: Sequence, example: Callable[[Any, np.random.Generator], Batch], batch_size: int, seed: int
+    ):
         if batch_size > len(source):
             raise UsageError(f"--batch-size {batch_size} is more than the {len(source)} training images")
         self.source, self.example, self.batch_size, self.seed = source, example, batch_size, seed
@@ -31,7 +33,9 @@ class TrainingBatches:
     def __call__(self, index: int) -> Batch:
         epoch, position = divmod(index, self.per_epoch)
         chosen = self.order(epoch)[position * self.batch_size :][: self.batch_size]
-        return _stack([self.example(self.source[i], np.random.default_rng((self.seed, epoch, i))) for i in chosen.tolist()])
+        return _stack(
+            [self.example(self.source[i], np.random.default_rng((self.seed, epoch, i))) for i in chosen.tolist()]
+        )
 
 
 class EvaluationBatches:

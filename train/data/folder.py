@@ -1,7 +1,7 @@
 """`folder:PATH`: your own images, one folder per class.
 
-    PATH/cat/1.jpg, PATH/dog/7.png            a part of every class is held out, by --val-fraction and --seed
-    PATH/train/cat/1.jpg, PATH/val/cat/2.jpg  or split as you like it
+PATH/cat/1.jpg, PATH/dog/7.png            a part of every class is held out, by --val-fraction and --seed
+PATH/train/cat/1.jpg, PATH/val/cat/2.jpg  or split as you like it
 """
 
 import os
@@ -34,7 +34,7 @@ def load(path: str | Path, *, val_fraction: float, seed: int) -> Data:
     """Lists the files; none is opened before its turn.
 
     Raises:
-      UsageError: no such folder, fewer than two classes, a class without images, or a held-out class that is not trained.
+      UsageError: no such folder, fewer than two classes, a class without images, a class that is only held out.
     """
     root = Path(path).expanduser()
     if not root.is_dir():
@@ -69,6 +69,8 @@ def _files(root: Path) -> tuple[list[str], list[tuple[Path, int]]]:
             if Path(file).suffix.lower() in SUFFIXES and not file.startswith(".")
         )
         if not found:
-            raise UsageError(f"class folder {root / name} holds no images; remove it or fill it ({', '.join(sorted(SUFFIXES))})")
+            raise UsageError(
+                f"class folder {root / name} holds no images; remove it or fill it ({', '.join(sorted(SUFFIXES))})"
+            )
         files += [(file, label) for file in found]
     return classes, files

@@ -2,7 +2,6 @@
 
 import csv
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -66,7 +65,7 @@ class Classification:
     def sums(self, losses: jax.Array, logits: jax.Array, labels: jax.Array, mask: jax.Array) -> Sums:
         better = (logits > jnp.take_along_axis(logits, labels[:, None], -1)).sum(-1)  # (N,) classes above the right one
         sums = {"loss": jnp.where(mask, losses, 0).sum(), "correct": (mask & (better < 1)).sum(), "count": mask.sum()}
-        return sums | ({"correct5": (mask & (better < 5)).sum()} if len(self.classes) > 5 else {})
+        return sums | ({"correct5": (mask & (better < 5)).sum()} if len(self.classes) > 10 else {})
 
     def normalise(self, images: jax.Array) -> jax.Array:
         """uint8 (N, S, S, 3) to what the model was made for, in the dtype it computes in."""
@@ -83,12 +82,12 @@ class Classification:
         with (folder / "confusion.csv").open("w", newline="") as file:
             rows = csv.writer(file)
             rows.writerow(["true \\ predicted", *self.classes])
-            rows.writerows([name, *row] for name, row in zip(self.classes, sums["confusion"].tolist()))
+            rows.writerows([name, *row] for name, row in zip(self.classes, sums["confusion"].tolist(), strict=True))
         draw_confusion(sums["confusion"], self.classes, folder / "confusion.png")
 
 
 def random_box(size: tuple[int, int], least_area: float, rng: np.random.Generator) -> tuple[float, float, float, float]:
-    """A random part of an image of `size` (width, height): at least `least_area` of it, with sides 3:4 to 4:3, in pixels.
+    """A random part of an image of `size` (width, height), in pixels: at least `least_area` of it, sides 3:4 to 4:3.
 
     Inception's crop, as in torchvision's RandomResizedCrop but for sides that are not rounded to whole pixels.
     """
