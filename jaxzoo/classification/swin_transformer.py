@@ -139,11 +139,12 @@ class ShiftedWindowAttention(nnx.Module):
 
         length = math.prod(self.window_size)
         position = self._position_table()[self.relative_position_index[...]]
-        position = position.reshape(*self.window_size, length, -1)[:rows, :columns].reshape(-1, length, self.num_heads)
-        position = position.transpose(2, 0, 1)  # (heads, L, L)
+        position = position.reshape(length, length, -1).transpose(2, 0, 1)  # (heads, L, L)
         if any(shift):
             penalty = _shift_penalty(padded, self.window_size, shift)[:, None]
             position = position + jnp.asarray(penalty, position.dtype)  # (windows, heads, L, L)
+        position = position.reshape(*position.shape[:-2], *self.window_size, length)[..., :rows, :columns, :]
+        position = position.reshape(*position.shape[:-3], -1, length)
         q, k = self._scaled(q, k)
         y = attend(q, k, v, scale=1.0, bias=position, dropout=self.attention_dropout)
         y = _join(y.reshape(n, -1, rows, columns, channels), counts)
