@@ -191,9 +191,8 @@ def _report(layers: list[Layer], alone: list[str], tolerance: float) -> int:
         more = f" and {len(alone) - 5} more" if len(alone) > 5 else ""
         console.print(f"run on one side only: {', '.join(alone[:5])}{more}", style="dim", highlight=False)
     if wrong:
-        print(
-            f"{len(wrong)} of {len(layers)} layers differ by more than {tolerance:g}; the first is {wrong[0].path or WHOLE}"
-        )
+        name = wrong[0].path or WHOLE
+        print(f"{len(wrong)} of {len(layers)} layers differ by more than {tolerance:g}; the first is {name}")
         return 1
     print(f"all {len(layers)} layers agree to {max(layer.relative for layer in layers):.1e}")
     return 0

@@ -100,10 +100,9 @@ def _fits_exactly(name: str, shapes: Shapes, classes: int) -> bool:
 
 @functools.cache
 def _shapes(name: str, **arguments) -> dict[str, tuple[int, ...]]:
-    from convert import rules
-    from convert.weights import abstract
+    from convert.weights import abstract, shapes_of
 
-    return {leaf.key: leaf.torch_shape for leaf in rules.leaves(abstract(name, **arguments))}
+    return shapes_of(abstract(name, **arguments))
 
 
 def _open(file: str) -> tuple[dict, dict[str, str]]:

@@ -25,7 +25,7 @@ def to_flax(
     from convert.weights import fill_fresh, find, fit
 
     store.refuse_existing(out)
-    found = find(model, weights)
+    found = find(model, weights, mmap=True)
     module, arguments, skipped = fit(model, found, num_classes=num_classes, head=head)
     with ThreadPoolExecutor(1) as pool:
         source = pool.submit(found.source)  # hashing a large file takes as long as copying it

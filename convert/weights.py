@@ -52,7 +52,7 @@ def load(
         folder of a training run (its best checkpoint, else its last), or the name of published weights in torchvision,
         such as `IMAGENET1K_V1` or `DEFAULT`.
       num_classes: as many as the weights have unless given.
-      head: "strict", or "skip": where the classifier does not fit, it is initialised anew, with a warning that names it.
+      head: "strict", or "skip": a classifier of another size is initialised anew, with a warning that names it.
       seed: seeds such a fresh head, and dropout.
       **arguments: further arguments of `jaxzoo.create_model`.
 
@@ -66,20 +66,19 @@ def load(
     return model
 
 
-def find(name: str, weights: str | Path) -> Weights:
-    """Reads what `load` takes for `weights`; arrays may be views of a file. Raises UsageError."""
+def find(name: str, weights: str | Path, *, mmap: bool = False) -> Weights:
+    """Reads what `load` takes for `weights`; `mmap` as for `convert.read`. Raises UsageError."""
     published = card(name).weights
     path = Path(weights)
     if path.is_dir():
         return _from_directory(name, path)
     if path.exists() or path.suffix or os.sep in str(weights) or "#" in str(weights):
-        contents = files.contents(path)
-        return Weights(contents.path, contents.tensors, release=contents.release)
+        return _from_file(path, mmap)
     path, key, classes = _download(name, str(weights))
-    preprocess = published.get(key)
-    preprocess = dataclasses.asdict(preprocess) if preprocess else None
-    contents = files.contents(path)
-    return Weights(path, contents.tensors, classes=classes, preprocess=preprocess, release=contents.release)
+    found = _from_file(path, mmap)
+    found.classes = classes
+    found.preprocess = dataclasses.asdict(published[key]) if key in published else None
+    return found
 
 
 def fit(
@@ -126,9 +125,7 @@ def head_of(
     """
     few, more = 7, 11
     try:
-        small, large = (
-            {x.key: x.torch_shape for x in rules.leaves(_with_classes(name, arguments, n))} for n in (few, more)
-        )
+        small, large = (shapes_of(abstract(name, **{**arguments, "num_classes": n})) for n in (few, more))
     except UsageError:  # a model without classes
         return [], None
     heads = [key for key in small if small[key] != large[key]]
@@ -142,8 +139,9 @@ def head_of(
     return heads, None
 
 
-def _with_classes(name: str, arguments: Mapping[str, Any], classes: int) -> nnx.Module:
-    return abstract(name, **{**arguments, "num_classes": classes})
+def shapes_of(module: nnx.Module) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor in a module's state_dict, by torch's names."""
+    return {leaf.key: leaf.torch_shape for leaf in rules.leaves(module)}
 
 
 class _Stream:
@@ -168,7 +166,7 @@ def abstract(name: str, **arguments) -> nnx.Module:
 
 
 def fill_fresh(model: nnx.Module, name: str, arguments: Mapping[str, Any], seed: int) -> dict[str, jax.Array]:
-    """Gives what is still abstract (random streams, a skipped head) the values that `create_model` would.
+    """Initialises what is still abstract (random streams, a skipped head) as `create_model` does.
 
     Returns the arrays among them that a checkpoint holds, by dotted path.
     """
@@ -197,6 +195,13 @@ def checkpoint_in(path: Path) -> Path:
     return max(steps, key=lambda step: [int(n) for n in re.findall(r"\d+", step.name)])
 
 
+def _from_file(path: Path, mmap: bool) -> Weights:
+    contents = files.contents(path)
+    if mmap:
+        return Weights(contents.path, contents.tensors, release=contents.release)
+    return Weights(contents.path, {name: array.copy() for name, array in contents.tensors.items()})
+
+
 def _from_directory(name: str, path: Path) -> Weights:
     path = checkpoint_in(path)
     arrays, manifest = store.load(path, prefix="model/")
@@ -212,7 +217,7 @@ def _from_directory(name: str, path: Path) -> Weights:
 
 
 def _download(name: str, weights: str) -> tuple[Path, str, list[str] | None]:
-    """Published weights, through torchvision and its cache: the file, the name `DEFAULT` stands for, and the classes."""
+    """Published weights, through torchvision and its cache: the file, the name that `DEFAULT` means, the classes."""
     package, _, builder = card(name).twin.partition(":")
     if package != "torchvision":
         raise UsageError(f"there is no file {weights}, and {name} has no published weights in torchvision")
@@ -222,9 +227,8 @@ def _download(name: str, weights: str) -> tuple[Path, str, list[str] | None]:
 
     choices = get_model_weights(builder).__members__
     if weights not in choices:
-        raise UsageError(
-            f"{weights!r} is neither a file nor published weights of {name}, which are: {', '.join(choices)}"
-        )
+        known = ", ".join(choices)
+        raise UsageError(f"{weights!r} is neither a file nor published weights of {name}, which are: {known}")
     entry = choices[weights]
     try:
         entry.get_state_dict(progress=True, check_hash=True, weights_only=True, map_location="cpu")
