@@ -1,0 +1,253 @@
+"""Vision Transformer.
+
+Dosovitskiy et al. 2020, An Image is Worth 16x16 Words: Transformers for Image Recognition at Scale,
+https://arxiv.org/abs/2010.11929. Reference: torchvision.models.vision_transformer.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxzoo.errors import UsageError
+from jaxzoo.nn import (
+    GELU,
+    MLP,
+    Activation,
+    BatchNorm,
+    Conv,
+    ConvNormActivation,
+    Dropout,
+    Layer,
+    LayerNorm,
+    Linear,
+    MultiHeadAttention,
+    NamedSequential,
+    ReLU,
+    init,
+)
+from jaxzoo.preprocess import Preprocess
+from jaxzoo.registry import register_model
+
+layer_norm = partial(LayerNorm, eps=1e-6)
+
+
+class Tanh(Activation):
+    _function = staticmethod(jnp.tanh)
+
+
+class ConvStemConfig(NamedTuple):
+    """One convolution of a stem that replaces the patches (Xiao et al. 2021, https://arxiv.org/abs/2106.14881)."""
+
+    out_channels: int
+    kernel_size: int
+    stride: int
+    norm_layer: Layer = BatchNorm
+    activation_layer: Layer = ReLU
+
+
+class EncoderBlock(nnx.Module):
+    """Self-attention and MLP, each behind a norm and with a shortcut (figure 1): (N, L, C) to the same."""
+
+    def __init__(
+        self,
+        num_heads: int,
+        hidden_dim: int,
+        mlp_dim: int,
+        dropout: float,
+        attention_dropout: float,
+        norm_layer: Layer,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        self.ln_1 = norm_layer(hidden_dim, rngs=rngs)
+        self.self_attention = MultiHeadAttention(hidden_dim, num_heads, attention_dropout, rngs=rngs)
+        self.dropout = Dropout(dropout, rngs=rngs)
+        self.ln_2 = norm_layer(hidden_dim, rngs=rngs)
+        self.mlp = MLP(
+            hidden_dim,
+            [mlp_dim, hidden_dim],
+            GELU,
+            dropout,
+            kernel_init=init.xavier_uniform,
+            bias_init=init.normal(1e-6),
+            rngs=rngs,
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = x + self.dropout(self.self_attention(self.ln_1(x)))
+        return x + self.mlp(self.ln_2(x))
+
+
+class Encoder(nnx.Module):
+    """Adds the position embedding and runs the blocks: (N, L, C) to the same."""
+
+    def __init__(
+        self,
+        seq_length: int,
+        num_layers: int,
+        num_heads: int,
+        hidden_dim: int,
+        mlp_dim: int,
+        dropout: float,
+        attention_dropout: float,
+        norm_layer: Layer,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        embedding = init.normal(0.02)(rngs.params(), (1, seq_length, hidden_dim), jnp.float32)
+        self.pos_embedding = nnx.Param(embedding)
+        self.dropout = Dropout(dropout, rngs=rngs)
+        self.layers = NamedSequential(
+            **{
+                f"encoder_layer_{i}": EncoderBlock(
+                    num_heads, hidden_dim, mlp_dim, dropout, attention_dropout, norm_layer, rngs=rngs
+                )
+                for i in range(num_layers)
+            }
+        )
+        self.ln = norm_layer(hidden_dim, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.ln(self.layers(self.dropout(x + self.pos_embedding[...])))
+
+
+class VisionTransformer(nnx.Module):
+    """Images (N, image_size, image_size, 3) to logits (N, num_classes).
+
+    Args:
+      image_size: height and width of the images in pixels, a multiple of
+      patch_size: height and width of a token in pixels.
+      representation_size: width of a hidden layer in the head, which has none unless given.
+      conv_stem_configs: convolutions in place of the patches; their strides must multiply to `patch_size`.
+
+    Raises:
+      UsageError: `patch_size` does not divide `image_size`, or an image has another size than `image_size`.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        patch_size: int,
+        num_layers: int,
+        num_heads: int,
+        hidden_dim: int,
+        mlp_dim: int,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        num_classes: int = 1000,
+        representation_size: int | None = None,
+        norm_layer: Layer = layer_norm,
+        conv_stem_configs: Sequence[ConvStemConfig] | None = None,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        if image_size % patch_size:
+            raise UsageError(f"image_size is {image_size}; it must be a multiple of the patch size, {patch_size}")
+        self.image_size = image_size
+        if conv_stem_configs is None:
+            self.conv_proj = Conv(
+                3,
+                hidden_dim,
+                patch_size,
+                patch_size,
+                kernel_init=init.normal(math.sqrt(1 / (3 * patch_size**2))),
+                bias_init=init.zeros,
+                rngs=rngs,
+            )
+        else:
+            self.conv_proj = _conv_stem(conv_stem_configs, hidden_dim, rngs)
+        self.class_token = nnx.Param(jnp.zeros((1, 1, hidden_dim)))
+        self.encoder = Encoder(
+            (image_size // patch_size) ** 2 + 1,
+            num_layers,
+            num_heads,
+            hidden_dim,
+            mlp_dim,
+            dropout,
+            attention_dropout,
+            norm_layer,
+            rngs=rngs,
+        )
+        head = partial(Linear, out_features=num_classes, kernel_init=init.zeros, bias_init=init.zeros, rngs=rngs)
+        if representation_size is None:
+            self.heads = NamedSequential(head=head(hidden_dim))
+        else:
+            small = init.normal(math.sqrt(1 / hidden_dim))
+            pre_logits = Linear(hidden_dim, representation_size, kernel_init=small, bias_init=init.zeros, rngs=rngs)
+            self.heads = NamedSequential(pre_logits=pre_logits, act=Tanh(), head=head(representation_size))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        n, height, width, _ = x.shape
+        if (height, width) != (self.image_size, self.image_size):
+            raise UsageError(
+                f"this VisionTransformer takes images of {self.image_size}×{self.image_size} pixels, not "
+                f"{height}×{width}; resize them, or build the model with another image_size"
+            )
+        x = self.conv_proj(x)
+        x = x.reshape(n, -1, x.shape[-1])  # (N, L, C)
+        token = jnp.broadcast_to(self.class_token[...], (n, 1, x.shape[-1]))
+        x = self.encoder(jnp.concatenate([token, x], 1))
+        return self.heads(x[:, 0])
+
+
+def _conv_stem(configs: Sequence[ConvStemConfig], hidden_dim: int, rngs: nnx.Rngs) -> NamedSequential:
+    layers, channels = {}, 3
+    for i, c in enumerate(configs):
+        layers[f"conv_bn_relu_{i}"] = ConvNormActivation(
+            channels,
+            c.out_channels,
+            c.kernel_size,
+            c.stride,
+            norm_layer=c.norm_layer,
+            activation_layer=c.activation_layer,
+            rngs=rngs,
+        )
+        channels = c.out_channels
+    spread = init.normal(math.sqrt(2 / hidden_dim))
+    last = Conv(channels, hidden_dim, 1, kernel_init=spread, bias_init=init.zeros, rngs=rngs)
+    return NamedSequential(**layers, conv_last=last)
+
+
+vit_model = partial(register_model, paper="Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929")
+
+BASE = {"image_size": 224, "num_layers": 12, "num_heads": 12, "hidden_dim": 768, "mlp_dim": 3072}
+LARGE = {"image_size": 224, "num_layers": 24, "num_heads": 16, "hidden_dim": 1024, "mlp_dim": 4096}
+HUGE = {"image_size": 224, "num_layers": 32, "num_heads": 16, "hidden_dim": 1280, "mlp_dim": 5120}
+
+
+def _swag(crop: int) -> dict[str, Preprocess]:
+    """Weights of Singh et al. 2022, https://arxiv.org/abs/2201.08371; those trained end to end take larger images."""
+    return {
+        "IMAGENET1K_SWAG_E2E_V1": Preprocess(crop, crop, "bicubic"),
+        "IMAGENET1K_SWAG_LINEAR_V1": Preprocess(224, 224, "bicubic"),
+    }
+
+
+@vit_model(weights={"IMAGENET1K_V1": Preprocess(224, 256)} | _swag(384))
+def vit_b_16(*, rngs: nnx.Rngs, **kwargs) -> VisionTransformer:
+    return VisionTransformer(**{"patch_size": 16} | BASE | kwargs, rngs=rngs)
+
+
+@vit_model(weights={"IMAGENET1K_V1": Preprocess(224, 256)})
+def vit_b_32(*, rngs: nnx.Rngs, **kwargs) -> VisionTransformer:
+    return VisionTransformer(**{"patch_size": 32} | BASE | kwargs, rngs=rngs)
+
+
+@vit_model(weights={"IMAGENET1K_V1": Preprocess(224, 242)} | _swag(512))
+def vit_l_16(*, rngs: nnx.Rngs, **kwargs) -> VisionTransformer:
+    return VisionTransformer(**{"patch_size": 16} | LARGE | kwargs, rngs=rngs)
+
+
+@vit_model(weights={"IMAGENET1K_V1": Preprocess(224, 256)})
+def vit_l_32(*, rngs: nnx.Rngs, **kwargs) -> VisionTransformer:
+    return VisionTransformer(**{"patch_size": 32} | LARGE | kwargs, rngs=rngs)
+
+
+@vit_model(weights=_swag(518))
+def vit_h_14(*, rngs: nnx.Rngs, **kwargs) -> VisionTransformer:
+    return VisionTransformer(**{"patch_size": 14} | HUGE | kwargs, rngs=rngs)
