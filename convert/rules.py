@@ -5,7 +5,7 @@ type of the module that owns it alone. So these rules serve any NNX module whose
 """
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 import jax.numpy as jnp
 import numpy as np
@@ -113,11 +113,10 @@ def _fits(key: str, prefixes: Collection[str]) -> bool:
     return any(key == p or key.startswith((f"{p}.", f"{p}_")) for p in prefixes)
 
 
-def _uncounted(module: nnx.Module) -> Iterator[str]:
+def _uncounted(found: Iterable[Leaf]) -> set[str]:
     """torch's batch counters that Flax's own BatchNorm has no leaf for."""
-    for leaf in leaves(module):
-        if leaf.rule.name == "running_mean" and not leaf.path.endswith("num_batches_tracked"):
-            yield leaf.key.removesuffix("running_mean") + "num_batches_tracked"
+    keys = {leaf.key for leaf in found}
+    return {k.removesuffix("running_mean") + "num_batches_tracked" for k in keys if k.endswith("running_mean")} - keys
 
 
 def _check(module: nnx.Module, found: list[Leaf], state_dict: StateDict, skip: Collection[str]) -> None:
@@ -125,7 +124,7 @@ def _check(module: nnx.Module, found: list[Leaf], state_dict: StateDict, skip: C
         return str(tuple(array.shape))
 
     wanted = {leaf.key for leaf in found}
-    counters = set(_uncounted(module))
+    counters = _uncounted(found)
     groups = {
         "missing": [f"{x.key} {x.torch_shape}" for x in found if x.key not in state_dict and not x.rule.optional],
         "unexpected": [
@@ -164,7 +163,7 @@ def torch_arrays(module: nnx.Module, arrays: Mapping[str, np.ndarray]) -> dict[s
     """The inverse of `flax_arrays`: arrays by dotted Flax path to a state_dict with torch's keys, layouts and order of axes."""
     found = [leaf for leaf in leaves(module) if leaf.path in arrays]
     result = {leaf.key: leaf.rule.to_torch(np.asarray(arrays[leaf.path])) for leaf in found}
-    return result | {key: np.zeros((), np.int64) for key in _uncounted(module) if key not in result}
+    return result | {key: np.zeros((), np.int64) for key in _uncounted(found)}
 
 
 def load_state_dict(module: nnx.Module, state_dict: StateDict, *, skip: Collection[str] = ()) -> None:
@@ -183,7 +182,8 @@ def load_state_dict(module: nnx.Module, state_dict: StateDict, *, skip: Collecti
     arrays = flax_arrays(module, state_dict, skip=skip)
     for leaf in leaves(module):
         if leaf.path in arrays:
-            leaf.variable.set_value(jnp.asarray(arrays[leaf.path], leaf.variable.get_value().dtype))
+            # A copy: jnp.asarray may share memory with NumPy, and torch trains in place.
+            leaf.variable.set_value(jnp.array(arrays[leaf.path], leaf.variable.get_value().dtype))
         elif leaf.rule.optional:
             leaf.variable.set_value(jnp.zeros(leaf.shape, leaf.variable.get_value().dtype))
 

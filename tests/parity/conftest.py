@@ -1,0 +1,85 @@
+"""Records the measured errors, and writes them as a table: `python -m pytest tests/parity --parity-table docs/parity.md`."""
+
+import gc
+from collections import defaultdict
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+import pytest
+
+COLUMNS = ("L0", "L1", "L2", "L3", "L4 SGD", "L4 AdamW", "L5", "L6")
+
+HEADER = """# Measured parity
+
+Written by `python -m pytest tests/parity --parity-table docs/parity.md`; what the levels mean is in `tests/parity/ladder.py`.
+L0 (structure) and L5 (round trip of a state_dict) are exact or fail. The others show the largest relative error that was
+measured, max |ours - torch| / max |torch|, in float64 except for L6: L1 outputs in eval mode at an odd and at the native
+size (bound 1e-9), L2 outputs and running statistics in train mode (1e-9), L3 gradients, each tensor by its own scale
+(1e-8), L4 parameters after five optimizer steps (1e-7), L6 outputs in float32 (1e-4, and four times torch's own distance
+from float64). Networks marked * have more than 100 M parameters: L0, L5 and a float32 forward run on them, the rest on a
+shallow version.
+"""
+
+_measured: dict[str, dict[str, float]] = defaultdict(dict)
+_large: set[str] = set()
+
+
+def pytest_addoption(parser):
+    parser.addoption("--parity-table", type=Path, help="write the measured errors of every model to this file")
+
+
+@pytest.fixture
+def level(request) -> str:
+    optimizer = request.node.callspec.params.get("optimizer")
+    names = {"sgd": " SGD", "adamw": " AdamW", None: ""}
+    return request.node.originalname.split("_")[1].upper() + names[optimizer]
+
+
+@pytest.fixture(autouse=True)
+def _entry(request, record_property, level, name, large):
+    """What the table needs to know of every test."""
+    record_property("parity", (name, level, 0.0, large))
+
+
+@pytest.fixture
+def measured(record_property, level, name, large):
+    """Asserts that an error is within its bound, and keeps it for the table."""
+
+    def check(error: float, bound: float, where: str = "") -> None:
+        record_property("parity", (name, level, error, large))
+        assert error <= bound, f"{level} of {name}: {error:.1e} is over {bound:.0e} {where}"
+
+    return check
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _memory(name):
+    """Frees one model before the next is built."""
+    yield
+    jax.clear_caches()
+    gc.collect()
+
+
+def pytest_runtest_logreport(report):
+    if report.when == "call" and report.passed:
+        for key, value in report.user_properties:
+            if key == "parity":
+                name, level, error, large = value
+                _measured[name][level] = max(error, _measured[name].get(level, 0.0))
+                if large:
+                    _large.add(name)
+
+
+def pytest_sessionfinish(session):
+    path = session.config.getoption("--parity-table", default=None)
+    if path is None or hasattr(session.config, "workerinput"):
+        return
+    packages = ", ".join(f"{p} {version(p)}" for p in ("jax", "flax", "torch", "torchvision"))
+    rows = [HEADER, f"Measured on CPU with {packages}.\n", f"| model | {' | '.join(COLUMNS)} |", "|---" * 9 + "|"]
+    for name, errors in sorted(_measured.items()):
+        cells = [
+            "failed" if c not in errors else "equal" if c in ("L0", "L5") else f"{errors[c]:.0e}" for c in COLUMNS
+        ]
+        rows.append(f"| {name}{'*' if name in _large else ''} | {' | '.join(cells)} |")
+    path.write_text("\n".join(rows) + "\n")
