@@ -68,9 +68,10 @@ def twins(build: Callable[[nnx.Rngs], nnx.Module], theirs: torch.nn.Module) -> t
 def agree(
     ours: nnx.Module | Callable, theirs: torch.nn.Module | Callable, *inputs: np.ndarray, images: bool = True
 ) -> None:
-    """Outputs, gradients of every input and parameter, and the state afterwards, are equal. Inputs are in torch's layout.
+    """Outputs, gradients of every input and parameter, and the state afterwards, are equal.
 
     Args:
+      inputs: in torch's layout.
       images: inputs and outputs with more than two axes are (N, C, ...) for torch and (N, ..., C) for us.
     """
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 relu = jax.nn.relu
@@ -21,14 +22,25 @@ def gelu(x: jax.Array) -> jax.Array:
     return jax.nn.gelu(x, approximate=False)
 
 
+_SIXTH = float(np.float32(1 / 6))  # torch's slope of hardsigmoid, in float64 too
+
+
+@jax.custom_jvp
 def hardsigmoid(x: jax.Array) -> jax.Array:
-    """relu6(x + 3) / 6."""
-    return relu6(x + 3) / 6
+    """relu6(x + 3) / 6; like torch's, flat at both corners."""
+    return jnp.clip(x + 3, 0, 6) / 6
+
+
+@hardsigmoid.defjvp
+def _hardsigmoid_slope(x, tangent):
+    (x,), (tangent,) = x, tangent
+    return hardsigmoid(x), tangent * jnp.where((x > -3) & (x < 3), _SIXTH, 0.0)
 
 
 def hardswish(x: jax.Array) -> jax.Array:
-    """x relu6(x + 3) / 6 (MobileNetV3)."""
-    return x * hardsigmoid(x)
+    """x relu6(x + 3) / 6 (MobileNetV3); torch's slopes at the corners are 0 and 1."""
+    ramp = jnp.where((x > -3) & (x < 3), x + 3, jnp.clip(jax.lax.stop_gradient(x) + 3, 0, 6))
+    return x * ramp / 6
 
 
 class Activation(nnx.Module):

@@ -93,7 +93,7 @@ class SqueezeExcitation(nnx.Module):
 
 
 class MLP(Sequential):
-    """`torchvision.ops.MLP`: Linear, activation, Dropout per hidden layer, then Linear and Dropout, under 0, 1, 2 ..."""
+    """`torchvision.ops.MLP`: Linear, activation, Dropout per hidden layer, then Linear and Dropout, under 0, 1, 2."""
 
     def __init__(
         self,
@@ -117,10 +117,10 @@ class MLP(Sequential):
 
 
 class LayerScale(nnx.Module):
-    """Scales every channel by a learned factor that starts small (Touvron et al. 2021, CaiT). Leaf: gamma (channels,)."""
+    """Scales every channel by a learned factor that starts small (Touvron et al. 2021). Leaf: gamma (channels,)."""
 
     def __init__(self, channels: int, init_value: float = 1e-5):
-        self.gamma = nnx.Param(jnp.full((channels,), init_value))
+        self.gamma = nnx.Param(jnp.full((channels,), init_value, jnp.float32))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return x * self.gamma[...]

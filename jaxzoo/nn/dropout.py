@@ -1,4 +1,4 @@
-"""Layers that are random in training. Each owns a stream named "dropout", which `nnx.reseed(model, dropout=key)` re-seeds."""
+"""Layers that are random in training. Each owns a stream "dropout"; `nnx.reseed(model, dropout=key)` re-seeds all."""
 
 import jax
 import jax.numpy as jnp

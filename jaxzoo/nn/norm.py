@@ -12,6 +12,11 @@ def _wide(x: jax.Array) -> jax.Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
+def _check_channels(layer: nnx.Module, x: jax.Array) -> None:
+    if x.shape[-1] != layer.num_features:
+        raise ValueError(f"{type(layer).__name__} of {layer.num_features} channels was given {x.shape}, channels last")
+
+
 def _normalise(layer: nnx.Module, x: jax.Array, mean: jax.Array, var: jax.Array) -> jax.Array:
     """`(x - mean) / sqrt(var + epsilon) * scale + bias`."""
     factor = lax.rsqrt(var + layer.epsilon)
@@ -43,6 +48,7 @@ class BatchNorm(nnx.BatchNorm):
         self.num_batches_tracked = nnx.BatchStat(jnp.zeros((), jnp.int32))
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        _check_channels(self, x)
         if self.use_running_average:
             return _normalise(self, x, self.mean[...], self.var[...])
         n = math.prod(x.shape[:-1])
@@ -64,7 +70,13 @@ class LayerNorm(nnx.LayerNorm):
     """`torch.nn.LayerNorm` over the last axis. Leaves: scale and bias (num_features,)."""
 
     def __init__(
-        self, num_features: int, eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True, *, rngs: nnx.Rngs
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+        *,
+        rngs: nnx.Rngs,
     ):
         super().__init__(
             num_features,
@@ -75,19 +87,22 @@ class LayerNorm(nnx.LayerNorm):
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        _check_channels(self, x)
         wide = _wide(x)
         return _normalise(self, x, wide.mean(-1, keepdims=True), wide.var(-1, keepdims=True))
 
 
 class GroupNorm(nnx.GroupNorm):
-    """`torch.nn.GroupNorm` on (N, ..., C): statistics over space and each group of channels. Leaves: scale and bias (C,)."""
+    """`torch.nn.GroupNorm` on (N, ..., C): statistics over space and a group of channels. Leaves: scale and bias (C,)."""
 
     def __init__(
         self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True, *, rngs: nnx.Rngs
     ):
         super().__init__(num_channels, num_groups, epsilon=eps, use_scale=affine, use_bias=affine, rngs=rngs)
+        self.num_features = num_channels
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        _check_channels(self, x)
         batch, *space, channels = x.shape
         grouped = _wide(x).reshape(batch, *space, self.num_groups, channels // self.num_groups)
         axes = (*range(1, grouped.ndim - 2), grouped.ndim - 1)

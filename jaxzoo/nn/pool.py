@@ -92,9 +92,13 @@ def adaptive_avg_pool(x: jax.Array, output_size: Size) -> jax.Array:
 
 def adaptive_max_pool(x: jax.Array, output_size: Size) -> jax.Array:
     """`torch.nn.functional.adaptive_max_pool2d` on (N, H, W, C)."""
-    for axis, count in enumerate(spread(output_size, x.ndim - 2, "output_size"), start=1):
-        windows = _adaptive_windows(x.shape[axis], count)
-        x = jnp.stack([lax.slice_in_dim(x, start, end, axis=axis).max(axis) for start, end in windows], axis)
+    counts = spread(output_size, x.ndim - 2, "output_size")
+    for axis in range(x.ndim - 2, 0, -1):  # the last axis first: of equal values the first in reading order counts
+        windows = []
+        for start, end in _adaptive_windows(x.shape[axis], counts[axis - 1]):
+            window = lax.slice_in_dim(x, start, end, axis=axis)
+            windows.append(jnp.take_along_axis(window, window.argmax(axis, keepdims=True), axis))
+        x = jnp.concatenate(windows, axis)
     return x
 
 

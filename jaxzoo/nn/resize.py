@@ -1,4 +1,4 @@
-"""Resizing feature maps as `torch.nn.functional.interpolate` does: no antialiasing, both meanings of `align_corners`."""
+"""Resizing feature maps as `torch.nn.functional.interpolate` does: no antialiasing, `align_corners` both ways."""
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,8 @@ from jaxzoo.nn.conv import Size, spread
 
 
 def _nearest_index(length: int, count: int, scale: float | None) -> np.ndarray:
+    if count == 2 * length:  # so does torch, whatever the factor was
+        return np.arange(count) // 2
     step = np.float32(1 / scale if scale else length / count)  # torch computes the index in float32
     return np.minimum(np.floor(np.arange(count, dtype=np.float32) * step).astype(int), length - 1)
 
@@ -47,14 +49,18 @@ def resize(
     n = x.ndim - 2
     if size is None:
         scales = (scale_factor,) * n if isinstance(scale_factor, int | float) else tuple(scale_factor)
-        size = tuple(int(length * s) for length, s in zip(x.shape[1:-1], scales, strict=True))
+        size = tuple(int(length * s) for length, s in zip(x.shape[1:-1], scales, strict=False))
+        if len(scales) != n or min(size) < 1:
+            raise ValueError(f"scale_factor {scale_factor} leaves nothing of {x.shape}; give one larger number or {n}")
     else:
         scales, size = (None,) * n, spread(size, n)
     for axis, (count, scale) in enumerate(zip(size, scales, strict=True), start=1):
         length = x.shape[axis]
+        if count == length:  # torch copies, also where scale_factor says otherwise
+            continue
         if mode == "nearest":
             x = jnp.take(x, _nearest_index(length, count, scale), axis)
-        elif count != length or scale not in (None, 1):
+        else:
             weights = jnp.asarray(_linear_weights(length, count, scale, align_corners), x.dtype)
             x = jnp.moveaxis(jnp.tensordot(x, weights, (axis, 1), precision=lax.Precision.HIGHEST), -1, axis)
     return x

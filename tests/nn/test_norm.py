@@ -1,0 +1,94 @@
+"""BatchNorm, LayerNorm and GroupNorm compute what torch's do and keep the statistics that torch keeps."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+import convert
+from jaxzoo.nn import BatchNorm, GroupNorm, LayerNorm
+from tests.compare import agree, arrays, close, normal, to_last, twins
+
+BATCH_NORMS = [{}, {"eps": 1e-3, "momentum": 0.01}, {"momentum": 3e-4, "affine": False}, {"momentum": 1.0, "eps": 0.1}]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("arguments", BATCH_NORMS)
+@pytest.mark.parametrize("shape", [(2, 5, 4, 3), (3, 5, 1, 1), (1, 5, 1, 2), (7, 5), (2, 5, 3), (2, 5, 2, 3, 4)])
+def test_batch_norm_equals_torch(shape, arguments, training):
+    kind = {2: torch.nn.BatchNorm1d, 3: torch.nn.BatchNorm1d, 4: torch.nn.BatchNorm2d, 5: torch.nn.BatchNorm3d}
+    ours, theirs = twins(lambda rngs: BatchNorm(5, **arguments, rngs=rngs), kind[len(shape)](5, **arguments))
+    ours.train() if training else ours.eval()
+    agree(ours, theirs.train(training), 3 * normal(*shape) + 2)
+
+
+def test_batch_norm_keeps_torchs_statistics_over_many_batches():
+    ours, theirs = twins(lambda rngs: BatchNorm(3, momentum=0.03, rngs=rngs), torch.nn.BatchNorm2d(3, momentum=0.03))
+    ours.train()
+    for i in range(7):
+        x = normal(2, 3, 5, 4, seed=i)
+        close(ours(jnp.asarray(to_last(x))), to_last(theirs(torch.tensor(x)).detach().numpy()))
+    for name, array in convert.state_dict(ours).items():
+        close(array, arrays(theirs)[name], name)
+    assert ours.num_batches_tracked[...] == 7
+
+
+def test_batch_norm_leaves_its_statistics_alone_in_eval():
+    norm = BatchNorm(3, rngs=nnx.Rngs(0))
+    before = convert.state_dict(norm)
+    norm.eval()
+    norm(jnp.asarray(normal(4, 3)))
+    assert all(np.array_equal(before[name], array) for name, array in convert.state_dict(norm).items())
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (1, 1, 1, 3), (0, 4, 4, 3)])
+def test_batch_norm_refuses_to_train_on_one_value(shape):
+    norm = BatchNorm(3, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="more than one value"):
+        norm(jnp.zeros(shape))
+    norm.eval()
+    assert norm(jnp.zeros(shape)).shape == shape
+
+
+@pytest.mark.parametrize("arguments", [{}, {"eps": 1e-6}, {"elementwise_affine": False}, {"bias": False}, {"eps": 0.5}])
+@pytest.mark.parametrize("shape", [(5,), (3, 5), (2, 7, 5), (2, 3, 4, 5), (0, 5)])
+def test_layer_norm_equals_torch(shape, arguments):
+    theirs = torch.nn.LayerNorm(5, **arguments)
+    agree(*twins(lambda rngs: LayerNorm(5, **arguments, rngs=rngs), theirs), 3 * normal(*shape) + 2, images=False)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"eps": 1e-3}, {"affine": False}])
+@pytest.mark.parametrize("shape", [(2, 6, 3, 5), (2, 6, 7), (2, 6, 1, 2), (3, 6)])
+@pytest.mark.parametrize("groups", [1, 2, 3])
+def test_group_norm_equals_torch(groups, shape, arguments):
+    theirs = torch.nn.GroupNorm(groups, 6, **arguments)
+    agree(*twins(lambda rngs: GroupNorm(groups, 6, **arguments, rngs=rngs), theirs), 3 * normal(*shape) + 2)
+
+
+def test_group_norm_refuses_groups_that_do_not_divide():
+    with pytest.raises(ValueError, match="4"):
+        GroupNorm(4, 6, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize("build", [BatchNorm, LayerNorm, lambda n, rngs: GroupNorm(1, n, rngs=rngs)])
+def test_another_number_of_channels_is_refused(build):
+    with pytest.raises(ValueError, match=r"3.*\(2, 5, 5, 1\)"):
+        build(3, rngs=nnx.Rngs(0))(jnp.zeros((2, 5, 5, 1)))
+
+
+def test_norms_of_a_constant_are_finite():
+    x = jnp.full((2, 4, 4, 6), 7.0)
+    for norm in (BatchNorm(6, rngs=nnx.Rngs(0)), LayerNorm(6, rngs=nnx.Rngs(0)), GroupNorm(2, 6, rngs=nnx.Rngs(0))):
+        assert np.array_equal(norm(x), np.zeros(x.shape))
+
+
+def test_norms_survive_a_large_mean():
+    """The variance is not a difference of large squares."""
+    x = 1e4 + normal(64, 6)
+    for ours, theirs in [
+        twins(lambda rngs: BatchNorm(6, rngs=rngs), torch.nn.BatchNorm1d(6)),
+        twins(lambda rngs: LayerNorm(6, rngs=rngs), torch.nn.LayerNorm(6)),
+        twins(lambda rngs: GroupNorm(2, 6, rngs=rngs), torch.nn.GroupNorm(2, 6)),
+    ]:
+        close(ours(jnp.asarray(x)), theirs(torch.tensor(x)))
