@@ -103,7 +103,7 @@ def build(
             "step": state["step"] + 1,
             "sums": {name: jnp.where(first, 0, state["sums"][name]) + value for name, value in sums.items()},
         }
-        report = {"loss": loss, "gradient_norm": optax.global_norm(gradients), "lr": schedule(state["step"])}
+        report = {"loss": loss, "gradient_norm": optax.tree.norm(gradients), "lr": schedule(state["step"])}
         return new_state, report
 
     def evaluate(state: State, sums: Sums, batch: Batch) -> Sums:

@@ -83,7 +83,10 @@ def test_every_class_is_held_out_and_trained_if_it_has_two_images():
     ("break_it", "sentence"),
     [
         (lambda pets: (pets / "emu").mkdir(), "emu holds no images"),
-        (lambda pets: (pets / "dog").rename(pets.parent / "dog"), "needs a folder of images for each class.*only 'cat'"),
+        (
+            lambda pets: (pets / "dog").rename(pets.parent / "dog"),
+            "needs a folder of images for each class.*only 'cat'",
+        ),
         (lambda pets: pets.rename(pets.parent / "zoo"), "there is no folder"),
         (lambda pets: paint(pets / "val" / "emu" / "1.png") or (pets / "train").mkdir(), "for each class"),
     ],
@@ -160,7 +163,7 @@ def test_a_prepared_tfds_data_set_is_read_without_tensorflow(tmp_path, monkeypat
 
     monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path))
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    with pytest.raises(UsageError, match="not prepared.*download_and_prepare"):
+    with pytest.raises(UsageError, match=r"not prepared.*download_and_prepare"):
         load("tfds:jaxzoo_squares")
     JaxzooSquares(data_dir=tmp_path, file_format="array_record").download_and_prepare()
     data = load("tfds:jaxzoo_squares")
@@ -172,7 +175,7 @@ def test_a_prepared_tfds_data_set_is_read_without_tensorflow(tmp_path, monkeypat
 
 @pytest.mark.parametrize("name", ["digit", "folder:", "tfds", "tfds:no_such_data_set", "/tmp", ""])
 def test_an_unknown_data_set_is_refused(name):
-    with pytest.raises(UsageError, match="unknown data|knows no data set"):
+    with pytest.raises(UsageError, match=r"unknown data|knows no data set"):
         load(name)
 
 

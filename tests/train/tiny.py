@@ -1,4 +1,4 @@
-"""`python -m tests.train.tiny OPTIONS` is `python -m train OPTIONS` that knows a model named tiny, which compiles in a second.
+"""`python -m tests.train.tiny OPTIONS` is `python -m train OPTIONS` with a model named tiny, which compiles fast.
 
 DIE_AT=7 in the environment kills the process with SIGKILL when it has seen the result of its seventh step, SIGNAL_AT=7
 sends it SIGNAL (15 unless given).
@@ -6,6 +6,8 @@ sends it SIGNAL (15 unless given).
 
 import os
 import signal
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as train.__main__ has it, before JAX is imported
 
 import jax
 from flax import nnx
@@ -19,7 +21,7 @@ class Tiny(nnx.Module):
     """Every kind of variable that a step must carry: parameters, running statistics, a counter, a random stream."""
 
     def __init__(self, num_classes: int = 1000, dropout: float = 0.1, *, rngs: nnx.Rngs):
-        self.conv = nn.Conv(3, 8, 4, 4, rngs=rngs)
+        self.conv = nn.Conv(3, 8, 4, 4, bias=False, rngs=rngs)
         self.bn = nn.BatchNorm(8, rngs=rngs)
         self.dropout = nn.Dropout(dropout, rngs=rngs)
         self.fc = nn.Linear(8 * 64, num_classes, rngs=rngs)

@@ -1,0 +1,113 @@
+"""What classification makes of images, losses and counts."""
+
+import csv
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxzoo import Preprocess, eval_transform
+from train.tasks.classification import Classification, random_box
+
+CLASSES = ["ant", "bee", "cow"]
+
+
+def classification(**options):
+    return Classification(CLASSES, Preprocess(crop=8, resize=10), **options)
+
+
+def picture(width=16, height=12):
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
+
+
+def test_evaluation_shows_the_model_what_the_eval_transform_does():
+    task = classification()
+    batch = task.evaluation_example((picture(), 2))
+    assert (batch["image"].dtype, batch["label"]) == (np.uint8, 2)
+    expected = eval_transform(picture(), task.preprocess)
+    np.testing.assert_allclose(task.normalise(batch["image"][None])[0], expected, atol=1e-6)
+
+
+def test_a_random_crop_is_a_part_of_the_image_and_never_less_than_asked_for():
+    rng = np.random.default_rng(0)
+    for size in ((300, 200), (64, 64), (50, 400)):
+        for _ in range(100):
+            left, top, right, bottom = random_box(size, 0.35, rng)
+            assert 0 <= left < right <= size[0] and 0 <= top < bottom <= size[1]
+            area, ratio = (right - left) * (bottom - top) / (size[0] * size[1]), (right - left) / (bottom - top)
+            assert 0.75 - 1e-9 <= ratio <= 4 / 3 + 1e-9 or size == (50, 400)
+            assert area >= 0.35 - 1e-9 or size == (50, 400)
+
+
+def test_a_random_crop_depends_on_the_generator_alone():
+    task = classification(crop_area=0.5)
+    first, again, other = (task.training_example((picture(), 0), np.random.default_rng(s))["image"] for s in (1, 1, 2))
+    assert first.shape == (8, 8, 3)
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+def test_flips_mirror_some_images_and_change_nothing_else():
+    images = np.random.default_rng(0).integers(0, 256, (32, 8, 8, 3), np.uint8)
+    batch = {"image": images, "label": np.zeros(32, np.int32)}
+    seen = {}
+
+    def model(x):
+        seen["images"] = x
+        return jnp.zeros((32, 3))
+
+    task = classification(flip=True)
+    task.training_loss(model, batch, jax.random.key(0))
+    plain, mirrored = task.normalise(images), task.normalise(images[:, :, ::-1])
+    is_plain = [bool((a == b).all()) for a, b in zip(seen["images"], plain, strict=True)]
+    is_mirrored = [bool((a == b).all()) for a, b in zip(seen["images"], mirrored, strict=True)]
+    assert all(a != b for a, b in zip(is_plain, is_mirrored, strict=True))
+    assert 0 < sum(is_mirrored) < 32
+
+    classification().training_loss(model, batch, jax.random.key(0))
+    np.testing.assert_array_equal(seen["images"], plain)
+
+
+def test_the_loss_is_torchs_cross_entropy_with_label_smoothing():
+    torch = pytest.importorskip("torch")
+    logits, labels = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32), np.array([0, 1, 2, 2, 1, 0])
+    batch = {"image": np.zeros((6, 8, 8, 3), np.uint8), "label": labels}
+    task = classification(label_smoothing=0.2)
+    loss, _ = task.training_loss(lambda x: jnp.asarray(logits), batch, jax.random.key(0))
+    expected = torch.nn.functional.cross_entropy(torch.tensor(logits), torch.tensor(labels), label_smoothing=0.2)
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+
+def test_metrics_leave_out_what_the_mask_leaves_out(tmp_path):
+    logits = np.array([[5, 0, 0], [0, 5, 0], [0, 5, 0], [9, 0, 0]], np.float32)
+    batch = {
+        "image": np.zeros((4, 8, 8, 3), np.uint8),
+        "label": np.array([0, 1, 2, 2], np.int32),
+        "mask": np.array([True, True, True, False]),
+    }
+    task = classification()
+    sums = jax.device_get(task.evaluation_sums(lambda x: jnp.asarray(logits), batch))
+    metrics = task.metrics(sums)
+    assert metrics["accuracy"] == 2 / 3
+    losses = -np.log(np.exp(5) / (np.exp(5) + 2)), -np.log(1 / (np.exp(5) + 2))
+    np.testing.assert_allclose(metrics["loss"], (2 * losses[0] + losses[1]) / 3, rtol=1e-6)
+    assert sums["confusion"].tolist() == [[1, 0, 0], [0, 1, 0], [0, 1, 0]]
+
+    task.pictures(sums, tmp_path)
+    with (tmp_path / "confusion.csv").open() as file:
+        assert list(csv.reader(file))[3] == ["cow", "0", "1", "0"]
+    assert Image.open(tmp_path / "confusion.png").size[0] > 300
+
+
+def test_a_model_that_says_the_same_of_all_classes_is_not_right():
+    sums = classification().sums(jnp.zeros(3), jnp.zeros((3, 3)), jnp.array([0, 1, 2]), jnp.ones(3, bool))
+    assert sums["correct"] == 1
+
+
+def test_top5_counts_where_there_are_more_than_ten_classes():
+    task = Classification([str(i) for i in range(12)], Preprocess(crop=8))
+    logits = jnp.arange(12.0)[None].repeat(3, 0)
+    sums = task.sums(jnp.zeros(3), logits, jnp.array([11, 7, 6]), jnp.ones(3, bool))
+    assert task.metrics(jax.device_get(sums)) == {"loss": 0, "accuracy": 1 / 3, "top5": 2 / 3}
