@@ -180,7 +180,7 @@ def _report(layers: list[Layer], alone: list[str], tolerance: float) -> int:
     table = Table(Column("layer", overflow="fold"), "shape", "max error", "relative", "")
     for layer in layers:
         first = wrong and layer is wrong[0]
-        mark = "first that differs" if first else "differs" if layer in wrong else ""
+        mark = "← first" if first else "differs" if layer in wrong else ""
         style = "bold red" if first else "red" if layer in wrong else None
         error, relative = (f"{value:.1e}" for value in (layer.error, layer.relative))
         note = ", ".join(filter(None, (mark, layer.note)))

@@ -228,7 +228,8 @@ def _choose(path: Path, key: str | None, loaded: Any) -> tuple[str, dict[str, An
         if key not in found:
             raise UsageError(f"{path} holds no weights under {key!r}; it holds {choices or 'one set of weights only'}")
         return key, found[key]
-    likely = {name: value for name, value in found.items() if name and name.split(".")[-1] in _WEIGHTS} or found
+    likely = {name: value for name, value in found.items() if name.rpartition(".")[2] in _WEIGHTS}
+    likely = likely or ({"": found[""]} if "" in found else found)
     if len(likely) > 1:
         raise UsageError(f"{path} holds several sets of weights; name one of {choices}")
     return next(iter(likely.items()))

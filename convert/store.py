@@ -137,7 +137,7 @@ def read_manifest(directory: str | Path) -> dict[str, Any]:
         raise UsageError(
             f"{directory} holds no {MANIFEST}: it is no checkpoint of jaxzoo, or one whose writing was interrupted"
         ) from None
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         whole = False
     if not whole:
         raise UsageError(f"checkpoint {directory} is damaged: {MANIFEST} is not as it was written")

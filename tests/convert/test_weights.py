@@ -1,0 +1,160 @@
+"""`convert.load`: the same function as torch's, from whatever the weights are in."""
+
+import urllib.error
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+import convert
+import jaxzoo
+from convert import files, store
+from convert.weights import abstract, checkpoint_in, find, fit
+from jaxzoo import UsageError
+from tests.convert.conftest import small
+
+NAME = "mobilenet_v3_small"
+
+
+def agree(twin: torch.nn.Module, model: nnx.Module) -> bool:
+    images = np.random.default_rng(0).standard_normal((2, 33, 35, 3)).astype(np.float32)
+    with torch.no_grad():
+        expected = twin(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+    return np.abs(np.asarray(jax.jit(model)(images)) - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+def test_a_loaded_model_is_its_twin_with_the_classes_of_the_file(weights, twin):
+    model = convert.load(NAME, weights)
+    assert agree(twin, model)
+    assert not any(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(nnx.state(model)))
+    assert {x.dtype for x in jax.tree.leaves(nnx.state(model, nnx.Param))} == {np.dtype("float32")}
+
+
+def test_a_loaded_model_trains_and_saves(weights):
+    model = convert.load(NAME, weights)
+    model.train()
+    step = nnx.jit(lambda m, x: m(x))  # draws dropout, updates statistics
+    first, second = step(model, images := jnp.ones((2, 32, 32, 3))), step(model, images)
+    assert jnp.isfinite(first).all() and (first != second).any()
+    assert convert.state_dict(model).keys() == convert.read(weights).keys()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_are_cast_to_the_models(tmp_path, twin, dtype):
+    torch.save(
+        {key: t.to(dtype) if t.is_floating_point() else t for key, t in twin.state_dict().items()}, tmp_path / "a.pt"
+    )
+    model = convert.load(NAME, tmp_path / "a.pt")
+    assert model.classifier[3].kernel.dtype == jnp.float32
+
+
+def test_another_number_of_classes_is_refused_or_left_fresh(weights, twin):
+    with pytest.raises(UsageError, match="7 classes, not 5.*--head skip"):
+        convert.load(NAME, weights, num_classes=5)
+    with pytest.warns(UserWarning, match=r"left fresh.*classifier\.3\.weight \(7, 1024\)"):
+        model = convert.load(NAME, weights, num_classes=5, head="skip", seed=3)
+    state, expected = convert.state_dict(model), twin.state_dict()
+    fresh = {"classifier.3.weight", "classifier.3.bias"}
+    assert all((state[key] == expected[key].numpy()).all() for key in state.keys() - fresh)
+    assert state["classifier.3.weight"].shape == (5, 1024)
+    assert 0.005 < state["classifier.3.weight"].std() < 0.05  # torchvision draws with 0.01
+    with pytest.warns(UserWarning):
+        other = convert.load(NAME, weights, num_classes=5, head="skip", seed=4)
+    assert (convert.state_dict(other)["classifier.3.weight"] != state["classifier.3.weight"]).any()
+
+
+def test_a_fitting_head_is_not_skipped(weights, twin, recwarn):
+    assert agree(twin, convert.load(NAME, weights, head="skip"))
+    assert not recwarn.list
+
+
+def test_a_missing_head_can_be_left_fresh(tmp_path, twin):
+    torch.save({k: t for k, t in twin.state_dict().items() if not k.startswith("classifier.3")}, tmp_path / "a.pt")
+    with pytest.warns(UserWarning, match="missing"):
+        model = convert.load(NAME, tmp_path / "a.pt", head="skip", num_classes=3)
+    assert model.classifier[3].kernel.shape == (1024, 3)
+
+
+def test_the_head_is_skipped_and_nothing_else(tmp_path, twin):
+    state = twin.state_dict()
+    del state["features.0.0.weight"]
+    torch.save(state, tmp_path / "a.pt")
+    with pytest.warns(UserWarning), pytest.raises(UsageError, match=r"missing \(1\): features\.0\.0\.weight"):
+        convert.load(NAME, tmp_path / "a.pt", head="skip", num_classes=3)
+
+
+def test_weights_of_another_model_are_refused_with_all_differences(weights):
+    with pytest.raises(UsageError, match=r"missing \(\d+\)") as error:
+        convert.load("resnet18", weights)
+    assert "unexpected" in str(error.value)
+
+
+def test_unknown_names_are_answered(weights):
+    with pytest.raises(UsageError, match="nearest: mobilenet_v3_small"):
+        convert.load("mobilenet_v3_smal", weights)
+    with pytest.raises(UsageError, match="head is 'keep'"):
+        convert.load(NAME, weights, head="keep")
+    with pytest.raises(UsageError, match="published weights of mobilenet_v3_small, which are: IMAGENET1K_V1, DEFAULT"):
+        convert.load(NAME, "IMAGENET21K")
+
+
+def test_published_weights_are_fetched_through_torchvision(tmp_path, monkeypatch):
+    twin = small("resnet18")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    torch.save(twin.state_dict(), folder / "resnet18-f37072fd.pth")  # as if downloaded before
+    assert agree(twin, convert.load("resnet18", "DEFAULT"))
+    found = find("resnet18", "IMAGENET1K_V1")
+    assert len(found.classes) == 1000
+    assert found.preprocess["crop"] == 224
+
+
+def test_offline_is_said_in_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+    def fail(*args, **kwargs):
+        raise urllib.error.URLError("Name or service not known")
+
+    monkeypatch.setattr("urllib.request.urlopen", fail)
+    with pytest.raises(UsageError, match="are you offline.*give the file"):
+        convert.load("resnet18", "DEFAULT")
+
+
+def test_a_run_means_its_best_checkpoint_or_its_last(tmp_path):
+    with pytest.raises(UsageError, match="neither a converted model nor a training run"):
+        checkpoint_in(tmp_path)
+    for step in (9, 10):
+        store.save(tmp_path / "checkpoints" / str(step), {"a": np.ones(1)}, {})
+    assert checkpoint_in(tmp_path) == checkpoint_in(tmp_path / "checkpoints") == tmp_path / "checkpoints" / "10"
+    assert checkpoint_in(tmp_path / "checkpoints" / "9").name == "9"
+    store.save(tmp_path / "best", {"a": np.ones(1)}, {})
+    assert checkpoint_in(tmp_path) == tmp_path / "best"
+
+
+def test_a_training_checkpoint_loads_and_exports_with_torchs_dtypes(tmp_path):
+    model = jaxzoo.create_model("resnet18", num_classes=3)
+    state = nnx.state(model, nnx.Not(nnx.RngState))
+    arrays = {"model/" + ".".join(map(str, path)): v.get_value() for path, v in nnx.to_flat_state(state)}
+    arrays |= {"optimizer/mu": np.ones(3)}
+    manifest = {"model": "resnet18", "arguments": {"num_classes": 3}, "classes": list("abc"), "train": {"step": 2}}
+    store.save(tmp_path / "run" / "best", arrays, manifest)
+    loaded = convert.load("resnet18", tmp_path / "run")
+    expected = convert.state_dict(model)
+    assert all((value == expected[key]).all() for key, value in convert.state_dict(loaded).items())
+    tensors = find("resnet18", tmp_path / "run").tensors
+    assert tensors["bn1.num_batches_tracked"].dtype == np.int64
+    small("resnet18", num_classes=3).load_state_dict({k: files.to_torch(v.copy()) for k, v in tensors.items()})
+    with pytest.raises(UsageError, match="holds resnet18, not resnet34"):
+        convert.load("resnet34", tmp_path / "run")
+
+
+def test_classes_are_found_for_every_model():
+    for name in ("vgg11", "swin_t", "convnext_tiny", "mobilenet_v2"):
+        shapes = {leaf.key: leaf for leaf in convert.rules.leaves(abstract(name, num_classes=17))}
+        tensors = {key: np.broadcast_to(np.zeros((), np.float32), leaf.torch_shape) for key, leaf in shapes.items()}
+        _, arguments, skipped = fit(name, convert.weights.Weights("file", tensors))
+        assert (arguments, skipped) == ({"num_classes": 17}, [])
