@@ -84,7 +84,7 @@ def test_an_averaged_model_is_read_without_its_counter(tmp_path):
 def test_of_several_sets_one_has_to_be_named(tmp_path):
     ema = {key: tensor + 1 for key, tensor in STATE.items()}
     path = saved(tmp_path, {"model": ema, "model_ema": STATE})
-    with pytest.raises(UsageError, match="file.pth#model, file.pth#model_ema"):
+    with pytest.raises(UsageError, match=r"file\.pth#model, file\.pth#model_ema"):
         convert.read(path)
     assert_is_state(convert.read(f"{path}#model_ema"))
     with pytest.raises(UsageError, match="no weights under 'net'"):
