@@ -1,5 +1,7 @@
 """Modules that run others in order, and the trivial ones that hold a place."""
 
+import math
+
 import jax
 from flax import nnx
 
@@ -39,7 +41,7 @@ class Identity(nnx.Module):
 
 def flatten(x: jax.Array) -> jax.Array:
     """(N, H, W, C) to (N, C·H·W) in torch's order, so that the weights behind need no permuting."""
-    return x.transpose(0, -1, *range(1, x.ndim - 1)).reshape(x.shape[0], -1)
+    return x.transpose(0, -1, *range(1, x.ndim - 1)).reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
 class Flatten(nnx.Module):

@@ -8,8 +8,14 @@ from flax import nnx
 from jax import lax
 
 
-def _wide(x: jax.Array) -> jax.Array:
+def wide(x: jax.Array) -> jax.Array:
+    """In float32 at least, for sums."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def narrow(y: jax.Array, x: jax.Array) -> jax.Array:
+    """Back to the dtype of `x`, unless that is one of whole numbers."""
+    return y.astype(x.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else y
 
 
 def _check_channels(layer: nnx.Module, x: jax.Array) -> None:
@@ -22,10 +28,10 @@ def _normalise(layer: nnx.Module, x: jax.Array, mean: jax.Array, var: jax.Array)
     factor = lax.rsqrt(var + layer.epsilon)
     if layer.scale is not None:
         factor = factor * layer.scale[...].astype(factor.dtype)
-    y = (_wide(x) - mean) * factor
+    y = (wide(x) - mean) * factor
     if layer.bias is not None:
         y = y + layer.bias[...].astype(y.dtype)
-    return y.astype(x.dtype if layer.scale is None else jnp.result_type(x, layer.scale[...]))
+    return narrow(y, x) if layer.scale is None else y.astype(jnp.result_type(x, layer.scale[...]))
 
 
 class BatchNorm(nnx.BatchNorm):
@@ -55,7 +61,7 @@ class BatchNorm(nnx.BatchNorm):
         if n < 2:
             raise ValueError(f"BatchNorm needs more than one value per channel to train, and was given shape {x.shape}")
         axes = tuple(range(x.ndim - 1))
-        mean, var = jnp.mean(_wide(x), axes), jnp.var(_wide(x), axes)
+        mean, var = jnp.mean(wide(x), axes), jnp.var(wide(x), axes)
         self._track(self.mean, mean)
         self._track(self.var, var * (n / (n - 1)))
         self.num_batches_tracked[...] += 1
@@ -88,12 +94,12 @@ class LayerNorm(nnx.LayerNorm):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         _check_channels(self, x)
-        wide = _wide(x)
-        return _normalise(self, x, wide.mean(-1, keepdims=True), wide.var(-1, keepdims=True))
+        y = wide(x)
+        return _normalise(self, x, y.mean(-1, keepdims=True), y.var(-1, keepdims=True))
 
 
 class GroupNorm(nnx.GroupNorm):
-    """`torch.nn.GroupNorm` on (N, ..., C): statistics over space and a group of channels. Leaves: scale and bias (C,)."""
+    """`torch.nn.GroupNorm` on (N, ..., C): statistics over space and a group of channels. Leaves: scale, bias (C,)."""
 
     def __init__(
         self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True, *, rngs: nnx.Rngs
@@ -104,7 +110,7 @@ class GroupNorm(nnx.GroupNorm):
     def __call__(self, x: jax.Array) -> jax.Array:
         _check_channels(self, x)
         batch, *space, channels = x.shape
-        grouped = _wide(x).reshape(batch, *space, self.num_groups, channels // self.num_groups)
+        grouped = wide(x).reshape(batch, *space, self.num_groups, channels // self.num_groups)
         axes = (*range(1, grouped.ndim - 2), grouped.ndim - 1)
 
         def per_channel(statistic: jax.Array) -> jax.Array:

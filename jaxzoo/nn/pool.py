@@ -9,6 +9,7 @@ from flax import nnx
 from jax import lax
 
 from jaxzoo.nn.conv import Size, spread
+from jaxzoo.nn.norm import narrow, wide
 
 
 def _window_ends(length: int, kernel: int, stride: int, padding: int, ceil_mode: bool) -> tuple[int, int]:
@@ -66,8 +67,8 @@ def avg_pool(
         end = np.minimum(start + k, length + p)
         cells = end - start if count_include_pad else np.minimum(end, length) - np.maximum(start, 0)
         divisor = divisor * np.expand_dims(cells, [a for a in range(x.ndim) if a != axis])
-    total = _reduce(x, 0.0, lax.add, kernel, stride, sides)
-    return total / jnp.asarray(divisor, x.dtype)
+    total = _reduce(wide(x), 0.0, lax.add, kernel, stride, sides)
+    return narrow(total / jnp.asarray(divisor, total.dtype), x)
 
 
 def _adaptive_windows(length: int, count: int) -> list[tuple[int, int]]:
@@ -77,6 +78,7 @@ def _adaptive_windows(length: int, count: int) -> list[tuple[int, int]]:
 
 def adaptive_avg_pool(x: jax.Array, output_size: Size) -> jax.Array:
     """`torch.nn.functional.adaptive_avg_pool2d` on (N, H, W, C)."""
+    given, x = x, wide(x)
     for axis, count in enumerate(spread(output_size, x.ndim - 2, "output_size"), start=1):
         length = x.shape[axis]
         if length % count == 0:
@@ -87,7 +89,7 @@ def adaptive_avg_pool(x: jax.Array, output_size: Size) -> jax.Array:
                 row[start:end] = 1 / (end - start)
             y = jnp.tensordot(x, jnp.asarray(share, x.dtype), (axis, 1), precision=lax.Precision.HIGHEST)
             x = jnp.moveaxis(y, -1, axis)
-    return x
+    return narrow(x, given)
 
 
 def adaptive_max_pool(x: jax.Array, output_size: Size) -> jax.Array:

@@ -6,6 +6,7 @@ import numpy as np
 from jax import lax
 
 from jaxzoo.nn.conv import Size, spread
+from jaxzoo.nn.norm import narrow, wide
 
 
 def _nearest_index(length: int, count: int, scale: float | None) -> np.ndarray:
@@ -54,6 +55,7 @@ def resize(
             raise ValueError(f"scale_factor {scale_factor} leaves nothing of {x.shape}; give one larger number or {n}")
     else:
         scales, size = (None,) * n, spread(size, n)
+    given, x = x, x if mode == "nearest" else wide(x)
     for axis, (count, scale) in enumerate(zip(size, scales, strict=True), start=1):
         length = x.shape[axis]
         if count == length:  # torch copies, also where scale_factor says otherwise
@@ -63,4 +65,4 @@ def resize(
         else:
             weights = jnp.asarray(_linear_weights(length, count, scale, align_corners), x.dtype)
             x = jnp.moveaxis(jnp.tensordot(x, weights, (axis, 1), precision=lax.Precision.HIGHEST), -1, axis)
-    return x
+    return x if mode == "nearest" else narrow(x, given)
