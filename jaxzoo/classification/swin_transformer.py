@@ -121,21 +121,25 @@ class ShiftedWindowAttention(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         n, *size, channels = x.shape
         counts = [-(-length // w) for length, w in zip(size, self.window_size, strict=True)]
-        padded = [count * w for count, w in zip(counts, self.window_size, strict=True)]
         shift = [0 if count == 1 else s for count, s in zip(counts, self.shift_size, strict=True)]
-        # One window along an axis: the padding needs no queries.
-        rows, columns = (min(length, w) for length, w in zip(size, self.window_size, strict=True))
+        padded = [count * w for count, w in zip(counts, self.window_size, strict=True)]
+        # Where one window spans an axis, what lies behind the map is no query.
+        window = [min(length, w) for length, w in zip(size, self.window_size, strict=True)]
 
-        # Tokens of the padding are zeros, so that their projection is the bias: projecting before padding saves it.
-        qkv = x @ self.qkv.kernel[...]
-        qkv = jnp.pad(qkv, [(0, 0), *((0, p - length) for p, length in zip(padded, size, strict=True)), (0, 0)])
-        if (bias := self._qkv_bias()) is not None:
-            qkv = qkv + bias.astype(qkv.dtype)
-        qkv = jnp.roll(qkv, [-s for s in shift], (1, 2))
-        qkv = qkv.reshape(*qkv.shape[:-1], 3, self.num_heads, -1)
-        q, k, v = jnp.moveaxis(_partition(qkv, self.window_size), -3, 0)  # (N, windows, rows, columns, heads, D)
-        q = q[:, :, :rows, :columns]
-        q, k, v = (y.reshape(*y.shape[:2], -1, *y.shape[4:]) for y in (q, k, v))  # (N, windows, L, heads, D)
+        def windows(y: jax.Array, bias: jax.Array | None, window: Sequence[int]) -> jax.Array:
+            """(N, H, W, C) to (N, windows, L, heads, D)."""
+            behind = [count * w - length for count, w, length in zip(counts, window, size, strict=True)]
+            y = jnp.pad(y, [(0, 0), (0, behind[0]), (0, behind[1]), (0, 0)])
+            # Padding tokens are zeros, so that their projection is the bias: projecting before padding saves work.
+            y = y if bias is None else y + bias.astype(y.dtype)
+            y = _partition(jnp.roll(y, [-s for s in shift], (1, 2)), window)
+            return y.reshape(n, y.shape[1], -1, self.num_heads, channels // self.num_heads)
+
+        bias = self._qkv_bias()
+        biases = (None, None, None) if bias is None else jnp.split(bias, 3)
+        q, k, v = jnp.split(x @ self.qkv.kernel[...], 3, -1)
+        q, k, v = map(windows, (q, k, v), biases, (window, self.window_size, self.window_size))
+        q, k = self._scaled(q, k)
 
         length = math.prod(self.window_size)
         position = self._position_table()[self.relative_position_index[...]]
@@ -143,11 +147,11 @@ class ShiftedWindowAttention(nnx.Module):
         if any(shift):
             penalty = _shift_penalty(padded, self.window_size, shift)[:, None]
             position = position + jnp.asarray(penalty, position.dtype)  # (windows, heads, L, L)
-        position = position.reshape(*position.shape[:-2], *self.window_size, length)[..., :rows, :columns, :]
-        position = position.reshape(*position.shape[:-3], -1, length)
-        q, k = self._scaled(q, k)
+        position = position.reshape(*position.shape[:-2], *self.window_size, length)
+        position = position[..., : window[0], : window[1], :].reshape(*position.shape[:-3], -1, length)
+
         y = attend(q, k, v, scale=1.0, bias=position, dropout=self.attention_dropout)
-        y = _join(y.reshape(n, -1, rows, columns, channels), counts)
+        y = _join(y.reshape(n, -1, *window, channels), counts)
         y = jnp.roll(y, shift, (1, 2))[:, : size[0], : size[1]]
         return self.dropout(self.proj(y))
 
