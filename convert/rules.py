@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 from flax import nnx
 
@@ -43,7 +44,7 @@ _TRANSPOSED = _permuted("weight", lambda rank: (*range(2, rank), 1, 0))  # (in, 
 
 
 def _flip(a: np.ndarray) -> np.ndarray:
-    return np.flip(a, range(a.ndim - 2))
+    return np.flip(a, range(a.ndim - 2)).copy()  # torch takes no view with negative strides
 
 
 _UNTRANSPOSED = Rule(  # Flax's ConvTranspose as a correlation: (in, out, *k) -> (*k, in, out), mirrored
@@ -109,6 +110,16 @@ def leaves(module: nnx.Module) -> Iterator[Leaf]:
                 yield Leaf(".".join(map(str, (*path, name))), prefix + rule.name, variable, rule)
 
 
+def _array(value) -> np.ndarray:
+    """NumPy's view of an array or of a torch tensor."""
+    if not hasattr(value, "detach"):
+        return np.asarray(value)
+    value = value.detach().cpu()
+    if str(value.dtype) == "torch.bfloat16":  # NumPy's comes from ml_dtypes, and torch does not know it
+        return value.float().numpy().astype(ml_dtypes.bfloat16)
+    return value.numpy()
+
+
 def _fits(key: str, prefixes: Collection[str]) -> bool:
     return any(key == p or key.startswith((f"{p}.", f"{p}_")) for p in prefixes)
 
@@ -156,11 +167,11 @@ def flax_arrays(module: nnx.Module, state_dict: StateDict, *, skip: Collection[s
     """
     found = [leaf for leaf in leaves(module) if not _fits(leaf.key, skip)]
     _check(module, found, state_dict, skip)
-    return {leaf.path: leaf.rule.to_flax(state_dict[leaf.key]) for leaf in found if leaf.key in state_dict}
+    return {leaf.path: leaf.rule.to_flax(_array(state_dict[leaf.key])) for leaf in found if leaf.key in state_dict}
 
 
 def torch_arrays(module: nnx.Module, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The inverse of `flax_arrays`: arrays by dotted Flax path to a state_dict with torch's keys, layouts and order of axes."""
+    """The inverse of `flax_arrays`: arrays by dotted Flax path to a state_dict with torch's keys and layouts."""
     found = [leaf for leaf in leaves(module) if leaf.path in arrays]
     result = {leaf.key: leaf.rule.to_torch(np.asarray(arrays[leaf.path])) for leaf in found}
     return result | {key: np.zeros((), np.int64) for key in _uncounted(found)}
@@ -173,7 +184,7 @@ def load_state_dict(module: nnx.Module, state_dict: StateDict, *, skip: Collecti
 
     Args:
       module: concrete or abstract (`nnx.eval_shape(lambda: MyModule(rngs=nnx.Rngs(0)))` saves the initialisation).
-      state_dict: arrays by torch key, as `convert.read` gives them.
+      state_dict: arrays by torch key, as `convert.read` gives them, or torch's own tensors.
       skip: prefixes of torch keys to leave out, for example `["fc"]`.
 
     Raises:
