@@ -5,6 +5,15 @@ import jax.numpy as jnp
 from flax import nnx
 
 
+class Stream(nnx.RngStream):
+    """`nnx.RngStream`, whose `count[...] += 1` takes time that grows with the program traced so far."""
+
+    def __call__(self) -> jax.Array:
+        key = jax.random.fold_in(self.key[...], self.count[...])
+        self.count.set_value(self.count[...] + 1)
+        return key
+
+
 class Dropout(nnx.Module):
     """`torch.nn.Dropout`: zeroes each element with probability `p` and scales the others by 1 / (1 - p)."""
 
@@ -13,7 +22,7 @@ class Dropout(nnx.Module):
             raise ValueError(f"dropout probability is {p}; it must lie between 0 and 1")
         self.p = p
         self.deterministic = False
-        self.stream = nnx.RngStream(rngs.dropout(), tag="dropout")
+        self.stream = Stream(rngs.dropout(), tag="dropout")
 
     def _noise_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return shape

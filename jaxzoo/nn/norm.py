@@ -64,12 +64,13 @@ class BatchNorm(nnx.BatchNorm):
         mean, var = jnp.mean(wide(x), axes), jnp.var(wide(x), axes)
         self._track(self.mean, mean)
         self._track(self.var, var * (n / (n - 1)))
-        self.num_batches_tracked[...] += 1
+        self.num_batches_tracked.set_value(self.num_batches_tracked[...] + 1)
         return _normalise(self, x, mean, var)
 
     def _track(self, running: nnx.BatchStat, batch: jax.Array) -> None:
         old = running[...]
-        running[...] = ((1 - self.share) * old + self.share * lax.stop_gradient(batch)).astype(old.dtype)
+        new = (1 - self.share) * old + self.share * lax.stop_gradient(batch)
+        running.set_value(new.astype(old.dtype))  # `running[...] =` traces in time that grows with the program so far
 
 
 class LayerNorm(nnx.LayerNorm):
