@@ -51,8 +51,9 @@ def diff(
     from jaxzoo import card
 
     with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
-        twin, ours = _both(model, weights, dtype, seed)
-        images = _images(card(model), image, size, seed)
+        twin, ours, arguments = _both(model, weights, size, dtype, seed)
+        size = size or arguments.get("image_size") or card(model).input_size
+        images = _images(card(model).preprocess, image, size, seed)
         layers, alone = compare(twin, ours, images.astype(dtype))
     return _report(layers, alone, TOLERANCE[dtype])
 
@@ -124,26 +125,27 @@ def _layer(path: str, theirs: "np.ndarray", ours: "np.ndarray") -> Layer:
     return Layer(path, ours.shape, min(errors), scale)
 
 
-def _both(name: str, weights: str | None, dtype: str, seed: int) -> tuple[Any, Any]:
-    """The twin and the model, with the same weights, in this dtype."""
+def _both(name: str, weights: str | None, size: int | None, dtype: str, seed: int) -> tuple[Any, Any, dict[str, Any]]:
+    """The twin and the model, with the same weights, in this dtype; and the arguments that built them."""
     import jax
     import jax.numpy as jnp
     import torch
 
     from convert import rules, twins
     from convert.files import to_torch
-    from convert.weights import Weights, fill_fresh, find, fit
+    from convert.weights import Weights, fill_fresh, find, fit, takes_image_size
     from jaxzoo import card
 
+    arguments = {"image_size": size} if size and takes_image_size(name) else {}
     torch.manual_seed(seed)
     if weights is None:
-        twin = twins.build_twin(card(name))
+        twin = twins.build_twin(card(name), **arguments)
         twins.randomise(twin, seed)
         found = Weights(Path("twin"), twins.arrays(twin))
-        model, arguments, _ = fit(name, found)
+        model, arguments, _ = fit(name, found, **arguments)
     else:
         found = find(name, weights)
-        model, arguments, _ = fit(name, found)
+        model, arguments, _ = fit(name, found, **arguments)
         twin = twins.build_twin(card(name), **arguments)
     for leaf in rules.leaves(model):
         value = leaf.variable.get_value()
@@ -153,21 +155,18 @@ def _both(name: str, weights: str | None, dtype: str, seed: int) -> tuple[Any, A
     fill_fresh(model, name, arguments, seed)
     twin.to(getattr(torch, dtype))
     twin.load_state_dict({key: to_torch(array) for key, array in found.tensors.items()})
-    return twin, model
+    return twin, model, arguments
 
 
-def _images(card: Any, image: Path | None, size: int | None, seed: int) -> "np.ndarray":
+def _images(preprocess: Any, image: Path | None, size: int, seed: int) -> "np.ndarray":
     import numpy as np
 
     import jaxzoo
 
     if image is None:
-        size = size or card.input_size
         return np.random.default_rng(seed).standard_normal((2, size, size, 3))
-    preprocess = card.preprocess
-    if size:
-        scale = size / preprocess.crop
-        preprocess = dataclasses.replace(preprocess, crop=size, resize=round(preprocess.resize * scale))
+    resize = round(size * (preprocess.resize or preprocess.crop) / preprocess.crop)
+    preprocess = dataclasses.replace(preprocess, crop=size, resize=resize)
     return np.asarray(jaxzoo.eval_transform(jaxzoo.read_image(image), preprocess))[None]
 
 

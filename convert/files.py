@@ -58,12 +58,6 @@ class Contents:
     nesting: str  # dotted keys that led to them: "", "state_dict", "ema.module"
     prefix: str  # what was taken off every name: "", "module.", "module._orig_mod."
     dropped: list[str]  # entries beside the tensors that are no weights, such as n_averaged
-    mapping: memory_map.mmap
-
-    def release(self) -> None:
-        """Gives back the memory of what was read so far; what is asked for again is read again."""
-        if hasattr(self.mapping, "madvise"):  # not on Windows
-            self.mapping.madvise(memory_map.MADV_DONTNEED)
 
 
 def read(path: str | Path, *, mmap: bool = False) -> dict[str, np.ndarray]:
@@ -105,7 +99,7 @@ def contents(path: str | Path) -> Contents:
     _warn_not_finite(path, tensors)
     kept = {prefix + name for name in tensors}
     dropped = [name for name in entries if name not in kept and "_orig_mod" not in name]
-    return Contents(path, tensors, nesting, prefix, dropped, buffer.obj)
+    return Contents(path, tensors, nesting, prefix, dropped)
 
 
 def write(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:

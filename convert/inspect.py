@@ -5,11 +5,13 @@ import functools
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-Shapes = Mapping[str, tuple[int, ...]]
+if TYPE_CHECKING:
+    from convert.weights import Shapes
+
 SHOWN = 20
 
 
@@ -40,16 +42,13 @@ def inspect(file: tyro.conf.Positional[str], /, all: Annotated[bool, tyro.conf.a
     for row in rows:
         table.add_row(*map(escape, row))
     console.print(table)
-    found, nearest = fitting({name: tuple(array.shape) for name, array in tensors.items()})
-    if found:
-        names = (name + (f" ({classes} classes)" if classes else "") for name, classes in found.items())
-        console.print(f"[bold]fits[/]: {', '.join(names)}")
-    else:
-        console.print(f"[bold]fits[/]: none of the registered models{nearest}")
+    found, nearest = fitting(tensors)
+    names = [f"{name} ({', '.join(f'{k}={v}' for k, v in arguments.items())})" for name, arguments in found.items()]
+    console.print(f"[bold]fits[/]: {', '.join(names) or f'none of the registered models{nearest}'}")
 
 
-def fitting(shapes: Shapes) -> tuple[dict[str, int | None], str]:
-    """The registered models whose state_dict has these keys and shapes, with the number of classes.
+def fitting(tensors: Mapping[str, Any]) -> tuple[dict[str, dict[str, int]], str]:
+    """The registered models whose state_dict has these names and shapes, with the arguments that shapes tell.
 
     Building every abstract model takes a minute, so one model of every family file is looked at first, and the others
     only where names look alike.
@@ -62,47 +61,49 @@ def fitting(shapes: Shapes) -> tuple[dict[str, int | None], str]:
     families = collections.defaultdict(list)
     for name in list_models():
         families[card(name).builder.__module__].append(name)
+    shapes = {name: tuple(array.shape) for name, array in tensors.items()}
     found, nearest, best = {}, "", 0
     for first, *others in families.values():
         if not _alike(shapes, _shapes(first)):
             continue
         for name in (first, *others):
-            fits, classes = _fits(name, shapes)
-            if fits:
-                found[name] = classes
+            arguments = _fit(name, tensors, shapes)
+            if arguments is not None:
+                found[name] = arguments
             same = len(shapes.items() & _shapes(name).items())
             if same > best:
                 best, nearest = same, f"; nearest is {name}, {same} of {len(shapes)} tensors alike in name and shape"
     return found, nearest
 
 
-def _alike(shapes: Shapes, others: Shapes) -> bool:
+def _alike(shapes: "Shapes", others: "Shapes") -> bool:
     """Whether more than half of the names occur on both sides, whatever their numbers."""
     a, b = ({re.sub(r"\d+", "#", key) for key in keys} for keys in (shapes, others))
     return 2 * len(a & b) > min(len(a), len(b))
 
 
-def _fits(name: str, shapes: Shapes) -> tuple[bool, int | None]:
-    from convert.weights import head_of
+def _fit(name: str, tensors: Mapping[str, Any], shapes: "Shapes") -> dict[str, int] | None:
+    """The arguments with which a model fits, None if with none; what differs may be the head and a table or two."""
+    from convert.weights import Weights, fit, head_of, shapes_of
 
-    wrong = {key for key, _ in shapes.items() ^ _shapes(name).items() if not key.endswith("num_batches_tracked")}
-    if len(wrong) > len(shapes) / 3 or wrong - shapes.keys():
-        return False, None
-    heads, classes = head_of(name, shapes, {})
-    if not wrong:
-        return True, classes
-    return bool(classes and wrong <= set(heads) and _fits_exactly(name, shapes, classes)), classes
+    if len(_differing(shapes, _shapes(name))) > len(shapes) / 3:
+        return None
+    model, arguments, _ = fit(name, Weights(Path(name), dict(tensors)))
+    if _differing(shapes, shapes_of(model)):
+        return None
+    _, classes = head_of(name, shapes, arguments)
+    return ({"num_classes": classes} if classes else {}) | arguments
 
 
-def _fits_exactly(name: str, shapes: Shapes, classes: int) -> bool:
-    return all(shapes.get(key, shape) == shape for key, shape in _shapes(name, num_classes=classes).items())
+def _differing(shapes: "Shapes", others: "Shapes") -> set[str]:
+    return {key for key, _ in shapes.items() ^ others.items() if not key.endswith("num_batches_tracked")}
 
 
 @functools.cache
-def _shapes(name: str, **arguments) -> dict[str, tuple[int, ...]]:
+def _shapes(name: str) -> "Shapes":
     from convert.weights import abstract, shapes_of
 
-    return shapes_of(abstract(name, **arguments))
+    return shapes_of(abstract(name))
 
 
 def _open(file: str) -> tuple[dict, dict[str, str]]:

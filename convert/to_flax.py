@@ -3,7 +3,7 @@
 import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 
 def to_flax(
@@ -21,30 +21,32 @@ def to_flax(
     """
     import jaxzoo
     from convert import rules, store
-    from convert.layout import dense
     from convert.weights import fill_fresh, find, fit
 
     store.refuse_existing(out)
     found = find(model, weights, mmap=True)
-    module, arguments, skipped = fit(model, found, num_classes=num_classes, head=head)
     with ThreadPoolExecutor(1) as pool:
-        source = pool.submit(found.source)  # hashing a large file takes as long as copying it
-        arrays = {}
-        for path, array in rules.flax_arrays(module, found.tensors, skip=skipped).items():
-            arrays[path] = dense(array)
-            if array.nbytes > 2**20:
-                found.release()
+        source = pool.submit(found.source)  # hashing a large file takes a while
+        module, arguments, skipped = fit(model, found, num_classes=num_classes, head=head)
+        arrays = rules.flax_arrays(module, found.tensors, skip=skipped)
         if skipped:
             rules.load_state_dict(module, found.tensors, skip=skipped)
             arrays |= fill_fresh(module, model, arguments, seed=0)
-        manifest = {
-            "model": model,
-            "arguments": arguments,
-            "classes": None if skipped else found.classes,
-            "preprocess": found.preprocess or dataclasses.asdict(jaxzoo.card(model).preprocess),
-            "source": source.result(),
-            "jaxzoo": jaxzoo.__version__,
-        }
+    manifest = {
+        "model": model,
+        "arguments": arguments,
+        "classes": None if skipped else found.classes,
+        "preprocess": _preprocess(found.preprocess or dataclasses.asdict(jaxzoo.card(model).preprocess), arguments),
+        "source": source.result(),
+        "jaxzoo": jaxzoo.__version__,
+    }
     store.save(out, {f"model/{path}": array for path, array in arrays.items()}, manifest)
     classes = f", {arguments['num_classes']} classes" if "num_classes" in arguments else ""
     print(f"{out}: {model}{classes}, {len(arrays)} tensors, {sum(a.size for a in arrays.values()):,} numbers")
+
+
+def _preprocess(preprocess: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
+    """The eval transform at the size that the model was built for, in the proportion that it has."""
+    crop, resize = preprocess["crop"], preprocess["resize"] or preprocess["crop"]
+    size = arguments.get("image_size", crop)
+    return preprocess | {"crop": size, "resize": round(resize * size / crop)}

@@ -1,10 +1,11 @@
 """Weights for a model of the zoo: where they come from, how many classes they have, and the model that they fill."""
 
 import dataclasses
+import math
 import os
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from flax import nnx
 
 from convert import files, rules, store
 from jaxzoo import UsageError, card, create_model
+
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclasses.dataclass
@@ -25,7 +28,6 @@ class Weights:
     arguments: dict[str, Any] = dataclasses.field(default_factory=dict)  # of create_model
     classes: list[str] | None = None
     preprocess: dict[str, Any] | None = None
-    release: Callable[[], None] = lambda: None  # see `files.Contents.release`
 
     def source(self) -> dict[str, str]:
         """Where these came from, for a manifest."""
@@ -91,23 +93,22 @@ def fit(
     """
     if head not in ("strict", "skip"):
         raise UsageError(f"head is {head!r}; it must be 'strict' or 'skip'")
-    arguments = {**weights.arguments, **arguments}
-    if num_classes is not None:
-        arguments["num_classes"] = num_classes
-    model = abstract(name, **arguments)
+    given = arguments if num_classes is None else {**arguments, "num_classes": num_classes}
+    arguments = {**weights.arguments, **given}
     shapes = {key: array.shape for key, array in weights.tensors.items()}
-    wrong = {x.key for x in rules.leaves(model) if shapes.get(x.key) != x.torch_shape and not x.rule.optional}
+    model = abstract(name, **arguments)
+    wrong = _misfits(model, shapes)
     if not wrong:
         return model, arguments, []
     heads, classes = head_of(name, shapes, arguments)
-    if num_classes is None and classes:
-        arguments["num_classes"] = classes
-        return abstract(name, **arguments), arguments, []
-    if not wrong.intersection(heads):
+    read = {"num_classes": classes, "image_size": wrong - set(heads) and image_size_of(name, shapes, arguments)}
+    arguments |= {key: value for key, value in read.items() if value and key not in given}
+    model = abstract(name, **arguments)
+    if not _misfits(model, shapes).intersection(heads):
         return model, arguments, []
     if head == "skip":
-        given = ", ".join(f"{key} {shapes.get(key, 'missing')}" for key in heads)
-        warnings.warn(f"left fresh, for {weights.path.name} has another head: {given}", stacklevel=3)
+        found = ", ".join(f"{key} {shapes.get(key, 'missing')}" for key in heads)
+        warnings.warn(f"left fresh, for {weights.path.name} has another head: {found}", stacklevel=3)
         return model, arguments, heads
     if classes:
         raise UsageError(
@@ -116,30 +117,63 @@ def fit(
     return model, arguments, []
 
 
-def head_of(
-    name: str, shapes: Mapping[str, tuple[int, ...]], arguments: Mapping[str, Any]
-) -> tuple[list[str], int | None]:
+def _misfits(model: nnx.Module, shapes: Shapes) -> set[str]:
+    return {x.key for x in rules.leaves(model) if shapes.get(x.key) != x.torch_shape and not x.rule.optional}
+
+
+def head_of(name: str, shapes: Shapes, arguments: Mapping[str, Any]) -> tuple[list[str], int | None]:
     """The keys whose shape depends on the number of classes, and that number in a checkpoint of these shapes.
 
-    Nothing is known of any model: two abstract ones are compared, and the sizes between are linear.
+    Nothing is known of any model: two abstract ones are compared, and sizes grow linearly with the classes.
     """
     few, more = 7, 11
-    try:
-        small, large = (shapes_of(abstract(name, **{**arguments, "num_classes": n})) for n in (few, more))
-    except UsageError:  # a model without classes
-        return [], None
+    small, large = _at(name, arguments, "num_classes", few, more)
     heads = [key for key in small if small[key] != large[key]]
-    for key in heads:
-        for at_few, at_more, size in zip(small[key], large[key], shapes.get(key, ()), strict=False):
-            if at_few != at_more:
-                per_class = (at_more - at_few) // (more - few)
-                classes, rest = divmod(size - (at_few - few * per_class), per_class)
-                if classes > 0 and not rest:
-                    return heads, classes
+    for at_few, at_more, size in _sizes(heads, small, large, shapes):
+        per_class = (at_more - at_few) / (more - few)
+        classes = few + (size - at_few) / per_class
+        if classes >= 1 and classes.is_integer():
+            return heads, int(classes)
     return heads, None
 
 
-def shapes_of(module: nnx.Module) -> dict[str, tuple[int, ...]]:
+def image_size_of(name: str, shapes: Shapes, arguments: Mapping[str, Any]) -> int | None:
+    """The side in pixels of the images that a checkpoint of these shapes is for, if the model has to know it.
+
+    A table of positions grows with the area; two abstract models tell how.
+    """
+    side = card(name).input_size
+    small, large = _at(name, arguments, "image_size", side, 2 * side)
+    for at_side, at_double, size in _sizes(small, small, large, shapes):
+        per_pixel = (at_double - at_side) / (3 * side**2)
+        area = side**2 + (size - at_side) / per_pixel
+        if area > 0 and round(math.sqrt(area)) ** 2 == round(area):
+            return round(math.sqrt(area))
+    return None
+
+
+def takes_image_size(name: str) -> bool:
+    """Whether a model is built for images of one size."""
+    return bool(_at(name, {}, "image_size", card(name).input_size)[0])
+
+
+def _at(name: str, arguments: Mapping[str, Any], argument: str, *values: int) -> list[Shapes]:
+    """The shapes of a model at these values of an argument; none where it takes no such argument."""
+    try:
+        return [shapes_of(abstract(name, **{**arguments, argument: value})) for value in values]
+    except UsageError:
+        return [{} for _ in values]
+
+
+def _sizes(keys: Iterable[str], small: Shapes, large: Shapes, shapes: Shapes) -> Iterator[tuple[int, int, int]]:
+    """The axes that differ between two models: their sizes in the one, in the other, and in a checkpoint."""
+    for key in keys:
+        for a, b, size in zip(small[key], large[key], shapes.get(key, ()), strict=False):
+            if a != b:
+                yield a, b, size
+
+
+def shapes_of(module: nnx.Module) -> Shapes:
     """The shape of every tensor in a module's state_dict, by torch's names."""
     return {leaf.key: leaf.torch_shape for leaf in rules.leaves(module)}
 
@@ -197,9 +231,7 @@ def checkpoint_in(path: Path) -> Path:
 
 def _from_file(path: Path, mmap: bool) -> Weights:
     contents = files.contents(path)
-    if mmap:
-        return Weights(contents.path, contents.tensors, release=contents.release)
-    return Weights(contents.path, {name: array.copy() for name, array in contents.tensors.items()})
+    return Weights(contents.path, contents.tensors if mmap else {k: a.copy() for k, a in contents.tensors.items()})
 
 
 def _from_directory(name: str, path: Path) -> Weights:

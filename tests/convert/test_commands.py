@@ -121,7 +121,7 @@ def test_inspect_names_the_model_and_the_nesting(tmp_path, twin, capsys):
     torch.save({"state_dict": {f"module.{key}": t for key, t in twin.state_dict().items()}}, tmp_path / "a.pth")
     main(["inspect", str(tmp_path / "a.pth")])
     out = capsys.readouterr().out
-    assert "fits: mobilenet_v3_small (7 classes)" in out
+    assert "fits: mobilenet_v3_small (num_classes=7)" in out
     assert "weights under: state_dict" in out
     assert "prefix taken off: module." in out
     assert "more (--all)" in out

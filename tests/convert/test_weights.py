@@ -1,6 +1,7 @@
 """`convert.load`: the same function as torch's, from whatever the weights are in."""
 
 import urllib.error
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from flax import nnx
 import convert
 import jaxzoo
 from convert import files, store
-from convert.weights import abstract, checkpoint_in, find, fit
+from convert.weights import Weights, abstract, checkpoint_in, find, fit, shapes_of
 from jaxzoo import UsageError
 from tests.convert.conftest import small
 
@@ -150,9 +151,10 @@ def test_a_training_checkpoint_loads_and_exports_with_torchs_dtypes(tmp_path):
         convert.load("resnet34", tmp_path / "run")
 
 
-def test_classes_are_found_for_every_model():
-    for name in ("vgg11", "swin_t", "convnext_tiny", "mobilenet_v2"):
-        shapes = {leaf.key: leaf for leaf in convert.rules.leaves(abstract(name, num_classes=17))}
-        tensors = {key: np.broadcast_to(np.zeros((), np.float32), leaf.torch_shape) for key, leaf in shapes.items()}
-        _, arguments, skipped = fit(name, convert.weights.Weights("file", tensors))
-        assert (arguments, skipped) == ({"num_classes": 17}, [])
+@pytest.mark.parametrize("name", ["vgg11", "swin_t", "convnext_tiny", "mobilenet_v2", "resnet50", "vit_b_32"])
+def test_arguments_are_read_from_shapes(name):
+    arguments = {"num_classes": 17} | ({"image_size": 96} if name == "vit_b_32" else {})
+    shapes = shapes_of(abstract(name, **arguments))
+    tensors = {key: np.broadcast_to(np.float32(0), shape) for key, shape in shapes.items()}
+    model, found, skipped = fit(name, Weights(Path("file"), tensors))
+    assert (found, skipped, shapes_of(model)) == (arguments, [], shapes)
