@@ -15,7 +15,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclasses.dataclass(frozen=True)
 class Preprocess:
-    """An eval transform: shorter side to `resize`, centre `crop` (both in pixels), then `(x / 255 - mean) / std` per RGB channel."""
+    """An eval transform: shorter side to `resize`, centre `crop` (pixels), `(x / 255 - mean) / std` per RGB channel."""
 
     crop: int
     resize: int | None = None  # the crop's size unless given
@@ -53,14 +53,19 @@ def read_image(source: str | os.PathLike | BinaryIO, name: str | None = None) ->
 
 
 def resize_and_crop(image: Image.Image, preprocess: Preprocess) -> Image.Image:
-    """The geometry of the eval transform: shorter side to `resize` (antialiased), then the central square of `crop` pixels."""
+    """The geometry of the eval transform: shorter side to `resize` (antialiased), then the central `crop` pixels."""
     width, height = image.size
     short = preprocess.resize or preprocess.crop
     size = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
     if size != image.size:
         image = image.resize(size, getattr(Image.Resampling, preprocess.interpolation.upper()))
-    left, top = round((image.width - preprocess.crop) / 2), round((image.height - preprocess.crop) / 2)
+    left, top = (_start(length, preprocess.crop) for length in image.size)
     return image.crop((left, top, left + preprocess.crop, top + preprocess.crop))  # black beyond the border
+
+
+def _start(length: int, crop: int) -> int:
+    """Where a centred crop starts; torchvision rounds one way to cut and the other way to pad."""
+    return round((length - crop) / 2) if length >= crop else -((crop - length) // 2)
 
 
 def eval_transform(image: Image.Image, preprocess: Preprocess) -> np.ndarray:

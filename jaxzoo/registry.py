@@ -6,6 +6,7 @@ import functools
 import importlib
 import inspect
 import math
+import numbers
 import pkgutil
 from collections.abc import Callable, Mapping
 
@@ -13,6 +14,7 @@ import jax
 from flax import nnx
 
 from jaxzoo.errors import UsageError, nearest
+from jaxzoo.nn.dropout import Stream
 from jaxzoo.preprocess import Preprocess
 
 TASKS = ("classification",)
@@ -133,15 +135,21 @@ def create_model(name: str, *, seed: int = 0, rngs: nnx.Rngs | None = None, **ar
     """
     builder = card(name).builder
     classes = arguments.get("num_classes", 1)
-    if not isinstance(classes, int) or classes < 1:
+    if isinstance(classes, bool) or not isinstance(classes, numbers.Integral) or classes < 1:
         raise UsageError(f"num_classes is {classes!r}; it must be a positive whole number")
     known = _argument_names(builder)
     for argument in arguments:
         if argument not in known:
             raise UsageError(f"{name} takes no argument {argument!r}; it takes: {', '.join(known)}")
-    model = builder(rngs=rngs or nnx.Rngs(params=seed, dropout=seed), **arguments)
+    model = builder(rngs=rngs or _streams(seed), **arguments)
     model.eval()
     return model
+
+
+def _streams(seed: int) -> nnx.Rngs:
+    rngs = nnx.Rngs()
+    rngs.params, rngs.dropout = (Stream(jax.random.key(seed), tag=tag) for tag in ("params", "dropout"))
+    return rngs
 
 
 def _argument_names(builder: Callable) -> list[str]:

@@ -111,3 +111,19 @@ def agree(
         assert ours_after.keys() == theirs_after.keys()
         for name, array in theirs_after.items():
             close(ours_after[name], array, name)
+
+
+def agree_in_distribution(name: str, ours: np.ndarray, theirs: np.ndarray) -> None:
+    """Constants are equal; mean, standard deviation and fourth moment agree within five of their standard errors."""
+    assert ours.shape == theirs.shape and ours.dtype == theirs.dtype, name
+    if theirs.size == 1 or np.ptp(theirs) == 0:
+        np.testing.assert_array_equal(ours, theirs, name)
+        return
+    assert np.ptp(ours) > 0, f"{name} is constant"
+    ours, theirs = ours.ravel()[: 1 << 20], theirs.ravel()[: 1 << 20]
+    n, spread = theirs.size, max(ours.std(), theirs.std())
+    assert abs(ours.mean() - theirs.mean()) <= 5 * spread * np.sqrt(2 / n), f"{name}: mean"
+    for power in (2, 4) if n >= 100 else ():
+        moments = [np.abs(x / spread) ** power for x in (ours, theirs)]
+        error = np.sqrt(sum(m.var() for m in moments) / n)
+        assert abs(moments[0].mean() - moments[1].mean()) <= 5 * error + 1e-6, f"{name}: moment {power}"

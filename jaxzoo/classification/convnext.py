@@ -47,7 +47,7 @@ class CNBlock(nnx.Module):
             Linear(4 * dim, dim, **start, rngs=rngs),
             Identity(),  # and back here
         )
-        self.layer_scale = nnx.Param(jnp.full((dim, 1, 1), layer_scale))
+        self.layer_scale = nnx.Param(jnp.full((dim, 1, 1), layer_scale, jnp.float32))
         self.stochastic_depth = StochasticDepth(stochastic_depth_prob, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -175,7 +175,7 @@ class ShiftedWindowAttentionV2(ShiftedWindowAttention):
         super().__init__(
             dim, window_size, shift_size, num_heads, qkv_bias, proj_bias, attention_dropout, dropout, rngs=rngs
         )
-        self.logit_scale = nnx.Param(jnp.full((num_heads, 1, 1), math.log(10)))
+        self.logit_scale = nnx.Param(jnp.full((num_heads, 1, 1), math.log(10), jnp.float32))
 
     def _define_position_table(self, rngs: nnx.Rngs) -> None:
         self.relative_coords_table = Buffer(jnp.asarray(_relative_coords_table(self.window_size)))

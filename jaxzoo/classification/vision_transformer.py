@@ -161,7 +161,7 @@ class VisionTransformer(nnx.Module):
             )
         else:
             self.conv_proj = _conv_stem(conv_stem_configs, hidden_dim, rngs)
-        self.class_token = nnx.Param(jnp.zeros((1, 1, hidden_dim)))
+        self.class_token = nnx.Param(jnp.zeros((1, 1, hidden_dim), jnp.float32))
         self.encoder = Encoder(
             (image_size // patch_size) ** 2 + 1,
             num_layers,

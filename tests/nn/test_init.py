@@ -9,6 +9,7 @@ from flax import nnx
 import convert
 from jaxzoo import nn
 from jaxzoo.nn import init
+from tests.compare import agree_in_distribution
 
 LAYERS = {
     "Conv": (lambda rngs: nn.Conv(60, 50, 3, rngs=rngs), lambda: torch.nn.Conv2d(60, 50, 3)),
@@ -34,21 +35,6 @@ LAYERS = {
         lambda: __import__("torchvision").ops.SqueezeExcitation(200, 300),
     ),
 }
-
-
-def agree_in_distribution(name: str, ours: np.ndarray, theirs: np.ndarray) -> None:
-    """Constants are equal; mean, standard deviation and fourth moment agree within five of their standard errors."""
-    assert ours.shape == theirs.shape, name
-    assert ours.dtype == theirs.dtype, name
-    if theirs.size == 1 or np.ptp(theirs) == 0:
-        np.testing.assert_array_equal(ours, theirs, name)
-        return
-    n, spread = theirs.size, theirs.std()
-    assert abs(ours.mean() - theirs.mean()) <= 5 * spread * np.sqrt(2 / n), name
-    for power in (2, 4):
-        moments = [np.abs(x / spread) ** power for x in (ours, theirs)]
-        error = np.sqrt(sum(m.var() for m in moments) / n)
-        assert abs(moments[0].mean() - moments[1].mean()) <= 5 * error + 1e-6, f"{name}: moment {power}"
 
 
 @pytest.mark.parametrize("layer", LAYERS)

@@ -1,0 +1,85 @@
+"""`inspect.outputs` sees what torch's hooks see."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torchvision
+from flax import nnx
+
+from jaxzoo import create_model, nn
+from jaxzoo.inspect import outputs
+from tests.compare import arrays, cast, close, normal, randomise, to_last
+
+
+def test_every_submodules_output_equals_torchs():
+    import torch
+
+    import convert
+
+    twin = randomise(torchvision.models.resnet18(num_classes=5)).eval()
+    ours = cast(nnx.eval_shape(lambda: create_model("resnet18", num_classes=5)), jnp.float64)
+    convert.load_state_dict(ours, arrays(twin))
+    seen = {}
+    for name, module in twin.named_modules():
+        module.register_forward_hook(lambda _, __, y, name=name: seen.update({name: y.detach().numpy().copy()}))
+    x = normal(2, 3, 33, 41)
+    twin(torch.tensor(x))
+    found = jax.jit(lambda x: outputs(ours, x))(jnp.asarray(to_last(x)))
+    assert found.keys() == seen.keys()
+    for path, y in seen.items():
+        close(found[path], to_last(y) if y.ndim > 2 else y, path)
+
+
+class Inner(nn.Sequential):
+    """Inherits its call."""
+
+
+def model() -> nnx.Module:
+    rngs = nnx.Rngs(0)
+    return nn.Sequential(Inner(nn.Linear(3, 4, rngs=rngs), nn.ReLU()), nn.Linear(4, 2, rngs=rngs))
+
+
+def test_outputs_come_in_the_order_in_which_modules_finish():
+    x = jnp.ones((2, 3))
+    found = outputs(model(), x)
+    assert list(found) == ["0.0", "0.1", "0", "1", ""]
+    np.testing.assert_array_equal(found[""], model()(x))
+
+
+def test_a_module_that_ran_twice_gives_its_last_output():
+    linear = nn.Linear(3, 3, rngs=nnx.Rngs(0))
+
+    class Twice(nnx.Module):
+        def __init__(self):
+            self.linear = linear
+
+        def __call__(self, x):
+            return self.linear(self.linear(x)) + 1
+
+    x = jnp.ones((2, 3))
+    assert list(outputs(Twice(), x)) == ["linear", ""]
+    np.testing.assert_array_equal(outputs(Twice(), x)["linear"], linear(linear(x)))
+
+
+def test_other_models_are_not_recorded():
+    other = model()
+
+    class Outer(nnx.Module):
+        def __call__(self, x):
+            return nn.Linear(3, 3, rngs=nnx.Rngs(0))(x)
+
+    assert list(outputs(Outer(), jnp.ones((2, 3)))) == [""]
+    assert list(outputs(other, jnp.ones((2, 3))))[-1] == ""
+
+
+@pytest.mark.parametrize("x", [jnp.ones((2, 3)), jnp.ones((2, 5))], ids=["after a run", "after an error"])
+def test_classes_are_left_as_they_were(x):
+    before = [dict(vars(kind)) for kind in (Inner, nn.Sequential, nn.ReLU, nn.Linear)]
+    try:
+        outputs(model(), x)
+    except (TypeError, ValueError):
+        assert x.shape[1] == 5
+    after = [dict(vars(kind)) for kind in (Inner, nn.Sequential, nn.ReLU, nn.Linear)]
+    assert [b.get("__call__") for b in before] == [a.get("__call__") for a in after]
+    assert "__call__" not in vars(Inner) and "__call__" not in vars(nn.ReLU)

@@ -1,0 +1,143 @@
+"""Models are found, described and built by name, and wrong names are answered helpfully."""
+
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torchvision
+from flax import nnx
+
+import convert
+import jaxzoo
+from jaxzoo import UsageError, create_model, list_models, model_info, register_model
+
+RESNETS = ["resnet101", "resnet152", "resnet18", "resnet34", "resnet50"]
+
+
+def test_list_models_matches_shell_patterns_and_sorts():
+    assert list_models("resnet[135]*") == RESNETS
+    assert list_models("*no such*") == []
+    assert list_models() == sorted(list_models()) and set(RESNETS) < set(list_models())
+    assert list_models("resnet*", task="classification") == RESNETS
+
+
+def test_an_unknown_task_is_answered_with_the_tasks():
+    with pytest.raises(UsageError, match=r"'colour'.*classification"):
+        list_models(task="colour")
+
+
+@pytest.mark.parametrize("call", [create_model, model_info, jaxzoo.card])
+@pytest.mark.parametrize(("name", "near"), [("resnet51", "resnet50"), ("Swin_T", "swin_t"), ("vgg-16", "vgg16")])
+def test_an_unknown_model_is_answered_with_the_nearest(call, name, near):
+    with pytest.raises(UsageError, match=f"unknown model '{name}'; nearest: .*{near}"):
+        call(name)
+
+
+def test_a_name_like_no_other_points_to_the_list():
+    with pytest.raises(UsageError, match=r"unknown model 'q'; jaxzoo.list_models\(\) names all of them"):
+        create_model("q")
+
+
+@pytest.mark.parametrize("classes", [0, -3, 2.5, "10", None, True])
+def test_an_impossible_number_of_classes_is_named(classes):
+    with pytest.raises(UsageError, match=r"num_classes is .*; it must be a positive whole number"):
+        create_model("resnet18", num_classes=classes)
+
+
+def test_an_unknown_argument_is_answered_with_the_known_ones():
+    with pytest.raises(UsageError, match=r"resnet18 takes no argument 'classes'; it takes: .*num_classes, .*zero_init"):
+        create_model("resnet18", classes=10)
+
+
+def test_a_name_is_registered_once():
+    def resnet18(*, rngs):
+        raise AssertionError
+
+    with pytest.raises(ValueError, match="'resnet18' is registered already"):
+        register_model(paper="")(resnet18)
+
+
+def test_a_model_comes_in_eval_mode_with_the_classes_asked_for():
+    model = create_model("resnet18", num_classes=np.int64(7))
+    x = jnp.ones((2, 33, 41, 3), jnp.float32)
+    before = convert.state_dict(model)
+    y = model(x)
+    assert y.shape == (2, 7) and y.dtype == jnp.float32
+    assert all(np.array_equal(before[name], array) for name, array in convert.state_dict(model).items())
+    model.train()
+    model(x)
+    assert model.bn1.num_batches_tracked[...] == 1
+    model.eval()
+    model(x)
+    assert model.bn1.num_batches_tracked[...] == 1
+
+
+def test_the_seed_decides_every_weight():
+    a, b, c = (convert.state_dict(create_model("resnet18", seed=seed)) for seed in (3, 3, 4))
+    assert all(np.array_equal(a[name], b[name]) for name in a)
+    assert not np.array_equal(a["conv1.weight"], c["conv1.weight"])
+    d = convert.state_dict(create_model("resnet18", rngs=nnx.Rngs(3)))
+    assert d.keys() == a.keys()
+
+
+def test_an_abstract_model_has_shapes_and_no_numbers():
+    model = nnx.eval_shape(lambda: create_model("resnet18", num_classes=5))
+    assert model.fc.kernel.get_value().shape == (512, 5)
+    assert "ShapeDtypeStruct" in type(model.fc.kernel.get_value()).__name__
+
+
+def test_model_info_says_what_a_user_asks_first():
+    info = model_info("resnet18")
+    assert (info.name, info.task, info.parameters, info.input_size) == ("resnet18", "classification", 11689512, 224)
+    assert info.twin == "torchvision:resnet18" and "1512.03385" in info.paper
+    assert info.preprocess == info.weights["IMAGENET1K_V1"] == jaxzoo.Preprocess(crop=224, resize=256)
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_the_card_has_torchvisions_weights_and_their_transforms(name):
+    card = jaxzoo.card(name)
+    if not card.twin.startswith("torchvision:"):
+        pytest.skip("has another twin")
+    published = torchvision.models.get_model_weights(card.twin.removeprefix("torchvision:"))
+    assert set(card.weights) == {entry.name for entry in published}
+    assert next(iter(card.weights)) == published.DEFAULT.name
+    for entry in published:
+        theirs, ours = entry.transforms(), card.weights[entry.name]
+        assert [ours.crop] == theirs.crop_size and [ours.resize or ours.crop] == theirs.resize_size
+        assert ours.interpolation == theirs.interpolation.value
+        assert list(ours.mean) == list(theirs.mean) and list(ours.std) == list(theirs.std)
+    assert card.paper and card.task in ("classification",)
+
+
+def test_the_zoo_imports_without_torch_and_tensorflow():
+    code = """
+import sys, jaxzoo, jaxzoo.inspect, convert.rules
+assert len(jaxzoo.list_models()) >= 36
+print(sorted({"torch", "torchvision", "tensorflow", "convert.read", "train"} & set(sys.modules)))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_usage_errors_end_a_command_without_a_traceback():
+    code = """
+from jaxzoo.errors import exit_on_usage_error
+import jaxzoo
+with exit_on_usage_error():
+    jaxzoo.card("resnet51")
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: unknown model 'resnet51'; nearest: resnet50")
+    assert result.stderr.count("\n") == 1
+
+
+def test_other_errors_pass_through():
+    from jaxzoo.errors import exit_on_usage_error, nearest
+
+    with pytest.raises(KeyError), exit_on_usage_error():
+        raise KeyError
+    assert nearest("swin", ["swin_t", "vgg11"]) == "; nearest: swin_t"
+    assert nearest("swin", []) == ""
