@@ -7,21 +7,17 @@ import jaxzoo.nn as jnn
 from convert.rules import leaves
 from jaxzoo.nn import NamedSequential, Sequential
 
-KEPT = 2  # of a row of equal blocks; two, because Swin's blocks alternate
 NARROW = 32  # width of VGG's hidden layers, whose 120 M parameters are not its depth
 
 
 def reduce_depth(model: torch.nn.Module | nnx.Module) -> None:
-    """Drops blocks that repeat the two before them (same type, same parameters), in place, and narrows VGG's classifier."""
+    """Drops blocks that repeat the one before them (same type, same parameters), in place, and narrows VGG's classifier."""
     (_reduce_torch if isinstance(model, torch.nn.Module) else _reduce_flax)(model)
 
 
 def _surplus(signatures: list) -> list[int]:
-    """Indices of children that come third or later in a row of equal ones that have parameters."""
-    rows = [0] * len(signatures)
-    for i in range(1, len(signatures)):
-        rows[i] = rows[i - 1] + 1 if signatures[i] == signatures[i - 1] and signatures[i][1] else 0
-    return [i for i, row in enumerate(rows) if row >= KEPT]
+    """Indices of children that have parameters and equal the one before."""
+    return [i for i in range(1, len(signatures)) if signatures[i][1] and signatures[i] == signatures[i - 1]]
 
 
 def _reduce_torch(model: torch.nn.Module) -> None:
