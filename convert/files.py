@@ -7,6 +7,7 @@ import mmap as memory_map
 import os
 import warnings
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -141,11 +142,12 @@ def check_output(path: Path) -> None:
         require_torch(f"writing {path.suffix} files")
 
 
-def require_torch(purpose: str) -> None:
-    """Raises UsageError unless torch can be imported."""
+def require_torch(purpose: str, *others: str) -> None:
+    """Raises UsageError unless torch, and these other packages, can be imported."""
     try:
-        import torch  # noqa: F401
-    except ImportError:
+        for package in ("torch", *others):
+            import_module(package)
+    except (ImportError, RuntimeError):  # the latter when torchvision was built for another torch
         raise UsageError(f"{purpose} needs PyTorch: pip install 'jaxzoo-vision[torch]'") from None
 
 
@@ -188,11 +190,11 @@ def _load_safetensors(path: Path, buffer: memoryview) -> dict[str, np.ndarray]:
         start = 8 + int.from_bytes(buffer[:8], "little")
         header = json.loads(bytes(buffer[8:start]))
         header.pop("__metadata__", None)
-        data = buffer[start:]
-        return {
-            name: np.ndarray(info["shape"], _SAFETENSORS[info["dtype"]], data[slice(*info["data_offsets"])] or bytes(1))
-            for name, info in header.items()
-        }
+        tensors = {}
+        for name, info in header.items():
+            data = buffer[start:][slice(*info["data_offsets"])]
+            tensors[name] = np.frombuffer(data, _SAFETENSORS[info["dtype"]]).reshape(info["shape"])
+        return tensors
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{path} is cut short or damaged: its safetensors header does not fit its data") from error
 

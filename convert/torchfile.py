@@ -202,6 +202,8 @@ def _load_zip(buffer: memoryview) -> Any:
     """torch 1.6 and later: a zip archive of data.pkl and one stored file per storage."""
     archive = zipfile.ZipFile(io.BufferedReader(_Raw(buffer)))
     names = {name.partition("/")[2]: name for name in archive.namelist()}
+    if "data.pkl" not in names:
+        raise pickle.UnpicklingError("a zip archive, but not of torch")
     if "constants.pkl" in names:
         raise Refused("a TorchScript program")
     if "byteorder" in names and archive.read(names["byteorder"]) != b"little":

@@ -75,9 +75,9 @@ def find(name: str, weights: str | Path, *, mmap: bool = False) -> Weights:
     if path.is_dir():
         return _from_directory(name, path)
     if path.exists() or path.suffix or os.sep in str(weights) or "#" in str(weights):
-        return _from_file(path, mmap)
+        return _from_file(name, path, mmap)
     path, key, classes = _download(name, str(weights))
-    found = _from_file(path, mmap)
+    found = _from_file(name, path, mmap)
     found.classes = classes
     found.preprocess = dataclasses.asdict(published[key]) if key in published else None
     return found
@@ -223,15 +223,25 @@ def checkpoint_in(path: Path) -> Path:
         return path
     if (path / "best" / store.MANIFEST).is_file():
         return path / "best"
-    steps = [m.parent for folder in (path / "checkpoints", path) for m in folder.glob(f"*/{store.MANIFEST}")]
+    found = [m.parent for folder in (path / "checkpoints", path) for m in folder.glob(f"*/{store.MANIFEST}")]
+    steps = [folder for folder in found if folder.name.isdigit()]
     if not steps:
         raise UsageError(f"{path} is neither a converted model nor a training run: it holds no checkpoint")
-    return max(steps, key=lambda step: [int(n) for n in re.findall(r"\d+", step.name)])
+    return max(steps, key=lambda step: int(step.name))
 
 
-def _from_file(path: Path, mmap: bool) -> Weights:
+def _from_file(name: str, path: Path, mmap: bool) -> Weights:
     contents = files.contents(path)
-    return Weights(contents.path, contents.tensors if mmap else {k: a.copy() for k, a in contents.tensors.items()})
+    tensors = unwrapped(name, contents.tensors)
+    return Weights(contents.path, tensors if mmap else {key: array.copy() for key, array in tensors.items()})
+
+
+def unwrapped(name: str, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Takes off the attribute that the whole model hung on while it was trained, as in Lightning's `model.fc.bias`."""
+    wrappers = {key.partition(".")[0] for key in tensors}
+    if len(wrappers) != 1 or tensors.keys() & shapes_of(abstract(name)).keys():
+        return tensors
+    return {key.partition(".")[2] or key: array for key, array in tensors.items()}
 
 
 def _from_directory(name: str, path: Path) -> Weights:
@@ -253,7 +263,7 @@ def _download(name: str, weights: str) -> tuple[Path, str, list[str] | None]:
     package, _, builder = card(name).twin.partition(":")
     if package != "torchvision":
         raise UsageError(f"there is no file {weights}, and {name} has no published weights in torchvision")
-    files.require_torch(f"{weights} is not a file, and fetching published weights")
+    files.require_torch(f"{weights} is not a file, and fetching published weights", "torchvision")
     import torch
     from torchvision.models import get_model_weights
 
@@ -262,12 +272,15 @@ def _download(name: str, weights: str) -> tuple[Path, str, list[str] | None]:
         known = ", ".join(choices)
         raise UsageError(f"{weights!r} is neither a file nor published weights of {name}, which are: {known}")
     entry = choices[weights]
+    path = Path(torch.hub.get_dir(), "checkpoints", Path(entry.url).name)
     try:
-        entry.get_state_dict(progress=True, check_hash=True, weights_only=True, map_location="cpu")
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            digest = re.search(r"-([0-9a-f]{8,})\.", path.name)
+            torch.hub.download_url_to_file(entry.url, str(path), digest and digest[1])
     except (OSError, RuntimeError) as error:
         raise UsageError(
             f"cannot download {weights} of {name} ({error}): are you offline? "
             "Fetch it where there is a network, and give the file instead of the name"
         ) from error
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name
     return path, entry.name, entry.meta.get("categories")

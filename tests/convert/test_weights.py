@@ -158,3 +158,9 @@ def test_arguments_are_read_from_shapes(name):
     tensors = {key: np.broadcast_to(np.float32(0), shape) for key, shape in shapes.items()}
     model, found, skipped = fit(name, Weights(Path("file"), tensors))
     assert (found, skipped, shapes_of(model)) == (arguments, [], shapes)
+
+
+def test_a_model_that_hung_on_an_attribute_is_found(tmp_path, twin):
+    state = {f"model.{key}": tensor for key, tensor in twin.state_dict().items()}
+    torch.save({"state_dict": state, "callbacks": {}, "hyper_parameters": {"lr": 0.1}}, tmp_path / "lightning.ckpt")
+    assert agree(twin, convert.load(NAME, tmp_path / "lightning.ckpt"))
