@@ -128,6 +128,7 @@ def test_what_is_no_image_is_named_and_refused(tmp_path, kind):
         read_image(path, "the 7th image")
 
 
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"])
 def test_a_damaged_file_is_read_or_refused_and_never_crashes(kind):
     intact = saved(RGB if kind != "GIF" else RGB.quantize(9), kind).getvalue()

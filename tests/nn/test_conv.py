@@ -60,6 +60,7 @@ CONVOLUTIONS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
 @pytest.mark.parametrize("case", CONVOLUTIONS)
 def test_conv_equals_torch(case):
     channels, out, kernel, arguments, size = CONVOLUTIONS[case]
