@@ -34,7 +34,7 @@ class Config:
     out: str | None = None
     """The run's folder, which must not exist. Default: runs/MODEL-DATA-TIME."""
 
-    epochs: int = 5
+    epochs: int = 7
     """How often the training images are gone through."""
     batch_size: int = 64
     """Images per step, over all devices together."""
@@ -45,12 +45,14 @@ class Config:
     crop_area: float | None = None
     """Training crops cover at least this part of an image, at a random place and aspect ratio; 1 takes the
     evaluation's centre crop instead. Default: 0.35, and 1 for digits."""
+    shift: int | None = None
+    """Training images are moved by up to so many pixels each way. Default: 0, and 2 for digits."""
     val_fraction: float = 0.2
     """Part of every class that is held out when the data has no split of its own."""
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """Which optimizer. SGD with momentum wants a larger --lr, about 0.05."""
-    lr: float = 5e-4
+    lr: float = 1e-3
     """Peak learning rate."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """How the learning rate goes on after the warm-up; cosine falls to 0 at the last step."""
@@ -62,7 +64,7 @@ class Config:
     """Momentum of SGD."""
     label_smoothing: float = 0.1
     """Part of the target spread evenly over all classes."""
-    clip_norm: float = 1.0
+    clip_norm: float = 0.0
     """Gradients are scaled down to this global norm; 0 leaves them alone."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """What the model computes in. Parameters, optimizer and loss stay float32."""
@@ -115,8 +117,8 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
 
 def check(config: Config) -> None:
     """Refuses impossible values, one at a time, in words."""
-    for name in ("epochs", "batch_size", "image_size", "workers", "devices", "keep", "save_every", "seed"):
-        value, least = getattr(config, name), 0 if name in ("save_every", "seed") else 1
+    for name in ("epochs", "batch_size", "image_size", "workers", "devices", "keep", "shift", "save_every", "seed"):
+        value, least = getattr(config, name), 0 if name in ("shift", "save_every", "seed") else 1
         if value is not None and value < least:
             raise UsageError(f"{_option(name)} is {value}; it must be a whole number of at least {least}")
     if config.seed >= 2**32:

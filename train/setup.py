@@ -105,6 +105,7 @@ def task_of(config: Config, data: Data, preprocess: Preprocess) -> Task:
         data.classes,
         preprocess,
         crop_area=config.crop_area or (0.35 if data.photographs else 1.0),
+        shift=(0 if data.photographs else 2) if config.shift is None else config.shift,
         flip=data.photographs if config.flip is None else config.flip,
         label_smoothing=config.label_smoothing,
         dtype=jnp.dtype(config.precision),

@@ -25,21 +25,24 @@ class Classification:
         preprocess: Preprocess,
         *,
         crop_area: float = 1.0,
+        shift: int = 0,
         flip: bool = False,
         label_smoothing: float = 0.0,
         dtype: jnp.dtype = jnp.float32,
     ):
         self.classes, self.preprocess = classes, preprocess
-        self.crop_area, self.flip, self.label_smoothing, self.dtype = crop_area, flip, label_smoothing, dtype
+        self.crop_area, self.shift, self.flip = crop_area, shift, flip
+        self.label_smoothing, self.dtype = label_smoothing, dtype
 
     def training_example(self, item: tuple[Image.Image, int], rng: np.random.Generator) -> Batch:
         image, label = item
-        if self.crop_area == 1:
-            return self.evaluation_example(item)
-        box = random_box(image.size, self.crop_area, rng)
-        side = self.preprocess.crop
-        resample = getattr(Image.Resampling, self.preprocess.interpolation.upper())
-        return {"image": np.asarray(image.resize((side, side), resample, box)), "label": np.int32(label)}
+        if self.crop_area < 1:
+            side = self.preprocess.crop
+            resample = getattr(Image.Resampling, self.preprocess.interpolation.upper())
+            image = image.resize((side, side), resample, random_box(image.size, self.crop_area, rng))
+        else:
+            image = resize_and_crop(image, self.preprocess)
+        return {"image": shifted(np.asarray(image), self.shift, rng), "label": np.int32(label)}
 
     def evaluation_example(self, item: tuple[Image.Image, int]) -> Batch:
         image, label = item
@@ -102,3 +105,12 @@ def random_box(size: tuple[int, int], least_area: float, rng: np.random.Generato
     side = min(width, height)
     x, y = (width - side) / 2, (height - side) / 2
     return x, y, x + side, y + side
+
+
+def shifted(image: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
+    """The image (H, W, 3) moved by up to `most` pixels each way; what comes in repeats the border."""
+    if most == 0:
+        return image
+    top, left = rng.integers(0, 2 * most + 1, 2)
+    padded = np.pad(image, ((most, most), (most, most), (0, 0)), mode="edge")
+    return padded[top : top + len(image), left : left + image.shape[1]]
