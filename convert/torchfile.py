@@ -145,8 +145,19 @@ _KNOWN: dict[str, Any] = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: io.BytesIO, find_storage: Callable[[tuple], _Storage]):
+# What torch.save writes in protocols 2 to 5. Left out: other ways to name a class, and to ask for much memory.
+_OPCODES = """
+PROTO FRAME STOP MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINUNICODE
+BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS
+EMPTY_DICT SETITEM SETITEMS EMPTY_SET ADDITEMS FROZENSET BINGET LONG_BINGET BINPUT LONG_BINPUT MEMOIZE GLOBAL
+STACK_GLOBAL REDUCE NEWOBJ BUILD BINPERSID
+"""
+
+
+class _Unpickler(pickle._Unpickler):  # the one in Python: the one in C lets a damaged file ask for any amount of memory
+    dispatch = {code[0]: pickle._Unpickler.dispatch[code[0]] for code in map(pickle.__dict__.get, _OPCODES.split())}
+
+    def __init__(self, file: Any, find_storage: Callable[[tuple], _Storage]):
         super().__init__(file, encoding="utf-8")
         self._find_storage = find_storage
 
@@ -169,38 +180,42 @@ def load(buffer: memoryview) -> Any:
         Refused: the pickle would run code, or builds objects that are no plain data.
         Exception: of many kinds, when this is no torch file or a damaged one.
     """
-    is_zip = zipfile.is_zipfile(io.BufferedReader(_Raw(buffer)))
+    is_zip = zipfile.is_zipfile(_File(buffer))
     return _arrays(_load_zip(buffer) if is_zip else _load_legacy(buffer))
 
 
-class _Raw(io.RawIOBase):
-    """A file over a buffer that copies nothing."""
+class _File:
+    """A file over a buffer; reads no more than there is, however much a damaged file asks for."""
 
     def __init__(self, buffer: memoryview):
         self._buffer, self._at = buffer, 0
 
-    def readable(self) -> bool:
-        return True
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = max(0, offset + (0, self._at, len(self._buffer))[whence])
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
 
     def seekable(self) -> bool:
         return True
 
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + (0, self._at, len(self._buffer))[whence]
-        if self._at < 0:
-            raise OSError("seek before the start")
-        return self._at
-
-    def readinto(self, target) -> int:
-        chunk = self._buffer[self._at : self._at + len(target)]
-        target[: len(chunk)] = chunk
+    def read(self, size: int = -1) -> bytes:
+        stop = len(self._buffer) if size < 0 else self._at + size
+        chunk = bytes(self._buffer[self._at : stop])
         self._at += len(chunk)
-        return len(chunk)
+        return chunk
+
+    def readline(self) -> bytes:
+        line = bytearray()
+        while not line.endswith(b"\n") and (byte := self.read(1)):
+            line += byte
+        return bytes(line)
 
 
 def _load_zip(buffer: memoryview) -> Any:
     """torch 1.6 and later: a zip archive of data.pkl and one stored file per storage."""
-    archive = zipfile.ZipFile(io.BufferedReader(_Raw(buffer)))
+    archive = zipfile.ZipFile(_File(buffer))
     names = {name.partition("/")[2]: name for name in archive.namelist()}
     if "data.pkl" not in names:
         raise pickle.UnpicklingError("a zip archive, but not of torch")
@@ -227,7 +242,7 @@ def _load_zip(buffer: memoryview) -> Any:
 
 def _load_legacy(buffer: memoryview) -> Any:
     """Before torch 1.6: five pickles one after the other, then the bytes of every storage behind its 8-byte length."""
-    file = io.BufferedReader(_Raw(buffer))
+    file = _File(buffer)
     storages: dict[str, _Storage] = {}
     views: list[tuple[_Storage, _Storage, int]] = []
 

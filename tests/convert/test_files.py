@@ -141,6 +141,7 @@ def test_a_whole_pickled_model_is_refused_with_the_way_out(tmp_path):
         convert.read(saved(tmp_path, torch.nn.Linear(2, 2)))
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
 def test_a_torchscript_program_is_refused(tmp_path):
     path = str(tmp_path / "file.pt")
     torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)), path)
@@ -181,6 +182,27 @@ def test_bad_paths_and_files_are_named(tmp_path, weights):
         convert.read(saved(tmp_path, {"epoch": 3}))
     with pytest.raises(UsageError, match="it is a list"):
         convert.read(saved(tmp_path, [torch.ones(2)]))
+
+
+@pytest.mark.filterwarnings("ignore:.*NaN or infinity")
+@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
+def test_whatever_is_damaged_it_is_one_kind_of_error(tmp_path, kind):
+    whole, damaged = tmp_path / "whole", tmp_path / "damaged"
+    if kind == "safetensors":
+        save_file(STATE, whole)
+    else:
+        torch.save({"model": STATE}, whole, _use_new_zipfile_serialization=kind == "zip")
+    content, random = whole.read_bytes(), np.random.default_rng(0)
+    refused = 0
+    for _ in range(200):
+        changed = bytearray(content)
+        changed[random.integers(min(len(content), 900))] = random.integers(256)
+        damaged.write_bytes(changed)
+        try:
+            convert.read(damaged)
+        except UsageError:
+            refused += 1
+    assert refused > 20
 
 
 def test_nan_and_infinity_are_warned_of_by_name(tmp_path):
