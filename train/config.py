@@ -40,8 +40,8 @@ class Config:
     """Images per step, over all devices together."""
     image_size: int | None = None
     """Side of the square the model sees, in pixels. Default: 32 for digits, else what the model was published with."""
-    flip: bool | None = None
-    """Mirror half of the training images. Default: yes, but not for digits."""
+    flip: Literal["auto", "yes", "no"] = "auto"
+    """Mirror half of the training images, at random; auto: yes, but not for digits."""
     crop_area: float | None = None
     """Training crops cover at least this part of an image, at a random place and aspect ratio; 1 takes the
     evaluation's centre crop instead. Default: 0.35, and 1 for digits."""
@@ -180,9 +180,9 @@ def run_folder(config: Config) -> Path:
 
 
 def _value_of(option: str, arguments: Sequence[str]) -> str | None:
-    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
-        if argument == option:
-            return following
+    for index, argument in enumerate(arguments):
+        if argument == option and index + 1 < len(arguments):
+            return arguments[index + 1]
         if argument.startswith(option + "="):
             return argument[len(option) + 1 :]
     return None

@@ -1,7 +1,6 @@
 """From the configuration to what the loop works with: data, task, model, compiled steps."""
 
 import dataclasses
-import inspect
 import warnings
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import train.data
 from convert.weights import Weights
 from jaxzoo.errors import UsageError
 from jaxzoo.preprocess import Preprocess
+from jaxzoo.registry import _argument_names
 from train import step
 from train.config import Config, model_arguments
 from train.data import Data
@@ -94,7 +94,7 @@ def preprocessing(config: Config, data: Data, weights: Weights | None) -> Prepro
 
 def arguments_of(config: Config, data: Data, preprocess: Preprocess) -> dict:
     """What the model is built with: --model-args, the number of classes, the image size where it must know that."""
-    sized = "image_size" in inspect.signature(jaxzoo.card(config.model).builder).parameters
+    sized = "image_size" in _argument_names(jaxzoo.card(config.model).builder)
     size = {"image_size": preprocess.crop} if sized else {}
     return size | model_arguments(config) | {"num_classes": len(data.classes)}
 
@@ -106,7 +106,7 @@ def task_of(config: Config, data: Data, preprocess: Preprocess) -> Task:
         preprocess,
         crop_area=config.crop_area or (0.35 if data.photographs else 1.0),
         shift=(0 if data.photographs else 2) if config.shift is None else config.shift,
-        flip=data.photographs if config.flip is None else config.flip,
+        flip=data.photographs if config.flip == "auto" else config.flip == "yes",
         label_smoothing=config.label_smoothing,
         dtype=jnp.dtype(config.precision),
     )

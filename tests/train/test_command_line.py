@@ -1,0 +1,182 @@
+"""What people type: options, their defaults, and sentences about what cannot be."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from jaxzoo import UsageError
+from tests.train.test_data import paint
+from train import config, loop, setup
+from train.config import Config
+
+ROOT = Path(__file__).parents[2]
+
+
+def run_on_the_command_line(*options):
+    return subprocess.run([sys.executable, "-m", "train", *options], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_help_explains_every_option():
+    result = run_on_the_command_line("--help")
+    assert result.returncode == 0 and not result.stderr
+    for field in dataclasses.fields(Config):
+        assert "--" + field.name.replace("_", "-") in result.stdout
+    assert result.stdout.count("(default: ") == len(dataclasses.fields(Config))
+
+
+def test_bad_input_is_one_sentence_and_exit_code_2():
+    result = run_on_the_command_line("--model", "swin_ti")
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith("error: unknown model 'swin_ti'; nearest: swin_t")
+
+
+def test_nothing_given_means_the_defaults():
+    assert config.parse([]) == Config()
+
+
+def test_options_are_typed():
+    parsed = config.parse(
+        ["--eval-only", "--weights=w.pth", "--flip=no", "--lr=1e-2", "--model-args", "dropout=0.5", "norm=true"]
+    )
+    assert (parsed.eval_only, parsed.flip, parsed.lr, parsed.image_size) == (True, "no", 0.01, None)
+    assert config.model_arguments(parsed) == {"dropout": 0.5, "norm": True}
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("--epochs 0", "--epochs is 0; it must be a whole number of at least 1"),
+        ("--batch-size -3", "--batch-size is -3"),
+        ("--lr -1", "--lr is -1.0; it must be a number above 0"),
+        ("--lr nan", "--lr is nan"),
+        ("--lr inf", "--lr is inf"),
+        ("--weight-decay -1", "--weight-decay is -1.0"),
+        ("--momentum 1.5", "--momentum is 1.5; it must be between 0 and 1"),
+        ("--label-smoothing -0.1", "--label-smoothing is -0.1"),
+        ("--val-fraction 0", "--val-fraction is 0.0, which leaves no image"),
+        ("--crop-area 0", "--crop-area is 0.0, which leaves no image"),
+        ("--seed -1", "--seed is -1"),
+        ("--seed 99999999999", "--seed is 99999999999"),
+        ("--keep 0", "--keep is 0"),
+        ("--eval-only", "--eval-only needs weights"),
+        ("--model-args dropout", "--model-args takes NAME=VALUE"),
+        ("--model-args num_classes=3", "the data decides"),
+        ("--resume nowhere", "nowhere is no run to continue"),
+    ],
+)
+def test_impossible_values_are_refused(options, sentence):
+    with pytest.raises(UsageError) as error:
+        config.parse(options.split())
+    assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize("options", ["--lr fast", "--bogus", "--optimizer lion", "--epochs 1.5"])
+def test_values_of_another_type_are_refused(options, capsys):
+    with pytest.raises(SystemExit) as error:
+        config.parse(options.split())
+    assert error.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"data": "digitz"}, "unknown data 'digitz'"),
+        ({"data": "folder:/nowhere"}, "there is no folder /nowhere"),
+        ({"model": "resnet_18"}, "unknown model 'resnet_18'; nearest: resnet18"),
+        ({"batch_size": 1439}, "--batch-size 1439 is more than the 1438 training images"),
+        ({"devices": 1000}, "--devices is 1000, but there"),
+        ({"model_args": ("droput=0.1",)}, "takes no argument 'droput'"),
+        ({"weights": "nowhere.pth"}, "nowhere.pth"),
+    ],
+)
+def test_what_is_not_there_is_refused_before_anything_is_written(tmp_path, options, sentence):
+    with pytest.raises(UsageError) as error:
+        loop.run(Config(**{"model": "resnet18", "out": str(tmp_path / "run")} | options))
+    assert sentence in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_existing_folder_is_left_alone(tmp_path):
+    (tmp_path / "precious").write_text("mine")
+    with pytest.raises(UsageError, match=r"exists already; give another --out, or continue it with --resume"):
+        loop.run(Config(out=str(tmp_path)))
+    assert [path.name for path in tmp_path.iterdir()] == ["precious"]
+
+
+def test_a_run_has_a_name_of_its_own_unless_one_is_given():
+    assert config.run_folder(Config(model="vgg11", data="folder:/my pets/")).match("runs/vgg11-my_pets-*")
+    assert config.run_folder(Config(out="here")) == Path("here")
+
+
+# Continuing
+
+
+@pytest.fixture
+def run(tmp_path):
+    """The folder of a run that has only just begun."""
+    config.write(Config(model="resnet18", lr=0.5, model_args=("zero_init_residual=true",)), tmp_path)
+    return tmp_path
+
+
+def test_a_continued_run_has_the_options_it_was_started_with(run):
+    parsed = config.parse(["--resume", str(run)])
+    assert parsed == Config(
+        model="resnet18", lr=0.5, model_args=("zero_init_residual=true",), resume=str(run), workers=parsed.workers
+    )
+    assert config.parse([f"--resume={run}", "--epochs", "50", "--workers", "3"]).epochs == 50
+
+
+@pytest.mark.parametrize("options", ["--model swin_t", "--lr 0.4", "--seed 1", "--weights a.pth", "--out elsewhere"])
+def test_a_continued_run_cannot_change_its_numbers(run, options):
+    with pytest.raises(UsageError, match="was started with --"):
+        config.parse(["--resume", str(run), *options.split()])
+
+
+def test_a_damaged_config_is_named(run):
+    for text in ("lr: [", "lr: 1\nbogus: 2", "- 1", ""):
+        (run / "config.yaml").write_text(text)
+        with pytest.raises(UsageError, match=r"config.yaml is not as `python -m train` wrote it"):
+            config.parse(["--resume", str(run)])
+
+
+def test_another_models_checkpoints_are_refused(tmp_path):
+    theirs, ours = {"model": "vgg11", "classes": ["a", "b"]}, {"model": "vgg13", "classes": ["a", "b"]}
+    with pytest.raises(UsageError, match=r"holds checkpoints of vgg11, but its config.yaml says vgg13"):
+        setup.check_manifest(theirs, ours, tmp_path)
+    with pytest.raises(UsageError, match="b gone; c new"):
+        setup.check_manifest(theirs, {"model": "vgg11", "classes": ["a", "c"]}, tmp_path)
+
+
+# What follows from the configuration
+
+
+def test_the_eval_transform_is_the_published_one_in_proportion(tmp_path):
+    for name in ("cat", "dog"):
+        for i in range(2):
+            paint(tmp_path / name / f"{i}.png")
+    data = setup.train.data.load(f"folder:{tmp_path}")
+    native = setup.preprocessing(Config(model="resnet50"), data, None)
+    assert native == setup.jaxzoo.card("resnet50").preprocess
+    half = setup.preprocessing(Config(model="resnet50", image_size=112), data, None)
+    assert (half.crop, half.resize) == (112, round(112 * native.resize / native.crop))
+    digits = setup.preprocessing(Config(model="resnet50"), setup.train.data.load("digits"), None)
+    assert (digits.crop, digits.resize) == (32, 32)
+
+
+def test_models_that_must_know_the_image_size_are_told():
+    data = setup.train.data.load("digits")
+    known = {
+        name: setup.arguments_of(Config(model=name), data, setup.preprocessing(Config(model=name), data, None))
+        for name in ("vit_b_16", "resnet18")
+    }
+    assert known == {"vit_b_16": {"image_size": 32, "num_classes": 10}, "resnet18": {"num_classes": 10}}
+
+
+def test_config_yaml_can_be_read_by_anybody(run):
+    assert yaml.safe_load((run / "config.yaml").read_text())["model_args"] == ["zero_init_residual=true"]
