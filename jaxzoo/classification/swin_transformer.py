@@ -28,6 +28,7 @@ from jaxzoo.nn import (
     ReLU,
     Sequential,
     StochasticDepth,
+    affine,
     attend,
     flatten,
     init,
@@ -137,7 +138,7 @@ class ShiftedWindowAttention(nnx.Module):
 
         bias = self._qkv_bias()
         biases = (None, None, None) if bias is None else jnp.split(bias, 3)
-        q, k, v = jnp.split(x @ self.qkv.kernel[...], 3, -1)
+        q, k, v = jnp.split(affine(x, self.qkv.kernel[...]), 3, -1)
         q, k, v = map(windows, (q, k, v), biases, (window, self.window_size, self.window_size))
         q, k = self._scaled(q, k)
 

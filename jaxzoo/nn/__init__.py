@@ -27,7 +27,7 @@ from jaxzoo.nn.block import MLP, ConvNormActivation, Layer, LayerScale, SqueezeE
 from jaxzoo.nn.container import Buffer, Flatten, Identity, NamedSequential, Sequential, flatten
 from jaxzoo.nn.conv import Conv, ConvTranspose
 from jaxzoo.nn.dropout import Dropout, StochasticDepth
-from jaxzoo.nn.linear import Embed, Linear
+from jaxzoo.nn.linear import Embed, Linear, affine
 from jaxzoo.nn.norm import BatchNorm, GroupNorm, LayerNorm
 from jaxzoo.nn.pool import (
     AdaptiveAvgPool,

@@ -1,11 +1,33 @@
 """Linear and Embed with torch's arguments and initialisation."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.nn.initializers import Initializer
 
 from jaxzoo.nn import init
+
+
+@jax.custom_jvp
+def _settled(x: jax.Array) -> jax.Array:
+    """The identity, with a gradient that is computed once: XLA's CPU fusions would repeat it in each of its users."""
+    return x
+
+
+@_settled.defjvp
+def _settled_slope(x, tangent):
+    return x[0], jax.lax.optimization_barrier(tangent[0])
+
+
+def affine(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None) -> jax.Array:
+    """`x @ kernel + bias` over the last axis, in the promoted dtype of x and kernel."""
+    dtype = jnp.result_type(x, kernel)
+    flat = x.astype(dtype).reshape(math.prod(x.shape[:-1]), x.shape[-1])  # so XLA transposes no gradient
+    y = jnp.dot(flat, kernel.astype(dtype))
+    y = _settled(y if bias is None else y + bias.astype(dtype))
+    return y.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
 class Linear(nnx.Linear):
@@ -31,10 +53,7 @@ class Linear(nnx.Linear):
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.kernel[...]
-        dtype = jnp.result_type(x, kernel)
-        y = jnp.dot(x.astype(dtype), kernel.astype(dtype))
-        return y if self.bias is None else y + self.bias[...].astype(dtype)
+        return affine(x, self.kernel[...], None if self.bias is None else self.bias[...])
 
 
 class Embed(nnx.Embed):
