@@ -10,6 +10,7 @@ from jax import lax
 from jax.nn.initializers import Initializer
 
 from jaxzoo.nn import init
+from jaxzoo.nn.grouped import grouped_conv
 
 Size = int | Sequence[int]
 
@@ -109,15 +110,12 @@ class Conv(nnx.Conv):
                 raise ValueError(f"{self.padding_mode} padding of {padding} takes more than an input of {x.shape} has")
             x = jnp.pad(x, [(0, 0), *padding, (0, 0)], _PAD_MODES[self.padding_mode])
             padding = [(0, 0)] * len(padding)
-        y = lax.conv_general_dilated(
-            x.astype(dtype),
-            kernel.astype(dtype),
-            self.strides,
-            padding,
-            rhs_dilation=self.kernel_dilation,
-            dimension_numbers=_dimensions(len(padding)),
-            feature_group_count=self.feature_group_count,
-        )
+        x, kernel = x.astype(dtype), kernel.astype(dtype)
+        if self.feature_group_count > 1:
+            y = grouped_conv(x, kernel, self.strides, padding, self.kernel_dilation, self.feature_group_count)
+        else:
+            dimensions = _dimensions(len(padding))
+            y = lax.conv_general_dilated(x, kernel, self.strides, padding, None, self.kernel_dilation, dimensions)
         return y if self.bias is None else y + self.bias[...].astype(dtype)
 
 

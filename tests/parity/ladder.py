@@ -17,7 +17,7 @@ import torchvision
 from flax import nnx
 
 import jaxzoo
-from convert.rules import leaves, load_state_dict, torch_arrays
+from convert.rules import leaves, load_state_dict, state_dict, torch_arrays
 from convert.twins import arrays, build_twin, randomise
 from jaxzoo.nn import Dropout
 from tests.parity.reduced import reduce_depth
@@ -86,15 +86,19 @@ class Pair:
         for module in self.twin.modules():
             if isinstance(module, torch.nn.Dropout | torchvision.ops.StochasticDepth):
                 module.p = 0.0
-        self.start = {key: array.copy() for key, array in arrays(self.twin).items()}
         self.model = abstract_model(name, jnp.float64, reduced, **arguments)
-        load_state_dict(self.model, self.start)
+        load_state_dict(self.model, arrays(self.twin))
         for _, module in nnx.iter_modules(self.model):
             if isinstance(module, Dropout):
                 module.p = 0.0
 
+    @torch.no_grad()
     def rewind(self) -> None:
-        self.twin.load_state_dict({key: torch.from_numpy(array.copy()) for key, array in self.start.items()})
+        """Gives the twin our model's numbers again."""
+        self.twin.zero_grad()
+        start = state_dict(self.model)
+        for key, tensor in self.twin.state_dict().items():
+            tensor.copy_(torch.tensor(start[key]))
 
     def forward(self, x: np.ndarray, dtype=jnp.float64) -> np.ndarray:
         self.model.eval()
@@ -109,7 +113,7 @@ class Pair:
         self.twin.double()
         return result
 
-    @functools.cached_property
+    @property
     def parameters(self) -> jax.Array:
         """All parameters as one vector, in the order of `split`."""
         return jnp.concatenate([jnp.ravel(p.get_value()) for p in self._params.values()])
@@ -191,7 +195,7 @@ def train_errors(pair: Pair) -> dict[str, tuple[float, str]]:
     """L2 and L3: logits, running statistics and gradients of one pass in train mode."""
     x, labels = images(pair.size), labels_for(0)
     pair.rewind()
-    pair.twin.train().zero_grad()
+    pair.twin.train()
     loss, logits = twin_loss(pair, x, labels)
     loss.backward()
     gradients = {key: p.grad.numpy() for key, p in pair.twin.named_parameters()}
@@ -242,7 +246,7 @@ def training_error(pair: Pair, optimizer: str, steps: int = 5) -> tuple[float, s
         updates, state = transform.update(gradient, state, vector)
         return vector + updates, state
 
-    vector = jnp.copy(pair.parameters)
+    vector = pair.parameters
     state = transform.init(vector)
     for x, labels in batches:
         vector, state = update(vector, state, pair.train_pass(vector, x, labels)[2])
