@@ -10,18 +10,24 @@ def main() -> None:
     """Trains as the command line says. Exits with 0, with 2 after bad input, or with 128 + signal when interrupted."""
     # XLA writes an alarming paragraph to stderr whenever it loads a program for the CPU from the cache.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from jaxzoo.errors import exit_on_usage_error
+    from jaxzoo.errors import UsageError, exit_on_usage_error
     from train.config import parse
 
     with exit_on_usage_error():
         config = parse()
-        try:
-            from train.loop import run
+        import jax
 
-            keep_compiled_programs()
+        from train.loop import run
+
+        keep_compiled_programs()
+        try:
             sys.exit(run(config))
-        except KeyboardInterrupt:  # before there was anything to save
+        except KeyboardInterrupt:  # before there was anything to save, or the second one
             sys.exit(130)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise UsageError("the device has too little memory; a smaller --batch-size or --image-size helps") from None
 
 
 def keep_compiled_programs() -> None:

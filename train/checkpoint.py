@@ -6,9 +6,11 @@
 A folder gets its name when it is complete, so a run that is killed at any instant has only whole checkpoints.
 """
 
+import contextlib
+import fcntl
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ class Checkpoints:
     """Writes checkpoints in the background, one at a time, and keeps the newest `keep`."""
 
     def __init__(self, run: Path, manifest: Mapping[str, Any], keep: int):
-        self.run, self.manifest, self.keep = run, dict(manifest), keep
+        self.run, self.manifest, self.keep = run, manifest, keep
         self.thread = ThreadPoolExecutor(1, "checkpoint")
         self.writing: Future | None = None
 
@@ -46,45 +48,70 @@ class Checkpoints:
         if best and best["value"] >= value:
             return
         self.wait()
-        new, old = self.run / ".best.new", self.run / ".best.old"
-        _remove(new)
+        place, new, old = (self.run / name for name in ("best", ".best.new", ".best.old"))
         shutil.copytree(_folder(self.run, step), new, copy_function=_link)
-        store.write_manifest(new, self.manifest | {"train": {"step": step, "metric": metric, "value": value}})
-        if best:
-            (self.run / "best").rename(old)
-        new.rename(self.run / "best")
+        store.write_manifest(new, self._manifest(step=step, metric=metric, value=value))
+        if place.exists():
+            place.rename(old)
+        new.rename(place)
         _remove(old)
 
     def _write(self, step: int, arrays: dict[str, np.ndarray]) -> None:
         if not _folder(self.run, step).exists():
-            store.save(_folder(self.run, step), arrays, self.manifest | {"train": {"step": step}})
+            store.save(_folder(self.run, step), arrays, self._manifest(step=step))
         for old in _steps(self.run)[: -self.keep]:
             _remove(_folder(self.run, old))
 
+    def _manifest(self, **progress: Any) -> dict[str, Any]:
+        return {**self.manifest, "train": {**self.manifest["train"], **progress}}
 
-def newest(run: Path, say: Callable[[str], None]) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-    """Arrays and manifest of the newest intact checkpoint; None if none was written yet.
 
-    Sets damaged ones aside as `NAME.damaged`, says so, and clears away what an interrupted run left half done.
+@contextlib.contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Keeps other processes from training in this folder. Raises UsageError if one does."""
+    folder = os.open(run, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UsageError(f"another process is training in {run}: wait for it, or stop it") from None
+    except OSError:
+        pass  # a file system without locks
+    try:
+        yield
+    finally:
+        os.close(folder)
 
-    Raises:
-      UsageError: there are checkpoints, and all are damaged.
+
+def tidy(run: Path, step: int, origin: Path | None) -> None:
+    """Readies a folder for going on from `step`, which was read from `origin`; only for who holds the lock.
+
+    Clears away what an interrupted run left half done, and renames damaged checkpoints to NAME.damaged.
     """
     if not (run / "best").exists() and (run / ".best.old").exists():
         (run / ".best.old").rename(run / "best")
     for leftover in [*run.glob(".best.*"), *(run / "checkpoints").glob(".*")]:
         shutil.rmtree(leftover)
+    damaged = [_folder(run, other) for other in _steps(run) if other >= step and _folder(run, other) != origin]
+    damaged += [run / "best"] * ((run / "best").exists() and not _intact(run / "best"))  # it may share a damaged file
+    for folder in damaged:
+        aside = folder.with_name(f"{folder.name}.damaged")
+        _remove(aside)
+        folder.rename(aside)
 
+
+def newest(run: Path, say: Callable[[str], None]) -> tuple[Path, dict[str, np.ndarray], dict[str, Any]] | None:
+    """The newest intact checkpoint, its arrays and manifest; None if none was written yet. Says which it passes over.
+
+    Raises:
+      UsageError: there are checkpoints, and all are damaged.
+    """
     folders = [_folder(run, step) for step in reversed(_steps(run))]
     folders += [run / "best"] * (run / "best").exists()
     for folder in folders:
         try:
-            return store.load(folder)
+            return folder, *store.load(folder)
         except UsageError as error:
             say(f"{error}; going back to the one before")
-            aside = folder.with_name(f"{folder.name}.damaged")
-            _remove(aside)
-            folder.rename(aside)
     if folders:
         raise UsageError(f"every checkpoint of {run} is damaged; nothing is left to continue from")
     return None
@@ -127,6 +154,14 @@ def _named(state: State) -> dict[str, Any]:
 
 def _folder(run: Path, step: int) -> Path:
     return run / "checkpoints" / str(step)
+
+
+def _intact(folder: Path) -> bool:
+    try:
+        store.load(folder)
+    except UsageError:
+        return False
+    return True
 
 
 def _steps(run: Path) -> list[int]:

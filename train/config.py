@@ -1,6 +1,7 @@
 """The options of `python -m train`: one frozen dataclass, which command line, --help and config.yaml are made of."""
 
 import dataclasses
+import json
 import math
 import os
 import re
@@ -146,7 +147,10 @@ def model_arguments(config: Config) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         if not (name.isidentifier() and equals and value):
             raise UsageError(f"--model-args takes NAME=VALUE, such as dropout=0.2, not {text!r}")
-        arguments[name] = yaml.safe_load(value)
+        try:
+            arguments[name] = json.loads(value)
+        except ValueError:
+            arguments[name] = value
     if "num_classes" in arguments:
         raise UsageError("--model-args num_classes is not needed: the data decides it")
     return arguments

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import shlex
 import signal
 import time
@@ -32,71 +33,64 @@ def run(config: Config) -> int:
     fresh = not (config.resume or config.eval_only)
     if fresh and folder.exists():
         raise UsageError(f"{folder} exists already; give another --out, or continue it with --resume {folder}")
-    setup = prepare(config)
+    found = checkpoint.newest(folder, say) if config.resume else None
+    setup, state = prepare(config, continuing=bool(found))
     say(setup.summary)
-    state, step = setup.steps.initial, 0
-    if config.resume:
-        state, step = restored(setup, folder)
+    step, origin = 0, None
+    if found:
+        origin, arrays, manifest = found
+        check_manifest(manifest, setup.manifest, folder)
+        setup.manifest["source"] = manifest["source"]
+        state = setup.steps.put_state(checkpoint.filled(state, arrays, str(folder)))
+        step = manifest["train"]["step"]
+        if step > config.epochs * setup.batches.per_epoch:
+            raise UsageError(f"{folder} is at step {step} already, and --epochs {config.epochs} ends before that")
 
     if config.eval_only:
-        sums = evaluate(setup, state, config.workers, Stop())
-        say(f"held out: {shown(setup.task.metrics(sums))}")
+        say(f"held out: {shown(setup.task.metrics(evaluate(setup, state, config.workers, Stop())))}")
         return 0
 
     if fresh:
-        folder.mkdir(parents=True)
-        say(f"writing to {folder}")
-    configuration.write(config, folder)
-    return fit(config, setup, folder, state, step)
-
-
-def restored(setup: Setup, folder: Path) -> tuple[State, int]:
-    """The state of the newest intact checkpoint, and its step; the initial one if none was written yet."""
-    found = checkpoint.newest(folder, say)
-    if not found:
-        say(f"{folder} has no checkpoint yet: starting from its beginning")
-        return setup.steps.initial, 0
-    arrays, manifest = found
-    check_manifest(manifest, setup.manifest, folder)
-    step = manifest["train"]["step"]
-    say(f"continuing {folder} after step {step}")
-    return setup.steps.put_state(checkpoint.filled(setup.steps.initial, arrays, str(folder))), step
+        make_folder(folder)
+    with checkpoint.locked(folder):
+        say(f"writing to {folder}" if fresh else f"continuing {folder} after step {step}")
+        configuration.write(config, folder)
+        checkpoint.tidy(folder, step, origin)
+        return fit(config, setup, folder, state, step)
 
 
 def fit(config: Config, setup: Setup, folder: Path, state: State, step: int) -> int:
     """Trains from `step` to the last one. Returns 0, or 128 + the number of the signal that asked to stop."""
     train, per_epoch, total = setup.steps.train, setup.batches.per_epoch, config.epochs * setup.batches.per_epoch
-    metrics, timing = ([r for r in records.read(folder / f) if r["step"] < step] for f in ("metrics.csv", "timing.csv"))
     checkpoints = checkpoint.Checkpoints(folder, setup.manifest, config.keep)
     batches = read_ahead(setup.batches, step, total, workers=config.workers)
     clock, report = Clock(), None
 
-    with (
-        stopping() as stop,
-        progress(step, total) as bar,
-        saving_before_errors(lambda: checkpoints.save(state, step), folder),
-    ):
+    def save() -> None:
+        if step > 0:
+            check(report, step)
+            checkpoints.save(state, step)
+
+    with stopping() as stop, progress(step, total) as bar, saving_before_errors(save, checkpoints.wait, folder):
         while not stop:
             # At the end of an epoch: save, look at the held-out images, write down what came of it.
             if step > 0 and step % per_epoch == 0:
-                check(report, step)
-                clock.stop()
-                checkpoints.save(state, step)
+                save()
                 sums = evaluate(setup, state, config.workers, stop)
                 if stop:
                     break
                 trained, held_out = setup.task.metrics(jax.device_get(state["sums"])), setup.task.metrics(sums)
                 position = {"epoch": step // per_epoch, "step": step}
-                metrics.append(
+                rows = records.append(
+                    folder / "metrics.csv",
                     position
                     | {"lr": float(setup.schedule(step - 1))}
                     | {f"train_{name}": value for name, value in trained.items()}
-                    | {f"val_{name}": value for name, value in held_out.items()}
+                    | {f"val_{name}": value for name, value in held_out.items()},
                 )
-                timing.append(position | {"images": clock.images, "seconds": round(clock.seconds, 3)})
-                records.write(folder / "metrics.csv", metrics)
-                records.write(folder / "timing.csv", timing)
-                draw_curves(metrics, f"{config.model} on {config.data}", folder / "curves.png")
+                records.append(folder / "timing.csv", position | {"images": clock.images, "seconds": clock.seconds})
+                clock = Clock()
+                draw_curves(rows, f"{config.model} on {config.data}", folder / "curves.png")
                 setup.task.pictures(sums, folder)
                 checkpoints.mark_best(step, setup.task.metric, held_out[setup.task.metric])
                 epoch = f"epoch {step // per_epoch}/{config.epochs}"
@@ -114,18 +108,15 @@ def fit(config: Config, setup: Setup, folder: Path, state: State, step: int) -> 
                 bar.update(step, total, f"loss {report['loss']:.4f}  lr {report['lr']:.2e}  {speed}")
             report = following
             if config.save_every and step % config.save_every == 0:
-                check(report, step)
-                checkpoints.save(state, step)
+                save()
 
     if stop:
-        if step > 0:
-            check(report, step)
-            checkpoints.save(state, step)
-            checkpoints.wait()
+        save()
+    checkpoints.wait()
+    if stop:
         say(f"stopped after step {step} of {total}; continue with: {continuing(folder)}")
         return 128 + stop.signal
-    checkpoints.wait()
-    summarise(setup, folder, metrics, timing)
+    summarise(setup, folder)
     return 0
 
 
@@ -139,18 +130,17 @@ def evaluate(setup: Setup, state: State, workers: int, stop: "Stop") -> dict[str
     return jax.device_get(sums)
 
 
-def summarise(setup: Setup, folder: Path, metrics: list[dict], timing: list[dict]) -> None:
+def summarise(setup: Setup, folder: Path) -> None:
     """The last lines of a run: how good, how fast, where."""
-    metric = setup.task.metric
-    best = checkpoint.best_of(folder)
+    metric, best, timing = setup.task.metric, checkpoint.best_of(folder), records.read(folder / "timing.csv")
     images, seconds = (sum(row[name] for row in timing) for name in ("images", "seconds"))
-    last = metrics[-1][f"val_{metric}"]
+    last = records.read(folder / "metrics.csv")[-1][f"val_{metric}"]
     speed = f", {images / seconds:.1f} images/s" if seconds else ""
     say(f"done: held-out {metric} {last:.2%}, best {best['value']:.2%} after step {best['step']}{speed}")
     say(f"  pictures    {folder}/curves.png, {folder}/confusion.png")
     say(f"  numbers     {folder}/metrics.csv, {folder}/confusion.csv")
     say(f"  weights     {folder}/best")
-    say(f"  in PyTorch  python -m convert to-torch --weights {folder}/best --out FILE.pth")
+    say(f"  in PyTorch  python -m convert to-torch --from {folder}/best --out FILE.pth")
 
 
 def check(report: dict | None, step: int) -> dict[str, float]:
@@ -181,9 +171,6 @@ class Clock:
             self.images, self.seconds = self.images + images, self.seconds + now - self.last
         self.last = now
 
-    def stop(self) -> None:
-        self.last = None
-
     @property
     def rate(self) -> float:
         return self.images / self.seconds if self.seconds else 0.0
@@ -206,7 +193,7 @@ def stopping() -> Iterator[Stop]:
     def ask(number: int, frame: object) -> None:
         stop.signal = number
         signal.signal(number, before[number])
-        say("finishing this step, then saving; once more ends it at once")
+        os.write(2, b"finishing this step, then saving; once more ends it at once\n")  # print is not safe here
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -217,7 +204,7 @@ def stopping() -> Iterator[Stop]:
 
 
 @contextlib.contextmanager
-def saving_before_errors(save: Callable[[], None], folder: Path) -> Iterator[None]:
+def saving_before_errors(save: Callable[[], None], wait: Callable[[], None], folder: Path) -> Iterator[None]:
     """Bad input that shows only on the way, such as a damaged image, must not cost what was learnt before it."""
     try:
         yield
@@ -225,7 +212,16 @@ def saving_before_errors(save: Callable[[], None], folder: Path) -> Iterator[Non
         raise
     except UsageError as error:
         save()
+        wait()
         raise UsageError(f"{error}; what was learnt is saved, continue with: {continuing(folder)}") from None
+
+
+def make_folder(folder: Path) -> None:
+    """Makes the run's folder, and those above it. Raises UsageError."""
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the folder {folder}: {error.strerror}; give another --out") from None
 
 
 def continuing(folder: Path) -> str:

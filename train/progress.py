@@ -32,6 +32,7 @@ class Bar:
 def progress(step: int, total: int) -> Iterator[Lines | Bar]:
     """Shows how far a run is from `step` on; `update(step, total, text)` moves it."""
     if not sys.stdout.isatty():
+        say("compiling the training step")
         yield Lines()
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

@@ -28,7 +28,7 @@ from train.tasks.classification import Classification
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """All that follows from the configuration alone. `manifest` is what checkpoints say of themselves."""
+    """What does not change during a run. `manifest` is what checkpoints say of themselves."""
 
     task: Task
     batches: TrainingBatches
@@ -39,11 +39,14 @@ class Setup:
     summary: str
 
 
-def prepare(config: Config) -> Setup:
-    """Opens the data, builds the model and the steps. Nothing is written, no step compiled. Raises UsageError."""
+def prepare(config: Config, *, continuing: bool = False) -> tuple[Setup, step.State]:
+    """Opens the data, builds the model and its initial state; who continues from a checkpoint needs no --weights.
+
+    Nothing is written. Raises UsageError.
+    """
     jaxzoo.card(config.model)  # an unknown name is refused before anything slow
     data = train.data.load(config.data, val_fraction=config.val_fraction, seed=config.seed)
-    weights = convert.weights.find(config.model, config.weights) if config.weights and not config.resume else None
+    weights = convert.weights.find(config.model, config.weights) if config.weights and not continuing else None
     preprocess = preprocessing(config, data, weights)
     arguments = arguments_of(config, data, preprocess)
     task = task_of(config, data, preprocess)
@@ -51,7 +54,7 @@ def prepare(config: Config) -> Setup:
     held_out = EvaluationBatches(data.held_out, task.evaluation_example, config.batch_size)
     schedule = learning_rate(config, batches.per_epoch)
     devices = local_devices(config.devices)
-    steps = step.build(
+    steps, state = step.build(
         model_of(config, arguments, weights),
         task,
         optimizer(config, schedule),
@@ -67,16 +70,17 @@ def prepare(config: Config) -> Setup:
         "arguments": arguments,
         "classes": data.classes,
         "preprocess": dataclasses.asdict(preprocess),
-        "source": None,
+        "source": weights.source() if weights else None,
         "jaxzoo": jaxzoo.__version__,
+        "train": {"images": len(data.train)},
     }
-    count = sum(leaf.size for leaf in steps.initial["params"].values())
+    count = sum(leaf.size for leaf in state["params"].values())
     summary = (
         f"{config.model}: {count / 1e6:.1f} M parameters, {preprocess.crop} x {preprocess.crop} pixels, "
         f"{config.precision}, {len(devices)} x {devices[0].device_kind}\n"
         f"{config.data}: {len(data.classes)} classes, {len(data.train)} training images, {len(data.held_out)} held out"
     )
-    return Setup(task, batches, held_out, schedule, steps, manifest, summary)
+    return Setup(task, batches, held_out, schedule, steps, manifest, summary), state
 
 
 def preprocessing(config: Config, data: Data, weights: Weights | None) -> Preprocess:
@@ -115,7 +119,12 @@ def task_of(config: Config, data: Data, preprocess: Preprocess) -> Task:
 def model_of(config: Config, arguments: dict, weights: Weights | None) -> nnx.Module:
     """The model with these weights, or with fresh parameters by --seed; so is a head that does not fit, and named."""
     if not weights:
-        return jaxzoo.create_model(config.model, seed=config.seed, **arguments)
+        try:
+            return jaxzoo.create_model(config.model, seed=config.seed, **arguments)
+        except (TypeError, ValueError) as error:
+            if isinstance(error, UsageError) or not config.model_args:
+                raise
+            raise UsageError(f"{config.model} cannot be built with {' '.join(config.model_args)}: {error}") from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # said below
         model, arguments, skipped = convert.weights.fit(
@@ -143,6 +152,7 @@ def check_manifest(found: dict, expected: dict, run: Path) -> None:
     if (then := found["classes"]) != (now := expected["classes"]):
         gone, new = [c for c in then if c not in now], [c for c in now if c not in then]
         parts = [f"{', '.join(names[:3])} {what}" for names, what in ((gone, "gone"), (new, "new")) if names]
-        raise UsageError(
-            f"{run} was trained on other classes than its data has now: {'; '.join(parts) or 'another order'}"
-        )
+        what = "; ".join(parts) or "another order"
+        raise UsageError(f"{run} was trained on other classes than its data has now: {what}")
+    if (then := found["train"]["images"]) != (now := expected["train"]["images"]):
+        say(f"the data had {then} training images and has {now} now: this continues, but not as if never stopped")

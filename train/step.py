@@ -30,7 +30,6 @@ Arrays = dict[str, jax.Array]
 class Steps:
     """What `build` compiles. `train` uses up the state it is given."""
 
-    initial: State
     train: Callable[[State, Batch], tuple[State, dict[str, jax.Array]]]
     evaluate: Callable[[State, Sums, Batch], Sums]
     no_sums: Sums
@@ -49,8 +48,8 @@ def build(
     seed: int,
     dtype: jnp.dtype = jnp.float32,
     devices: list[jax.Device] | None = None,
-) -> Steps:
-    """Compiles training and evaluation of `model`, whose variables become the initial state.
+) -> tuple[Steps, State]:
+    """Training and evaluation of `model`, compiled when first called, and the state that its variables make.
 
     Args:
       schedule: the optimizer's learning rate by step, for the report.
@@ -121,8 +120,7 @@ def build(
         "step": jnp.zeros((), jnp.int32),
         "sums": zeros(lambda: task.training_loss(assemble(training, params, stats), example, key)[1]),
     }
-    return Steps(
-        initial=jax.device_put(state, copied, may_alias=False),
+    steps = Steps(
         train=jax.jit(train, donate_argnums=0, in_shardings=(copied, shared), out_shardings=(copied, copied)),
         evaluate=jax.jit(evaluate, in_shardings=(copied, copied, shared), out_shardings=copied),
         no_sums=jax.device_put(
@@ -131,6 +129,7 @@ def build(
         put_batch=lambda batch: jax.device_put(batch, shared),
         put_state=lambda state: jax.device_put(state, copied, may_alias=False),
     )
+    return steps, steps.put_state(state)
 
 
 def flat(state: nnx.State) -> Arrays:

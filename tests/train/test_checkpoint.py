@@ -10,7 +10,14 @@ import pytest
 from jaxzoo import UsageError
 from train import checkpoint
 
-MANIFEST = {"model": "tiny", "arguments": {"num_classes": 10}, "classes": None, "preprocess": None, "source": None}
+MANIFEST = {
+    "model": "tiny",
+    "arguments": {"num_classes": 10},
+    "classes": None,
+    "preprocess": None,
+    "source": None,
+    "train": {},
+}
 
 
 def state(step):
@@ -33,7 +40,8 @@ def run(tmp_path):
 
 def newest(run):
     said = []
-    arrays, manifest = checkpoint.newest(run, said.append)
+    folder, arrays, manifest = checkpoint.newest(run, said.append)
+    checkpoint.tidy(run, manifest["train"]["step"], folder)
     assert int(arrays["step"]) == manifest["train"]["step"]
     return manifest["train"]["step"], said
 
@@ -44,7 +52,7 @@ def payload(folder):
 
 
 def test_what_is_read_is_what_was_written(run):
-    arrays, manifest = checkpoint.newest(run, print)
+    _, arrays, manifest = checkpoint.newest(run, print)
     filled = checkpoint.filled(state(0), arrays, "run")
     expected = state(9)
     for name in ("params", "stats", "sums"):
@@ -71,7 +79,7 @@ def test_the_state_may_change_while_it_is_written(tmp_path):
     changing["params"]["fc.kernel"][:] = -1
     writer.wait()
     np.testing.assert_array_equal(
-        checkpoint.newest(tmp_path, print)[0]["model/fc.kernel"], state(5)["params"]["fc.kernel"]
+        checkpoint.newest(tmp_path, print)[1]["model/fc.kernel"], state(5)["params"]["fc.kernel"]
     )
 
 
@@ -158,10 +166,41 @@ def test_a_checkpoint_of_another_model_does_not_fill_this_one(run):
     other = state(0)
     other["params"]["head.kernel"] = other["params"].pop("fc.kernel")
     with pytest.raises(UsageError, match=r"another model or optimizer.*model/fc\.kernel, model/head\.kernel"):
-        checkpoint.filled(other, checkpoint.newest(run, print)[0], "run")
+        checkpoint.filled(other, checkpoint.newest(run, print)[1], "run")
 
 
 def test_the_manifest_says_what_the_checkpoint_is(run):
     manifest = json.loads((run / "checkpoints" / "9" / "manifest.json").read_text())
     assert manifest["model"] == "tiny" and manifest["train"] == {"step": 9}
     assert all(len(digest) == 64 for digest in manifest["files"].values())
+
+
+def test_reading_changes_nothing(run):
+    (run / "checkpoints" / ".12.partial-1").mkdir()
+    flip_a_bit(run / "checkpoints" / "9")
+    before = sorted(run.rglob("*"))
+    checkpoint.newest(run, lambda text: None)
+    assert sorted(run.rglob("*")) == before
+
+
+def test_two_processes_do_not_train_in_one_folder(run):
+    with checkpoint.locked(run), pytest.raises(UsageError, match="another process is training"), checkpoint.locked(run):
+        pass
+    with checkpoint.locked(run):
+        pass
+
+
+def test_a_best_that_shares_a_damaged_file_is_set_aside_too(run):
+    writer = checkpoint.Checkpoints(run, MANIFEST, keep=3)
+    writer.mark_best(9, "accuracy", 0.9)
+    flip_a_bit(run / "checkpoints" / "9")
+    assert newest(run)[0] == 6
+    assert not (run / "best").exists() and (run / "best.damaged").exists()
+
+
+def test_a_damaged_best_is_replaced(run):
+    writer = checkpoint.Checkpoints(run, MANIFEST, keep=3)
+    writer.mark_best(3, "accuracy", 0.9)
+    (run / "best" / "manifest.json").write_text("{")
+    writer.mark_best(6, "accuracy", 0.5)
+    assert checkpoint.best_of(run)["step"] == 6

@@ -146,11 +146,12 @@ def test_a_damaged_config_is_named(run):
 
 
 def test_another_models_checkpoints_are_refused(tmp_path):
-    theirs, ours = {"model": "vgg11", "classes": ["a", "b"]}, {"model": "vgg13", "classes": ["a", "b"]}
+    theirs = {"model": "vgg11", "classes": ["a", "b"], "train": {"images": 9}}
+    ours = theirs | {"model": "vgg13"}
     with pytest.raises(UsageError, match=r"holds checkpoints of vgg11, but its config.yaml says vgg13"):
         setup.check_manifest(theirs, ours, tmp_path)
     with pytest.raises(UsageError, match="b gone; c new"):
-        setup.check_manifest(theirs, {"model": "vgg11", "classes": ["a", "c"]}, tmp_path)
+        setup.check_manifest(theirs, theirs | {"classes": ["a", "c"]}, tmp_path)
 
 
 # What follows from the configuration

@@ -63,6 +63,14 @@ def test_a_folder_is_split_by_fraction_and_seed(pets):
     assert not set(data.held_out.files) & set(data.train.files)
 
 
+def test_images_keep_their_side_when_others_come_and_go(pets):
+    before = {file for file, _ in folder.load(pets, val_fraction=0.4, seed=0).train.files}
+    (pets / "cat" / "3.png").unlink()
+    paint(pets / "dog" / "new.png")
+    after = {file for file, _ in folder.load(pets, val_fraction=0.4, seed=0).train.files}
+    assert len(before ^ after) <= 4
+
+
 def test_train_and_val_folders_are_taken_as_they_are(tmp_path):
     for split, name in (("train", "cat"), ("train", "dog"), ("train", "emu"), ("val", "cat"), ("val", "emu")):
         paint(tmp_path / split / name / "nested" / "1.JPG", format="JPEG")

@@ -30,8 +30,8 @@ def build(model=None, *, transform=None, **options):
     return step.build(model, task, transform, schedule, batch(), **{"per_epoch": 3, "seed": 0} | options)
 
 
-def train(steps, count, **options):
-    state, losses = steps.initial, []
+def train(built, count, **options):
+    (steps, state), losses = built, []
     for _ in range(count):
         state, report = steps.train(state, steps.put_batch(batch(**options)))
         losses.append(float(report["loss"]))
@@ -44,9 +44,9 @@ def test_steps_learn():
 
 
 def test_a_step_moves_parameters_and_statistics_and_counts():
-    steps = build()
-    before = jax.device_get(steps.initial)
-    state, _ = train(steps, 2)
+    steps, state = build()
+    before = jax.tree.map(np.array, state)
+    state, _ = train((steps, state), 2)
     assert all((before["params"][name] != state["params"][name]).any() for name in before["params"])
     assert (before["stats"]["bn.mean"] != state["stats"]["bn.mean"]).all()
     assert state["stats"]["bn.num_batches_tracked"] == 2
@@ -67,11 +67,11 @@ def test_dropout_differs_from_step_to_step_and_from_seed_to_seed():
 
 
 def test_evaluation_is_without_dropout_and_leaves_the_state_alone():
-    steps = build()
-    once, again = (steps.evaluate(steps.initial, steps.no_sums, steps.put_batch(batch())) for _ in range(2))
+    steps, state = build()
+    once, again = (steps.evaluate(state, steps.no_sums, steps.put_batch(batch())) for _ in range(2))
     jax.tree.map(np.testing.assert_array_equal, once, again)
     assert once["count"] == 8
-    twice = steps.evaluate(steps.initial, once, steps.put_batch(batch()))
+    twice = steps.evaluate(state, once, steps.put_batch(batch()))
     np.testing.assert_allclose(twice["loss"], 2 * once["loss"], rtol=1e-6)
 
 
@@ -102,8 +102,8 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_everything_else_in_float32():
 
 
 def test_a_loss_that_is_not_finite_is_reported():
-    steps = build()
-    state = {**steps.initial, "params": jax.tree.map(lambda leaf: leaf * jnp.nan, steps.initial["params"])}
+    steps, state = build()
+    state["params"] = jax.tree.map(lambda leaf: leaf * jnp.nan, state["params"])
     assert np.isnan(steps.train(state, steps.put_batch(batch()))[1]["loss"])
 
 
@@ -112,8 +112,10 @@ def test_the_learning_rate_warms_up_and_falls_to_nothing():
     np.testing.assert_allclose(rates[:11], [0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08, 0.09, 0.1, 0.1], rtol=1e-5)
     assert (np.diff(rates[10:]) < 0).all()
     assert 0 < rates[-1] < 0.0003
-    np.testing.assert_allclose(jax.vmap(learning_rate(Config(warmup_epochs=0), 10))(jnp.arange(1)), [5e-4], rtol=1e-6)
-    constant = jax.vmap(learning_rate(Config(schedule="constant"), 10))(jnp.arange(50))
+    np.testing.assert_allclose(
+        jax.vmap(learning_rate(Config(lr=5e-4, warmup_epochs=0), 10))(jnp.arange(1)), [5e-4], rtol=1e-6
+    )
+    constant = jax.vmap(learning_rate(Config(lr=5e-4, schedule="constant"), 10))(jnp.arange(50))
     np.testing.assert_allclose(constant[9:], 5e-4, rtol=1e-6)
 
 

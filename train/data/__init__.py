@@ -5,6 +5,7 @@ several threads.
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,15 +47,23 @@ def load(name: str, *, val_fraction: float = 0.2, seed: int = 0) -> Data:
     raise UsageError(f"unknown data {name!r}; it is digits, folder:PATH or tfds:NAME")
 
 
-def stratified_split(labels: Sequence[int], fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices to train on and to hold out: `fraction` of every class, but at least one of each if it has two."""
+def stratified_split(
+    labels: Sequence[int], fraction: float, seed: int, names: Sequence[str] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Indices to train on and to hold out: `fraction` of every class, but at least one of each if it has two.
+
+    With `names` an image's side depends on its own name, so that hardly any change sides when others come or go.
+    """
     labels = np.asarray(labels)
     rng = np.random.default_rng(seed)
     train, held_out = [], []
     for label in np.unique(labels):
-        order = rng.permutation(np.flatnonzero(labels == label))
-        count = int(np.clip(round(fraction * len(order)), min(1, len(order) - 1), max(1, len(order) - 1)))
-        count = count if len(order) > 1 else 0
+        members = np.flatnonzero(labels == label)
+        if names is None:
+            order = rng.permutation(members)
+        else:
+            order = np.array(sorted(members, key=lambda i: hashlib.sha256(f"{seed} {names[i]}".encode()).digest()))
+        count = min(max(1, round(fraction * len(order))), len(order) - 1)
         held_out.append(order[:count])
         train.append(order[count:])
     return np.sort(np.concatenate(train)), np.sort(np.concatenate(held_out))

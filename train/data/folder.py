@@ -47,7 +47,8 @@ def load(path: str | Path, *, val_fraction: float, seed: int) -> Data:
             raise UsageError(f"{root / 'val'} has class folders that {root / 'train'} has not: {', '.join(unknown)}")
         held_out = [(file, classes.index(held_classes[label])) for file, label in held_out]
     else:
-        ours, theirs = stratified_split([label for _, label in files], val_fraction, seed)
+        names = [str(file.relative_to(root)) for file, _ in files]
+        ours, theirs = stratified_split([label for _, label in files], val_fraction, seed, names)
         files, held_out = [files[i] for i in ours], [files[i] for i in theirs]
     if not held_out:
         raise UsageError(f"every class in {root} has a single image: none can be held out")

@@ -54,7 +54,9 @@ class Classification:
             mirrored = jax.random.bernoulli(key, shape=(len(images), 1, 1, 1))
             images = jnp.where(mirrored, images[:, :, ::-1], images)
         logits = model(self.normalise(images)).astype(jnp.float32)
-        targets = optax.smooth_labels(jax.nn.one_hot(batch["label"], len(self.classes)), self.label_smoothing)
+        targets = optax.smooth_labels(
+            jax.nn.one_hot(batch["label"], len(self.classes), dtype=jnp.float32), self.label_smoothing
+        )
         losses = optax.softmax_cross_entropy(logits, targets)
         return losses.mean(), self.sums(losses, logits, batch["label"], jnp.ones(losses.shape, bool))
 
