@@ -189,7 +189,7 @@ class ShiftedWindowAttentionV2(ShiftedWindowAttention):
     def _qkv_bias(self) -> jax.Array | None:
         """Keys have no bias: whatever the checkpoint holds there stays unused and untrained."""
         bias = super()._qkv_bias()
-        return None if bias is None else bias * jnp.repeat(jnp.array([1, 0, 1], bias.dtype), len(bias) // 3)
+        return None if bias is None else bias.at[len(bias) // 3 : -(len(bias) // 3)].set(0)
 
     def _scaled(self, q: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:
         scale = self.logit_scale[..., 0].astype(q.dtype)  # (heads, 1)
