@@ -133,10 +133,11 @@ def _both(name: str, weights: str | None, size: int | None, dtype: str, seed: in
 
     from convert import rules, twins
     from convert.files import to_torch
-    from convert.weights import Weights, fill_fresh, find, fit, takes_image_size
+    from convert.weights import Weights, fill_fresh, find, fit
     from jaxzoo import card
+    from jaxzoo.registry import argument_names
 
-    arguments = {"image_size": size} if size and takes_image_size(name) else {}
+    arguments = {"image_size": size} if size and "image_size" in argument_names(name) else {}
     torch.manual_seed(seed)
     if weights is None:
         twin = twins.build_twin(card(name), **arguments)

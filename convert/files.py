@@ -5,6 +5,7 @@ import dataclasses
 import json
 import mmap as memory_map
 import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from importlib import import_module
@@ -14,7 +15,6 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from convert import torchfile
 from convert.layout import dense
 from jaxzoo.errors import UsageError
 
@@ -49,6 +49,29 @@ _SAFETENSORS = {
     "C64": np.complex64,
 }
 
+# What training scripts leave beside the weights, and what `weights_only` would refuse: read as `_Ignored`.
+# fmt: off
+_LEFTOVERS = (
+    "argparse.Namespace", "pathlib.Path", "pathlib.PosixPath", "pathlib.WindowsPath", "pathlib._local.PosixPath",
+    "pathlib._local.WindowsPath", "numpy.dtype", "numpy.ndarray", "numpy.core.multiarray.scalar",
+    "numpy.core.multiarray._reconstruct", "numpy._core.multiarray.scalar", "numpy._core.multiarray._reconstruct",
+    "datetime.datetime", "datetime.timedelta", "torch.torch_version.TorchVersion",
+)
+# fmt: on
+
+
+class _Ignored:
+    """Stands for an object that holds no weights: built of anything, holding nothing, running nothing."""
+
+    def __new__(cls, *args):
+        return object.__new__(cls)
+
+    def __init__(self, *args):
+        pass
+
+    def __setstate__(self, state):
+        pass
+
 
 @dataclasses.dataclass
 class Contents:
@@ -66,15 +89,16 @@ def read(path: str | Path, *, mmap: bool = False) -> dict[str, np.ndarray]:
 
     Weights nested under `state_dict`, `model`, `ema` and the like are found; the prefixes of `DataParallel` (`module.`)
     and `torch.compile` (`_orig_mod.`) are taken off. Where a file holds several sets of weights, `file.pth#model_ema`
-    chooses one. Every tensor keeps its dtype (bfloat16 as `ml_dtypes.bfloat16`). torch need not be installed, and
-    nothing that a pickle asks for is ever run. Warns of NaN and infinity, naming the tensors.
+    chooses one. Every tensor keeps its dtype (bfloat16 as `ml_dtypes.bfloat16`). torch reads its own files, with
+    `weights_only=True`, so no code in them is run; safetensors are read without it. Warns of NaN and infinity.
 
     Args:
       path: the file, perhaps with `#key`.
-      mmap: return read-only views of the mapped file, which then has to stay as it is, instead of copies.
+      mmap: return views of the mapped file, which then has to stay as it is, instead of copies.
 
     Raises:
-      UsageError: not there, empty, cut short, no checkpoint, holding code, holding no weights or several sets of them.
+      UsageError: not there, empty, cut short, no checkpoint, holding code, holding no weights or several sets of them;
+        or torch is needed and not installed.
     """
     tensors = contents(path).tensors
     return tensors if mmap else {name: array.copy() for name, array in tensors.items()}
@@ -83,10 +107,10 @@ def read(path: str | Path, *, mmap: bool = False) -> dict[str, np.ndarray]:
 def contents(path: str | Path) -> Contents:
     """As `read`, with what was found on the way; the arrays are views of the mapped file."""
     path, key = _split_key(path)
-    buffer = _map(path)
-    loaded = _load_safetensors(path, buffer) if _is_safetensors(buffer) else _load_torch(path, buffer)
+    head = _head(path)
+    loaded = _load_safetensors(path) if head.endswith(b"{") else _load_torch(path, zipped=head.startswith(b"PK"))
     nesting, entries = _choose(path, key, loaded)
-    tensors = {name: value for name, value in entries.items() if isinstance(value, np.ndarray)}
+    tensors = {name: _array(path, name, value) for name, value in entries.items() if hasattr(value, "ndim")}
     prefix = ""
     while True:
         counters = [name for name in tensors if name == "n_averaged"]  # of torch.optim.swa_utils.AveragedModel
@@ -161,31 +185,42 @@ def to_torch(array: np.ndarray):
     return torch.from_numpy(array.view(f"i{array.dtype.itemsize}")).view(getattr(torch, array.dtype.name))
 
 
+def from_torch(tensor) -> np.ndarray:
+    """An array of the same bits, in the same memory where that is the CPU's. Raises TypeError if it cannot be one."""
+    import torch
+
+    tensor = tensor.detach().cpu()
+    kind = getattr(ml_dtypes, str(tensor.dtype).removeprefix("torch."), None)
+    if kind is None:
+        return tensor.resolve_conj().resolve_neg().numpy()
+    return tensor.view(getattr(torch, f"int{8 * tensor.itemsize}")).numpy().view(kind)
+
+
 def _split_key(path: str | Path) -> tuple[Path, str | None]:
     name, mark, key = str(path).rpartition("#")
     return (Path(name), key) if mark and not Path(path).exists() else (Path(path), None)
 
 
-def _map(path: Path) -> memoryview:
+def _head(path: Path) -> bytes:
+    """The first nine bytes, which tell the formats apart."""
     if path.is_dir():
         raise UsageError(f"{path} is a directory; a weights file was expected")
     try:
         with path.open("rb") as file:
-            if not os.fstat(file.fileno()).st_size:
-                raise UsageError(f"{path} is empty")
-            return memoryview(memory_map.mmap(file.fileno(), 0, access=memory_map.ACCESS_READ))
+            head = file.read(9)
     except FileNotFoundError:
         raise UsageError(f"there is no file {path}") from None
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
+    if not head:
+        raise UsageError(f"{path} is empty")
+    return head
 
 
-def _is_safetensors(buffer: memoryview) -> bool:
-    return bytes(buffer[8:9]) == b"{"
-
-
-def _load_safetensors(path: Path, buffer: memoryview) -> dict[str, np.ndarray]:
+def _load_safetensors(path: Path) -> dict[str, np.ndarray]:
     """An 8-byte length, a JSON header of that length, and the tensors' bytes."""
+    with path.open("rb") as file:
+        buffer = memoryview(memory_map.mmap(file.fileno(), 0, access=memory_map.ACCESS_READ))
     try:
         start = 8 + int.from_bytes(buffer[:8], "little")
         header = json.loads(bytes(buffer[8:start]))
@@ -199,18 +234,32 @@ def _load_safetensors(path: Path, buffer: memoryview) -> dict[str, np.ndarray]:
         raise UsageError(f"{path} is cut short or damaged: its safetensors header does not fit its data") from error
 
 
-def _load_torch(path: Path, buffer: memoryview) -> Any:
+def _load_torch(path: Path, zipped: bool) -> Any:
+    require_torch(f"reading {path}")
+    import torch
+
+    if torch.__version__ < (2, 10):
+        raise UsageError(f"torch {torch.__version__} may run code in {path}: pip install 'torch>=2.10'")
     try:
-        return torchfile.load(buffer)
-    except torchfile.Refused as error:
-        raise UsageError(
-            f"{path} holds {error}, not only tensors; rebuilding that would run code from the file, so nothing was "
-            "run: save it again as torch.save(model.state_dict(), path)"
-        ) from None
-    except Exception as error:  # a damaged pickle raises anything
-        if bytes(buffer[:4]) == b"PK\x03\x04":
-            raise UsageError(f"{path} is cut short or damaged: {error}") from error
-        raise UsageError(f"{path} is neither a torch file nor safetensors, or it is damaged") from error
+        with warnings.catch_warnings(), torch.serialization.safe_globals([(_Ignored, name) for name in _LEFTOVERS]):
+            warnings.simplefilter("ignore")  # a file that torch warns of is read or refused
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except Exception as error:  # a damaged file raises anything
+        if asked := re.search(r"GLOBAL (\S+)", str(error)):
+            raise UsageError(
+                f"{path} holds {asked[1]}, not only tensors; rebuilding that could run code from the file, so nothing "
+                "was run: save it again as torch.save(model.state_dict(), path)"
+            ) from None
+        if "TorchScript" in str(error):
+            raise UsageError(f"{path} is a TorchScript program: save the state_dict() of the model instead") from None
+        raise UsageError(f"{path} is neither a torch file nor safetensors, or it is cut short or damaged") from error
+
+
+def _array(path: Path, name: str, value: Any) -> np.ndarray:
+    try:
+        return value if isinstance(value, np.ndarray) else from_torch(value)
+    except (TypeError, RuntimeError, NotImplementedError) as error:
+        raise UsageError(f"{path} holds a {value.layout} {value.dtype} tensor {name}, which NumPy cannot") from error
 
 
 def _choose(path: Path, key: str | None, loaded: Any) -> tuple[str, dict[str, Any]]:
@@ -234,7 +283,7 @@ def _choose(path: Path, key: str | None, loaded: Any) -> tuple[str, dict[str, An
 def _candidates(value: Any, at: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         return
-    if any(isinstance(item, np.ndarray) and item.ndim for item in value.values()):
+    if any(getattr(item, "ndim", 0) for item in value.values()):
         yield at, value
     for key, item in value.items():
         if not key.lower().startswith(_OTHERS):

@@ -8,10 +8,10 @@ import dataclasses
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 from flax import nnx
 
+from convert.files import from_torch
 from jaxzoo.errors import UsageError
 from jaxzoo.nn import InProjection
 
@@ -111,13 +111,7 @@ def leaves(module: nnx.Module) -> Iterator[Leaf]:
 
 
 def _array(value) -> np.ndarray:
-    """NumPy's view of an array or of a torch tensor."""
-    if not hasattr(value, "detach"):
-        return np.asarray(value)
-    value = value.detach().cpu()
-    if str(value.dtype) == "torch.bfloat16":  # NumPy's comes from ml_dtypes, and torch does not know it
-        return value.float().numpy().astype(ml_dtypes.bfloat16)
-    return value.numpy()
+    return from_torch(value) if hasattr(value, "detach") else np.asarray(value)
 
 
 def _fits(key: str, prefixes: Collection[str]) -> bool:

@@ -24,7 +24,7 @@ def to_flax(
     from convert.weights import fill_fresh, find, fit
 
     store.refuse_existing(out)
-    found = find(model, weights, mmap=True)
+    found = find(model, weights)
     with ThreadPoolExecutor(1) as pool:
         source = pool.submit(found.source)  # hashing a large file takes a while
         module, arguments, skipped = fit(model, found, num_classes=num_classes, head=head)

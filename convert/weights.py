@@ -15,6 +15,7 @@ from flax import nnx
 
 from convert import files, rules, store
 from jaxzoo import UsageError, card, create_model
+from jaxzoo.registry import argument_names
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -68,16 +69,19 @@ def load(
     return model
 
 
-def find(name: str, weights: str | Path, *, mmap: bool = False) -> Weights:
-    """Reads what `load` takes for `weights`; `mmap` as for `convert.read`. Raises UsageError."""
+def find(name: str, weights: str | Path) -> Weights:
+    """Reads what `load` takes for `weights`; the tensors of a file are views of it, so copy them soon.
+
+    Raises UsageError.
+    """
     published = card(name).weights
     path = Path(weights)
     if path.is_dir():
         return _from_directory(name, path)
     if path.exists() or path.suffix or os.sep in str(weights) or "#" in str(weights):
-        return _from_file(name, path, mmap)
+        return _from_file(name, path)
     path, key, classes = _download(name, str(weights))
-    found = _from_file(name, path, mmap)
+    found = _from_file(name, path)
     found.classes = classes
     found.preprocess = dataclasses.asdict(published[key]) if key in published else None
     return found
@@ -152,17 +156,11 @@ def image_size_of(name: str, shapes: Shapes, arguments: Mapping[str, Any]) -> in
     return None
 
 
-def takes_image_size(name: str) -> bool:
-    """Whether a model is built for images of one size."""
-    return bool(_at(name, {}, "image_size", card(name).input_size)[0])
-
-
 def _at(name: str, arguments: Mapping[str, Any], argument: str, *values: int) -> list[Shapes]:
     """The shapes of a model at these values of an argument; none where it takes no such argument."""
-    try:
-        return [shapes_of(abstract(name, **{**arguments, argument: value})) for value in values]
-    except UsageError:
+    if argument not in argument_names(name):
         return [{} for _ in values]
+    return [shapes_of(abstract(name, **{**arguments, argument: value})) for value in values]
 
 
 def _sizes(keys: Iterable[str], small: Shapes, large: Shapes, shapes: Shapes) -> Iterator[tuple[int, int, int]]:
@@ -178,41 +176,29 @@ def shapes_of(module: nnx.Module) -> Shapes:
     return {leaf.key: leaf.torch_shape for leaf in rules.leaves(module)}
 
 
-class _Stream:
-    """As `nnx.RngStream`, with a count that is no Variable: JAX spends most of an abstract build on those."""
-
-    def __init__(self, seed: int):
-        self.key, self.count = jax.random.key(seed), -1
-
-    def __call__(self) -> jax.Array:
-        self.count += 1
-        return jax.random.fold_in(self.key, self.count)
-
-
-class _Rngs:
-    def __init__(self, seed: int):
-        self.params, self.dropout = _Stream(seed), _Stream(seed)
-
-
 def abstract(name: str, **arguments) -> nnx.Module:
     """A model of shapes and dtypes, without arrays."""
-    return nnx.eval_shape(lambda: create_model(name, rngs=_Rngs(0), **arguments))
+    return nnx.eval_shape(lambda: create_model(name, **arguments))
 
 
 def fill_fresh(model: nnx.Module, name: str, arguments: Mapping[str, Any], seed: int) -> dict[str, jax.Array]:
-    """Initialises what is still abstract (random streams, a skipped head) as `create_model` does.
+    """Initialises what is still abstract, random streams and a skipped head, with the numbers of `create_model`.
 
     Returns the arrays among them that a checkpoint holds, by dotted path.
     """
     state = nnx.to_flat_state(nnx.state(model))
     todo = {path: v for path, v in state if isinstance(v.get_value(), jax.ShapeDtypeStruct)}
+    if not todo:
+        return {}
 
-    @jax.jit  # which drops the work for everything that is not returned
     def values() -> list[jax.Array]:
-        fresh = dict(nnx.to_flat_state(nnx.state(create_model(name, rngs=_Rngs(seed), **arguments))))
+        fresh = dict(nnx.to_flat_state(nnx.state(create_model(name, seed=seed, **arguments))))
         return [fresh[path].get_value() for path in todo]
 
-    filled = [(path, v.replace(value)) for (path, v), value in zip(todo.items(), values() if todo else [], strict=True)]
+    # jit drops the work for all that is not returned, but under it parameters are drawn with other numbers.
+    streams = all(isinstance(v, nnx.RngState) for v in todo.values())
+    drawn = jax.jit(values)() if streams else values()
+    filled = [(path, v.replace(value)) for (path, v), value in zip(todo.items(), drawn, strict=True)]
     nnx.update(model, nnx.from_flat_state(filled))
     return {".".join(map(str, path)): v.get_value() for path, v in filled if not isinstance(v, nnx.RngState)}
 
@@ -230,10 +216,9 @@ def checkpoint_in(path: Path) -> Path:
     return max(steps, key=lambda step: int(step.name))
 
 
-def _from_file(name: str, path: Path, mmap: bool) -> Weights:
+def _from_file(name: str, path: Path) -> Weights:
     contents = files.contents(path)
-    tensors = unwrapped(name, contents.tensors)
-    return Weights(contents.path, tensors if mmap else {key: array.copy() for key, array in tensors.items()})
+    return Weights(contents.path, unwrapped(name, contents.tensors))
 
 
 def unwrapped(name: str, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -137,7 +137,7 @@ def create_model(name: str, *, seed: int = 0, rngs: nnx.Rngs | None = None, **ar
     classes = arguments.get("num_classes", 1)
     if isinstance(classes, bool) or not isinstance(classes, numbers.Integral) or classes < 1:
         raise UsageError(f"num_classes is {classes!r}; it must be a positive whole number")
-    known = _argument_names(builder)
+    known = argument_names(name)
     for argument in arguments:
         if argument not in known:
             raise UsageError(f"{name} takes no argument {argument!r}; it takes: {', '.join(known)}")
@@ -152,9 +152,13 @@ def _streams(seed: int) -> nnx.Rngs:
     return rngs
 
 
-def _argument_names(builder: Callable) -> list[str]:
-    """Names of a builder's arguments, and of its network's where the builder passes `**arguments` on."""
-    signature = inspect.signature(builder)
+def argument_names(name: str) -> list[str]:
+    """What a model's builder takes beside `rngs`, and its network where the builder passes `**arguments` on.
+
+    Raises:
+      UsageError: unknown name.
+    """
+    signature = inspect.signature(card(name).builder)
     names = [p.name for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
     if len(names) < len(signature.parameters) and inspect.isclass(signature.return_annotation):
         names += list(inspect.signature(signature.return_annotation.__init__).parameters)

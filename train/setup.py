@@ -15,7 +15,6 @@ import train.data
 from convert.weights import Weights
 from jaxzoo.errors import UsageError
 from jaxzoo.preprocess import Preprocess
-from jaxzoo.registry import _argument_names
 from train import step
 from train.config import Config, model_arguments
 from train.data import Data
@@ -98,7 +97,7 @@ def preprocessing(config: Config, data: Data, weights: Weights | None) -> Prepro
 
 def arguments_of(config: Config, data: Data, preprocess: Preprocess) -> dict:
     """What the model is built with: --model-args, the number of classes, the image size where it must know that."""
-    sized = "image_size" in _argument_names(jaxzoo.card(config.model).builder)
+    sized = "image_size" in jaxzoo.registry.argument_names(config.model)
     size = {"image_size": preprocess.crop} if sized else {}
     return size | model_arguments(config) | {"num_classes": len(data.classes)}
 
