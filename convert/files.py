@@ -252,7 +252,9 @@ def _load_torch(path: Path, zipped: bool) -> Any:
             ) from None
         if "TorchScript" in str(error):
             raise UsageError(f"{path} is a TorchScript program: save the state_dict() of the model instead") from None
-        raise UsageError(f"{path} is neither a torch file nor safetensors, or it is cut short or damaged") from error
+        raise UsageError(
+            f"{path} is neither a torch file nor safetensors, or it is cut short or damaged; nothing in it was run"
+        ) from error
 
 
 def _array(path: Path, name: str, value: Any) -> np.ndarray:

@@ -182,25 +182,19 @@ def abstract(name: str, **arguments) -> nnx.Module:
 
 
 def fill_fresh(model: nnx.Module, name: str, arguments: Mapping[str, Any], seed: int) -> dict[str, jax.Array]:
-    """Initialises what is still abstract, random streams and a skipped head, with the numbers of `create_model`.
+    """Fills what no weights filled: random streams, and a skipped head with the numbers of `create_model`.
 
     Returns the arrays among them that a checkpoint holds, by dotted path.
     """
-    state = nnx.to_flat_state(nnx.state(model))
-    todo = {path: v for path, v in state if isinstance(v.get_value(), jax.ShapeDtypeStruct)}
+    nnx.reseed(model, dropout=seed)
+    todo = {
+        path: v for path, v in nnx.to_flat_state(nnx.state(model)) if isinstance(v.get_value(), jax.ShapeDtypeStruct)
+    }
     if not todo:
         return {}
-
-    def values() -> list[jax.Array]:
-        fresh = dict(nnx.to_flat_state(nnx.state(create_model(name, seed=seed, **arguments))))
-        return [fresh[path].get_value() for path in todo]
-
-    # jit drops the work for all that is not returned, but under it parameters are drawn with other numbers.
-    streams = all(isinstance(v, nnx.RngState) for v in todo.values())
-    drawn = jax.jit(values)() if streams else values()
-    filled = [(path, v.replace(value)) for (path, v), value in zip(todo.items(), drawn, strict=True)]
-    nnx.update(model, nnx.from_flat_state(filled))
-    return {".".join(map(str, path)): v.get_value() for path, v in filled if not isinstance(v, nnx.RngState)}
+    fresh = dict(nnx.to_flat_state(nnx.state(create_model(name, seed=seed, **arguments))))
+    nnx.update(model, nnx.from_flat_state([(path, fresh[path]) for path in todo]))
+    return {".".join(map(str, path)): fresh[path].get_value() for path in todo}
 
 
 def checkpoint_in(path: Path) -> Path:

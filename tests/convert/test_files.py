@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import datetime
 import os
 import pathlib
 import pickle
@@ -39,13 +40,19 @@ NESTINGS = {
     "plain": STATE,
     "state_dict": {"state_dict": STATE, "epoch": 3},
     "model": {"model": STATE, "args": argparse.Namespace(lr=0.1, out=pathlib.PosixPath("runs")), "best": np.float64(1)},
+    "leftovers": {
+        "weights": STATE,
+        "version": torch.__version__,
+        "date": datetime.datetime(2026, 1, 1),
+        "a": np.ones(2),
+    },
     "model_state_dict": {"model_state_dict": collections.OrderedDict(STATE)},
     "ema.module": {"ema": {"module": STATE, "decay": 0.99}},
     "deep": {"checkpoint": {"weights": {"net": STATE}}},
     "unknown": {"my_favourite_model": STATE},
     "optimizer": {"model": STATE, "optimizer": {"state": {0: {"exp_avg": torch.ones(4, 3)}}, "param_groups": []}},
     "scalars": {"model": STATE, "statistics": {"accuracy": torch.tensor(0.9)}},
-    "parameters": {"params": {key: torch.nn.Parameter(t, requires_grad=False) for key, t in STATE.items()}},
+    "parameters": {"params": {key: torch.nn.Parameter(t, t.is_floating_point()) for key, t in STATE.items()}},
 }
 PREFIXES = ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."]
 
@@ -94,21 +101,30 @@ def test_of_several_sets_one_has_to_be_named(tmp_path):
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 def test_every_dtype_and_view_is_what_torch_reads(tmp_path, legacy):
     base = torch.arange(24.0).reshape(4, 6)
-    state = {str(dtype): torch.tensor([0, 1, 3]).to(dtype) for dtype in DTYPES}
+    dtypes = [d for d in DTYPES if not legacy or d not in (torch.float8_e4m3fn, torch.uint16)]  # are younger
+    state = {str(dtype): torch.tensor([[0, 1, 3]]).to(dtype).t() for dtype in dtypes}
+    state |= {"scalar": torch.tensor(2.0).bfloat16(), "whole": base, "conjugate": torch.tensor([1j]).conj()}
     state |= {"transposed": base.t(), "part": base[1:3, 2], "wide": base[:1].expand(5, 6), "empty": base[:0]}
     read = convert.read(saved(tmp_path, state, _use_new_zipfile_serialization=not legacy))
     for key, tensor in state.items():
         assert str(tensor.dtype) == f"torch.{read[key].dtype.name}"
         assert read[key].shape == tuple(tensor.shape)
-        assert torch.equal(files.to_torch(read[key]).double(), tensor.double())
+        assert torch.equal(files.to_torch(read[key]).cfloat(), tensor.cfloat())
         read[key][...] = 0  # a copy of one's own
 
 
-def test_reading_agrees_with_torch_on_a_whole_model(weights):
-    expected = torch.load(weights, weights_only=True)
-    read = convert.read(weights, mmap=True)
-    assert list(read) == list(expected)
-    assert all(torch.equal(files.to_torch(read[key]), tensor) for key, tensor in expected.items())
+def test_a_mapped_file_is_not_copied(tmp_path):
+    path = saved(tmp_path, {"weight": torch.ones(1000, 1000).bfloat16()})
+    read = convert.read(path, mmap=True)
+    assert (read["weight"] == 1).all()
+    read["weight"][...] = 2
+    assert (convert.read(path)["weight"] == 1).all()  # the file itself is never written to
+    assert path in pathlib.Path("/proc/self/maps").read_text()
+
+
+def test_a_tensor_that_numpy_cannot_hold_is_named(tmp_path):
+    with pytest.raises(UsageError, match=r"torch.sparse_coo torch.float32 tensor mask"):
+        convert.read(saved(tmp_path, {"weight": torch.ones(2), "mask": torch.eye(3).to_sparse()}))
 
 
 class Malicious:
@@ -123,16 +139,17 @@ def test_a_pickle_that_would_run_code_does_not(tmp_path, legacy):
     path = saved(tmp_path, {"state_dict": STATE, "extra": bomb}, _use_new_zipfile_serialization=not legacy)
     with pytest.raises(UsageError, match=r"holds posix\.system.*nothing was run"):
         convert.read(path)
-    (tmp_path / "bare.pth").write_bytes(pickle.dumps(bomb))
-    with pytest.raises(UsageError, match=r"posix\.system"):
-        convert.read(tmp_path / "bare.pth")
+    for protocol, message in (2, r"posix\.system"), (4, "neither a torch file"):  # torch knows no younger one than 3
+        (tmp_path / "bare.pth").write_bytes(pickle.dumps(bomb, protocol))
+        with pytest.raises(UsageError, match=rf"{message}.*nothing .*was run"):
+            convert.read(tmp_path / "bare.pth")
     assert not bomb.mark.exists()
 
 
 @pytest.mark.parametrize("name", ["eval", "exec", "getattr", "__import__"])
 def test_builtins_are_refused(tmp_path, name):
     (tmp_path / "file.pth").write_bytes(b"cbuiltins\n" + name.encode() + b"\n(S'1+1'\ntR.")
-    with pytest.raises(UsageError, match=f"builtins.{name}"):
+    with pytest.raises(UsageError, match=f"holds {name}, not only tensors"):
         convert.read(tmp_path / "file.pth")
 
 
@@ -164,6 +181,7 @@ def test_bad_paths_and_files_are_named(tmp_path, weights):
         "empty.pth": (b"", "is empty"),
         "text.pth": (b"hello, I am no checkpoint\n", "neither a torch file nor safetensors"),
         "short.pth": (whole[: len(whole) // 2], "cut short"),
+        "tiny.pth": (whole[:7], "cut short"),
         "old.pth": (legacy[:-20], "damaged"),
         "header.safetensors": ((10**6).to_bytes(8, "little") + b'{"a": 1}', "cut short"),
         "pickle.pth": (pickle.dumps({"lr": 0.1}), "neither a torch file"),
@@ -194,7 +212,7 @@ def test_whatever_is_damaged_it_is_one_kind_of_error(tmp_path, kind):
         torch.save({"model": STATE}, whole, _use_new_zipfile_serialization=kind == "zip")
     content, random = whole.read_bytes(), np.random.default_rng(0)
     refused = 0
-    for _ in range(200):
+    for _ in range(60):
         changed = bytearray(content)
         changed[random.integers(min(len(content), 900))] = random.integers(256)
         damaged.write_bytes(changed)
@@ -202,7 +220,7 @@ def test_whatever_is_damaged_it_is_one_kind_of_error(tmp_path, kind):
             convert.read(damaged)
         except UsageError:
             refused += 1
-    assert refused > 20
+    assert refused > 6
 
 
 def test_nan_and_infinity_are_warned_of_by_name(tmp_path):
@@ -235,24 +253,26 @@ class NoTorch:
             raise ImportError(name)
 
 sys.meta_path.insert(0, NoTorch)
-import convert
 from convert.__main__ import main
 
-folder, *files = sys.argv[1:]
-for file in files:
-    convert.load("mobilenet_v3_small", file)
-main(["to-flax", "--model", "mobilenet_v3_small", "--weights", file, "--out", f"{folder}/flax"])
-main(["to-torch", "--from", f"{folder}/flax", "--out", f"{folder}/back.safetensors"])
-main(["to-torch", "--from", f"{folder}/flax", "--out", f"{folder}/back.pth"])
+main(sys.argv[1:])
 """
 
 
-def test_only_writing_torch_files_needs_torch(tmp_path, weights, twin):
+def test_safetensors_need_no_torch_and_torch_files_say_how_to_get_it(tmp_path, weights, twin):
+    def run(*command: object) -> str:
+        command = [sys.executable, "-c", WITHOUT_TORCH, *map(str, command)]
+        return subprocess.run(command, capture_output=True, text=True).stderr
+
+    def to_flax(file: object) -> str:
+        return run("to-flax", "--model", "mobilenet_v3_small", "--weights", file, "--out", tmp_path / "flax")
+
+    hint = "needs PyTorch: pip install 'jaxzoo-vision[torch]'\n"
     save_file(twin.state_dict(), tmp_path / "file.safetensors")
-    command = [sys.executable, "-c", WITHOUT_TORCH, str(tmp_path), weights, str(tmp_path / "file.safetensors")]
-    run = subprocess.run(command, capture_output=True, text=True)
-    assert run.stderr == "error: writing .pth files needs PyTorch: pip install 'jaxzoo-vision[torch]'\n"
-    assert run.returncode == 2
+    assert to_flax(weights) == f"error: reading {weights} {hint}"
+    assert to_flax(tmp_path / "file.safetensors") == ""
+    assert run("to-torch", "--from", tmp_path / "flax", "--out", tmp_path / "back.safetensors") == ""
+    assert run("to-torch", "--from", tmp_path / "flax", "--out", "back.pth") == f"error: writing .pth files {hint}"
     back = convert.read(tmp_path / "back.safetensors")
     assert all(torch.equal(files.to_torch(back[key]), tensor) for key, tensor in twin.state_dict().items())
 
