@@ -1,5 +1,6 @@
 """`python -m convert`."""
 
+import gc
 import sys
 import warnings
 from collections.abc import Sequence
@@ -26,4 +27,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    gc.set_threshold(100_000)  # looking for garbage is a sixth of the time that importing torch and JAX takes
     main()

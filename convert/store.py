@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from convert.layout import dense
 from jaxzoo.errors import UsageError
 
 FORMAT = 1
@@ -67,9 +68,8 @@ def save(directory: str | Path, arrays: Mapping[str, Any], manifest: Mapping[str
     empty = [key for key, value in arrays.items() if np.size(value) == 0]
     if empty:
         raise UsageError(f"cannot store arrays without elements: {', '.join(empty)}")
-    arrays = {
-        key: value if hasattr(value, "addressable_shards") else np.asarray(value) for key, value in arrays.items()
-    }
+    # Orbax would write a transposed array at a third of the speed.
+    arrays = {key: v if hasattr(v, "addressable_shards") else dense(np.asarray(v)) for key, v in arrays.items()}
     partial = directory.with_name(f".{directory.name}.partial-{os.getpid()}")
     try:
         partial.mkdir(parents=True)

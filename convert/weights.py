@@ -187,9 +187,8 @@ def fill_fresh(model: nnx.Module, name: str, arguments: Mapping[str, Any], seed:
     Returns the arrays among them that a checkpoint holds, by dotted path.
     """
     nnx.reseed(model, dropout=seed)
-    todo = {
-        path: v for path, v in nnx.to_flat_state(nnx.state(model)) if isinstance(v.get_value(), jax.ShapeDtypeStruct)
-    }
+    state = nnx.to_flat_state(nnx.state(model))
+    todo = [path for path, variable in state if isinstance(variable.get_value(), jax.ShapeDtypeStruct)]
     if not todo:
         return {}
     fresh = dict(nnx.to_flat_state(nnx.state(create_model(name, seed=seed, **arguments))))
