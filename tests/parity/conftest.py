@@ -1,12 +1,13 @@
 """Records the measured errors, and writes them as a table: `python -m pytest tests/parity --parity-table docs/parity.md`."""
 
-import gc
 from collections import defaultdict
 from importlib.metadata import version
 from pathlib import Path
 
 import jax
 import pytest
+
+from tests.parity.ladder import release_memory
 
 COLUMNS = ("L0", "L1", "L2", "L3", "L4 SGD", "L4 AdamW", "L5", "L6")
 
@@ -54,11 +55,16 @@ def measured(record_property, level, name, large):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _memory(name):
-    """Frees one model before the next is built."""
+def _programs(name):
+    """Forgets one model's programs before the next is built."""
     yield
     jax.clear_caches()
-    gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def _memory():
+    yield
+    release_memory()
 
 
 def pytest_runtest_logreport(report):
