@@ -7,8 +7,8 @@ import jaxzoo
 HEADER = """# Models
 
 Written by `python -m tests.models_table`. Names, arguments, behaviour and initialisation are those of the reference;
-`jaxzoo.model_info(NAME)` says the same in Python. Weights are downloaded by `convert.load(NAME, WEIGHTS)` and listed with
-the default first. How exactly each model agrees with its reference is in [parity.md](parity.md).
+`jaxzoo.model_info(NAME)` says the same in Python. Weights are downloaded by `convert.load(NAME, WEIGHTS)`, the default
+one stands first. How exactly each model agrees with its reference is in [parity.md](parity.md).
 
 | model | parameters | input | weights | reference | paper |
 |---|---|---|---|---|---|"""

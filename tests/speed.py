@@ -1,8 +1,8 @@
 """Training speed against torch in the same run: `python -m tests.speed --models swin_t --size 32 --batch 64`.
 
-Both sides take whole steps (forward, loss, backward, AdamW) on the same uint8 images, which are normalised on the device;
-rounds of ours and of torch's alternate. On a GPU torch runs compiled, in bfloat16 under autocast, in the better of its two
-memory layouts; on the CPU eagerly in float32, as its users run it. Prints a table for docs/benchmarks.md.
+Both sides take whole steps (forward, loss, backward, AdamW) on the same uint8 images, normalised on the device; rounds
+of ours and of torch's alternate. On a GPU torch runs compiled, in bfloat16 under autocast; on the CPU eagerly in
+float32, as its users run it; in both memory layouts. Prints a table for docs/benchmarks.md.
 """
 
 import dataclasses
@@ -149,7 +149,7 @@ def main() -> None:
     device = jax.local_devices()[0].device_kind
     packages = ", ".join(f"{p} {version(p)}" for p in ("jax", "flax", "torch", "torchvision"))
     print(f"{time.strftime('%Y-%m-%d')}, {device}, {torch.get_num_threads()} torch threads, {packages}\n")
-    print("| model | batch | dtype | jaxzoo images/s | torch | torch channels_last | ratio | compile | Python per step |")
+    print("| model | batch | dtype | jaxzoo images/s | torch | torch nhwc | ratio | first step | Python per step |")
     print("|---" * 9 + "|")
     for name in options.models:
         compare(name, options)

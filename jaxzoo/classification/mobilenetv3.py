@@ -1,6 +1,7 @@
 """MobileNetV3.
 
-Howard et al. 2019, Searching for MobileNetV3, https://arxiv.org/abs/1905.02244. Reference: torchvision.models.mobilenetv3.
+Howard et al. 2019, Searching for MobileNetV3, https://arxiv.org/abs/1905.02244.
+Reference: torchvision.models.mobilenetv3.
 """
 
 from collections.abc import Sequence
@@ -157,9 +158,7 @@ class MobileNetV3(nnx.Module):
             )
             channels = width
         features.append(
-            ConvNormActivation(
-                channels, 6 * channels, 1, norm_layer=norm_layer, activation_layer=Hardswish, rngs=rngs
-            )
+            ConvNormActivation(channels, 6 * channels, 1, norm_layer=norm_layer, activation_layer=Hardswish, rngs=rngs)
         )
         self.features = Sequential(*features)
         self.avgpool = AdaptiveAvgPool(1)

@@ -55,7 +55,7 @@ class BasicBlock(nnx.Module):
 
 
 class Bottleneck(nnx.Module):
-    """1×1, 3×3 and 1×1 convolutions and a shortcut; the stride is in the 3×3 (He et al., figure 5 right; ResNet v1.5)."""
+    """1×1, 3×3, 1×1 and a shortcut; the stride is in the 3×3 (He et al., figure 5 right; known as v1.5)."""
 
     expansion = 4
 

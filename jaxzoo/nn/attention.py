@@ -32,7 +32,8 @@ def attend(
       (..., L, heads, D).
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    scores = jnp.einsum("...lhd,...shd->...hls", q * scale, k, preferred_element_type=jnp.promote_types(q.dtype, jnp.float32))
+    wide = jnp.promote_types(q.dtype, jnp.float32)
+    scores = jnp.einsum("...lhd,...shd->...hls", q * scale, k, preferred_element_type=wide)
     if bias is not None:
         scores = scores + bias
     weights = jax.nn.softmax(scores).astype(v.dtype)

@@ -1,8 +1,8 @@
 """Grouped and depthwise convolutions, formulated for the CPU.
 
-XLA's CPU compiler turns the gradients of a grouped convolution into dense ones, which cost up to a thousand times the work
-and the memory, and runs depthwise ones a hundred times slower than torch. Here a depthwise convolution is a sum of shifted
-products, and the gradient of a grouped kernel one product of matrices per group. On other platforms XLA's own serve.
+XLA's CPU compiler turns the gradients of a grouped convolution into dense ones, which cost up to a thousand times the
+work and the memory, and runs depthwise ones a hundred times slower than torch. Here a depthwise convolution is a sum of
+shifted products, and the gradient of a grouped kernel one product of matrices per group. Elsewhere XLA's own serve.
 """
 
 import functools
@@ -21,15 +21,15 @@ def grouped_conv(
 ) -> jax.Array:
     """`lax.conv_general_dilated` of (N, *space, C) and (*space, C / groups, out), which have one dtype."""
     plan = tuple(strides), tuple(tuple(sides) for sides in padding), tuple(dilation), groups
-    return lax.platform_dependent(x, kernel, cpu=lambda x, k: _on_cpu(x, k, *plan), default=lambda x, k: _xla(x, k, *plan))
+    return lax.platform_dependent(
+        x, kernel, cpu=lambda x, k: _on_cpu(x, k, *plan), default=lambda x, k: _xla(x, k, *plan)
+    )
 
 
 def _xla(x: jax.Array, kernel: jax.Array, strides, padding: Sides, dilation, groups: int) -> jax.Array:
     space = "DHW"[2 - x.ndim :]
     dimensions = (f"N{space}C", f"{space}IO", f"N{space}C")
-    return lax.conv_general_dilated(
-        x, kernel, strides, padding, None, dilation, dimensions, feature_group_count=groups
-    )
+    return lax.conv_general_dilated(x, kernel, strides, padding, None, dilation, dimensions, feature_group_count=groups)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))

@@ -42,6 +42,9 @@ def normal(std: float) -> Initializer:
     )
 
 
+standard_normal = normal(1.0)
+
+
 def uniform(bound: float) -> Initializer:
     """U(-bound, bound)."""
 

@@ -64,7 +64,7 @@ class Embed(nnx.Embed):
         num_embeddings: int,
         embedding_dim: int,
         *,
-        embedding_init: Initializer = init.normal(1.0),
+        embedding_init: Initializer = init.standard_normal,
         rngs: nnx.Rngs,
     ):
         super().__init__(num_embeddings, embedding_dim, embedding_init=embedding_init, rngs=rngs)

@@ -47,9 +47,7 @@ class BatchNorm(nnx.BatchNorm):
     def __init__(
         self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True, *, rngs: nnx.Rngs
     ):
-        super().__init__(
-            num_features, momentum=1 - momentum, epsilon=eps, use_bias=affine, use_scale=affine, rngs=rngs
-        )
+        super().__init__(num_features, momentum=1 - momentum, epsilon=eps, use_bias=affine, use_scale=affine, rngs=rngs)
         self.share = momentum  # exact, where 1 - (1 - 0.1) is not 0.1
         self.num_batches_tracked = nnx.BatchStat(jnp.zeros((), jnp.int32))
 
@@ -102,9 +100,7 @@ class LayerNorm(nnx.LayerNorm):
 class GroupNorm(nnx.GroupNorm):
     """`torch.nn.GroupNorm` on (N, ..., C): statistics over space and a group of channels. Leaves: scale, bias (C,)."""
 
-    def __init__(
-        self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True, *, rngs: nnx.Rngs
-    ):
+    def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True, *, rngs: nnx.Rngs):
         super().__init__(num_channels, num_groups, epsilon=eps, use_scale=affine, use_bias=affine, rngs=rngs)
         self.num_features = num_channels
 
