@@ -91,8 +91,9 @@ def _fit(name: str, tensors: Mapping[str, Any], shapes: "Shapes") -> dict[str, i
     model, arguments, _ = fit(name, Weights(Path(name), dict(tensors)))
     if _differing(shapes, shapes_of(model)):
         return None
-    _, classes = head_of(name, shapes, arguments)
-    return ({"num_classes": classes} if classes else {}) | arguments
+    if "num_classes" not in arguments and (classes := head_of(name, shapes, arguments)[1]):
+        return {"num_classes": classes} | arguments
+    return arguments
 
 
 def _differing(shapes: "Shapes", others: "Shapes") -> set[str]:
