@@ -93,8 +93,7 @@ def fit(config: Config, setup: Setup, folder: Path, state: State, step: int) -> 
                 draw_curves(rows, f"{config.model} on {config.data}", folder / "curves.png")
                 setup.task.pictures(sums, folder)
                 checkpoints.mark_best(step, setup.task.metric, held_out[setup.task.metric])
-                epoch = f"epoch {step // per_epoch}/{config.epochs}"
-                say(f"{epoch}  training: {shown(trained)}  held out: {shown(held_out)}")
+                say(f"epoch {step // per_epoch}: {shown(trained)}; held out: {shown(held_out)}")
             if step == total:
                 break
 
