@@ -1,5 +1,6 @@
 """`python -m convert`."""
 
+import atexit
 import gc
 import sys
 import warnings
@@ -27,5 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    gc.set_threshold(100_000)  # looking for garbage is a sixth of the time that importing torch and JAX takes
+    # Looking for garbage is a sixth of the time that importing torch and JAX takes, and most of that of leaving.
+    gc.set_threshold(100_000)
+    atexit.register(gc.freeze)
     main()
