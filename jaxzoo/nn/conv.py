@@ -10,7 +10,7 @@ from jax import lax
 from jax.nn.initializers import Initializer
 
 from jaxzoo.nn import init
-from jaxzoo.nn.grouped import grouped_conv
+from jaxzoo.nn.lowering import conv
 
 Size = int | Sequence[int]
 
@@ -111,11 +111,7 @@ class Conv(nnx.Conv):
             x = jnp.pad(x, [(0, 0), *padding, (0, 0)], _PAD_MODES[self.padding_mode])
             padding = [(0, 0)] * len(padding)
         x, kernel = x.astype(dtype), kernel.astype(dtype)
-        if self.feature_group_count > 1:
-            y = grouped_conv(x, kernel, self.strides, padding, self.kernel_dilation, self.feature_group_count)
-        else:
-            dimensions = _dimensions(len(padding))
-            y = lax.conv_general_dilated(x, kernel, self.strides, padding, None, self.kernel_dilation, dimensions)
+        y = conv(x, kernel, self.strides, padding, self.kernel_dilation, self.feature_group_count)
         return y if self.bias is None else y + self.bias[...].astype(dtype)
 
 
