@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 import convert
 from convert.__main__ import main
-from tests.convert.conftest import small
 
 NAME = "mobilenet_v3_small"
 
@@ -27,22 +27,16 @@ def fails(capsys, *arguments: object) -> str:
     return line
 
 
-@pytest.mark.parametrize("ending", ["pth", "safetensors"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
-def test_there_and_back_every_bit_is_kept(tmp_path, twin, dtype, ending):
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_dtypes_go_there_and_back_with_every_bit(tmp_path, twin, dtype):
     state = {key: t.to(dtype) if t.is_floating_point() else t for key, t in twin.state_dict().items()}
     torch.save({"model": {f"module.{key}": t for key, t in state.items()}}, tmp_path / "in.pth")
     main(["to-flax", "--model", NAME, "--weights", str(tmp_path / "in.pth"), "--out", str(tmp_path / "flax")])
-    main(["to-torch", "--from", str(tmp_path / "flax"), "--out", str(tmp_path / f"out.{ending}")])
-    if ending == "pth":
-        back = torch.load(tmp_path / "out.pth", weights_only=True)
-    else:
-        from safetensors.torch import load_file
-
-        back = load_file(tmp_path / "out.safetensors")
-    assert back.keys() == state.keys()
-    assert all(back[key].dtype == t.dtype and torch.equal(back[key], t) for key, t in state.items())
-    small(NAME, num_classes=7).load_state_dict(back, strict=True)
+    for out, load in ("out.pth", torch.load), ("out.safetensors", load_file):
+        main(["to-torch", "--from", str(tmp_path / "flax"), "--out", str(tmp_path / out)])
+        back = load(tmp_path / out)
+        assert back.keys() == state.keys()
+        assert all(back[key].dtype == t.dtype and torch.equal(back[key], t) for key, t in state.items())
 
 
 def test_the_manifest_says_what_it_is(tmp_path, weights):
