@@ -1,5 +1,7 @@
-"""Records the measured errors, and writes them as a table: `python -m pytest tests/parity --parity-table docs/parity.md`."""
+"""Records the measured errors, and writes them as a table: `python -m pytest tests/parity --parity-table FILE`."""
 
+import ctypes
+import gc
 from collections import defaultdict
 from importlib.metadata import version
 from pathlib import Path
@@ -7,19 +9,17 @@ from pathlib import Path
 import jax
 import pytest
 
-from tests.parity.ladder import release_memory
-
 COLUMNS = ("L0", "L1", "L2", "L3", "L4 SGD", "L4 AdamW", "L5", "L6")
 
 HEADER = """# Measured parity
 
-Written by `python -m pytest tests/parity --parity-table docs/parity.md`; what the levels mean is in `tests/parity/ladder.py`.
-L0 (structure) and L5 (round trip of a state_dict) are exact or fail. The others show the largest relative error that was
-measured, max |ours - torch| / max |torch|, in float64 except for L6: L1 outputs in eval mode at an odd and at the native
-size (bound 1e-9), L2 outputs and running statistics in train mode (1e-9), L3 gradients, each tensor by its own scale
-(1e-8), L4 parameters after five optimizer steps (1e-7), L6 outputs in float32 (1e-4, and four times torch's own distance
-from float64). Networks marked * have more than 100 M parameters: L0, L5 and a float32 forward run on them, the rest on a
-shallow version.
+Written by `python -m pytest tests/parity --parity-table docs/parity.md`; `tests/parity/ladder.py` defines the levels.
+L0 (structure) and L5 (round trip of a state_dict) are exact or fail. The others show the largest relative error that
+was measured, max |ours - torch| / max |torch|, in float64 except for L6: L1 outputs in eval mode at an odd and at the
+native size (bound 1e-9), L2 outputs and running statistics in train mode (1e-9), L3 gradients, each tensor by its own
+scale (1e-8), L4 parameters after five optimizer steps (1e-7), L6 outputs in float32 (1e-4, and four times torch's own
+distance from float64). Networks marked * have more than 100 M parameters: L0, L5 and a float32 forward run on them,
+the rest on a shallow version.
 """
 
 _measured: dict[str, dict[str, float]] = defaultdict(dict)
@@ -59,12 +59,9 @@ def _programs(name):
     """Forgets one model's programs before the next is built."""
     yield
     jax.clear_caches()
-
-
-@pytest.fixture(autouse=True)
-def _memory():
-    yield
-    release_memory()
+    gc.collect()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc would keep a large model's memory
+        trim(0)
 
 
 def pytest_runtest_logreport(report):
@@ -84,8 +81,6 @@ def pytest_sessionfinish(session):
     packages = ", ".join(f"{p} {version(p)}" for p in ("jax", "flax", "torch", "torchvision"))
     rows = [HEADER, f"Measured on CPU with {packages}.\n", f"| model | {' | '.join(COLUMNS)} |", "|---" * 9 + "|"]
     for name, errors in sorted(_measured.items()):
-        cells = [
-            "failed" if c not in errors else "equal" if c in ("L0", "L5") else f"{errors[c]:.0e}" for c in COLUMNS
-        ]
+        cells = ["failed" if c not in errors else "equal" if c in ("L0", "L5") else f"{errors[c]:.0e}" for c in COLUMNS]
         rows.append(f"| {name}{'*' if name in _large else ''} | {' | '.join(cells)} |")
     path.write_text("\n".join(rows) + "\n")

@@ -1,12 +1,11 @@
 """The parity ladder: how far a model is from its PyTorch twin, level by level.
 
-Errors are relative: max |ours - reference| / max |reference|, each tensor by its own scale. Inputs are random normal, the
-twin's running statistics and constant parameters are randomised first, and rates of dropout and stochastic depth are 0.
+Errors are relative: max |ours - reference| / max |reference|, each tensor by its own scale. Inputs are random normal,
+the twin's running statistics and constant parameters are randomised first, and rates of dropout and stochastic depth
+are 0.
 """
 
-import ctypes
 import functools
-import gc
 import math
 from collections.abc import Callable, Mapping
 
@@ -24,21 +23,14 @@ from convert.twins import arrays, build_twin, randomise
 from jaxzoo.nn import Dropout
 from tests.parity.reduced import reduce_depth
 
-# A gradient that is zero in exact arithmetic (of a bias in front of a BatchNorm, say) has no scale of its own: its rounding
-# is measured against this share of the largest gradient in the model.
+# A gradient that is zero in exact arithmetic (of a bias in front of a BatchNorm, say) has no scale of its own: its
+# rounding is measured against this share of the largest gradient in the model.
 GRADIENT_FLOOR = 1e-6
 
 BATCH, CLASSES = 4, 1000
 ODD = (33, 49)  # neither native nor square nor even
 
 Arrays = Mapping[str, np.ndarray]
-
-
-def release_memory() -> None:
-    """Hands freed memory back to the system: two of the largest networks share 24 GB with their optimizers' states."""
-    gc.collect()
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc keeps it otherwise
-        trim(0)
 
 
 def distance(ours: np.ndarray, reference: np.ndarray, floor: float = 0.0) -> float:
@@ -139,7 +131,7 @@ class Pair:
 
     @functools.cached_property
     def train_pass(self) -> Callable:
-        """(parameters, x, labels) to (logits, statistics by path, gradient); parameters and gradient are one vector each."""
+        """(parameters, x, labels) to (logits, statistics by path, gradient); parameters and gradient are vectors."""
         self.model.train()
         graphdef, params, rest = nnx.split(self.model, nnx.Param, ...)
         self.model.eval()
@@ -204,7 +196,6 @@ def train_errors(pair: Pair) -> dict[str, tuple[float, str]]:
     """L2 and L3: logits, running statistics and gradients of one pass in train mode."""
     x, labels = images(pair.size), labels_for(0)
     our_logits, our_statistics, our_gradient = pair.train_pass(pair.parameters, x, labels)
-    release_memory()
     pair.rewind()
     pair.twin.train()
     loss, logits = twin_loss(pair, x, labels)
@@ -219,8 +210,8 @@ def train_errors(pair: Pair) -> dict[str, tuple[float, str]]:
     }
 
 
-# Deep networks with batch statistics of so few values are chaotic. These steps are small enough that five of them do not
-# blow up rounding errors: SGD's first one moves all parameters together by 0.01, whatever the size of the gradient.
+# Deep networks with batch statistics of so few values are chaotic. These steps are small enough that five of them do
+# not blow up rounding errors: SGD's first one moves all parameters together by 0.01, whatever the gradient's size.
 OPTIMIZERS = {
     "sgd": (
         lambda p, norm: torch.optim.SGD(p, lr=0.01 / norm, momentum=0.9, weight_decay=1e-4),
@@ -249,7 +240,6 @@ def training_error(pair: Pair, optimizer: str, steps: int = 5) -> tuple[float, s
         torch_optimizer.step()
     pair.twin.zero_grad()
     del torch_optimizer
-    release_memory()
 
     # Both optimizers work element by element, so one long vector stands for all parameters: a small program.
     transform = make_optax(norm)

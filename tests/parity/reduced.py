@@ -11,7 +11,7 @@ NARROW = 32  # width of VGG's hidden layers, whose 120 M parameters are not its 
 
 
 def reduce_depth(model: torch.nn.Module | nnx.Module) -> None:
-    """Drops blocks that repeat the one before them (same type, same parameters), in place, and narrows VGG's classifier."""
+    """Drops blocks that repeat the one before (same type, same parameters), in place, and narrows VGG's classifier."""
     (_reduce_torch if isinstance(model, torch.nn.Module) else _reduce_flax)(model)
 
 
