@@ -148,7 +148,7 @@ class VisionTransformer(nnx.Module):
     ):
         if image_size % patch_size:
             raise UsageError(f"image_size is {image_size}; it must be a multiple of the patch size, {patch_size}")
-        self.image_size = image_size
+        self.image_size, self.patch_size = image_size, patch_size
         if conv_stem_configs is None:
             self.conv_proj = Conv(
                 3,

@@ -12,7 +12,6 @@ from convert.twins import arrays, build_twin, randomise
 from tests.parity import ladder
 
 LARGE = 100_000_000  # parameters from which the numeric levels run on a shallow twin
-PATCHED = 96  # pixels, for networks that are built for one size of image
 
 
 def models() -> list:
@@ -36,30 +35,36 @@ def large(model) -> bool:
 
 
 @pytest.fixture(scope="module")
-def size_arguments(model) -> dict:
-    return {"image_size": PATCHED} if hasattr(model, "image_size") else {}
+def arguments(model) -> dict:
+    """What makes a network that is built for one size of image another than the native one."""
+    return {"image_size": 5 * model.patch_size} if hasattr(model, "image_size") else {}
 
 
 @pytest.fixture(scope="module")
-def pair(name, large, size_arguments) -> ladder.Pair:
-    return ladder.Pair(name, reduced=large, **size_arguments)
+def pair(name, large, arguments) -> ladder.Pair:
+    return ladder.Pair(name, reduced=large, **arguments)
+
+
+@pytest.fixture(scope="module")
+def whole_twin(name, large, pair) -> torch.nn.Module:
+    """The twin in its full depth."""
+    if not large:
+        return pair.twin
+    twin = build_twin(jaxzoo.card(name))
+    randomise(twin, seed=0)
+    return twin
+
+
+@pytest.fixture(scope="module")
+def eval_errors(name, large, arguments, pair) -> dict[str, float]:
+    native = jaxzoo.card(name).input_size
+    native_pair = ladder.Pair(name, reduced=large, image_size=native) if arguments else pair
+    return ladder.eval_errors(native_pair, (native, native))
 
 
 @pytest.fixture(scope="module")
 def train_errors(pair) -> dict[str, tuple[float, str]]:
     return ladder.train_errors(pair)
-
-
-@pytest.fixture
-def native_pair(name, large, pair, size_arguments) -> ladder.Pair:
-    return ladder.Pair(name, reduced=large, image_size=jaxzoo.card(name).input_size) if size_arguments else pair
-
-
-@pytest.fixture
-def twin32(name) -> torch.nn.Module:
-    twin = build_twin(jaxzoo.card(name))
-    randomise(twin, seed=1)
-    return twin
 
 
 def test_l0_structure(name, model):
@@ -69,10 +74,8 @@ def test_l0_structure(name, model):
     assert jaxzoo.model_info(name).parameters == sum(p.numel() for p in twin.parameters())
 
 
-def test_l1_forward_eval(name, pair, native_pair, measured):
-    native = jaxzoo.card(name).input_size
-    measured(ladder.forward_error(pair, pair.size), 1e-9)
-    measured(ladder.forward_error(native_pair, (native, native)), 1e-9)
+def test_l1_forward_eval(eval_errors, measured):
+    measured(eval_errors["float64"], 1e-9)
 
 
 def test_l2_forward_train(train_errors, measured):
@@ -92,23 +95,23 @@ def test_l4_training(pair, optimizer, measured):
     measured(error, 1e-7, where)
 
 
-def test_l5_round_trip(model, twin32):
-    for key, buffer in twin32.named_buffers():
-        if key.endswith("num_batches_tracked"):
-            buffer.fill_(12345)
-    there = arrays(twin32)
+def test_l5_round_trip(name, large, arguments, whole_twin):
+    there = {
+        key: np.full_like(array, 12345) if array.dtype == np.int64 and array.ndim == 0 else array
+        for key, array in arrays(whole_twin).items()
+    }
+    there = {key: array.astype(np.float32) if array.dtype == np.float64 else array for key, array in there.items()}
+    model = ladder.abstract_model(name, **({} if large else arguments))
     load_state_dict(model, there)
     back = state_dict(model)
     assert back.keys() == there.keys()
     for key in there:
         assert back[key].dtype == there[key].dtype
         assert np.array_equal(back[key], there[key]), key
-    twin32.load_state_dict({key: torch.tensor(array) for key, array in back.items()}, strict=True)
+    whole_twin.load_state_dict({key: torch.tensor(array) for key, array in back.items()}, strict=True)
 
 
-def test_l6_float32(name, large, native_pair, measured):
-    native = jaxzoo.card(name).input_size
+def test_l6_float32(name, large, whole_twin, eval_errors, measured):
     if large:
-        measured(ladder.large_float32_error(name), 1e-4)
-    ours, torchs = ladder.float32_errors(native_pair, (native, native))
-    measured(ours, min(1e-4, 4 * torchs))
+        measured(ladder.large_float32_error(name, whole_twin), 1e-4)
+    measured(eval_errors["float32"], min(1e-4, 4 * eval_errors["torch float32"]))
