@@ -123,10 +123,12 @@ class Pair:
     def _params(self) -> dict[str, nnx.Variable]:
         return {leaf.path: leaf.variable for leaf in leaves(self.model) if isinstance(leaf.variable, nnx.Param)}
 
-    def split(self, vector: jax.Array) -> dict[str, jax.Array]:
-        """A vector like `parameters` as arrays by path; works inside jit."""
+    def split(self, vector: jax.Array) -> dict[str, jax.Array | np.ndarray]:
+        """A vector like `parameters` as arrays by path: inside jit as JAX's, outside as NumPy's."""
         shapes = {path: p.get_value().shape for path, p in self._params.items()}
-        parts = jax.lax.split(vector, [math.prod(shape) for shape in shapes.values()])
+        sizes = [math.prod(shape) for shape in shapes.values()]
+        traced = isinstance(vector, jax.core.Tracer)
+        parts = jax.lax.split(vector, sizes) if traced else np.split(np.asarray(vector), np.cumsum(sizes)[:-1])
         return {path: part.reshape(shape) for part, (path, shape) in zip(parts, shapes.items(), strict=True)}
 
     @functools.cached_property
