@@ -1,7 +1,5 @@
 """`python -m convert`."""
 
-import atexit
-import gc
 import sys
 import warnings
 from collections.abc import Sequence
@@ -28,7 +26,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    # Looking for garbage is a sixth of the time that importing torch and JAX takes, and most of that of leaving.
-    gc.set_threshold(100_000)
-    atexit.register(gc.freeze)
     main()
