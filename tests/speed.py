@@ -50,7 +50,7 @@ def arguments(name: str, options: Options) -> dict:
 def ours(name: str, options: Options, images: np.ndarray, labels: np.ndarray, dtype) -> tuple[Round, Callable]:
     task = Classification([str(c) for c in range(options.classes)], Preprocess(options.size), dtype=dtype)
     batch = {"image": images, "label": labels, "mask": np.ones(len(labels), bool)}
-    steps = step.build(
+    steps, state = step.build(
         jaxzoo.create_model(name, **arguments(name, options)),
         task,
         optax.adamw(5e-4, weight_decay=0.05),
@@ -61,7 +61,6 @@ def ours(name: str, options: Options, images: np.ndarray, labels: np.ndarray, dt
         dtype=dtype,
         devices=jax.local_devices()[:1],
     )
-    state = steps.initial
     placed = steps.put_batch(batch)
 
     def run(count: int) -> None:

@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import math
 from collections import defaultdict
 from importlib.metadata import version
 from pathlib import Path
@@ -70,13 +71,20 @@ def _programs(name):
 
 
 def pytest_runtest_logreport(report):
-    if report.when == "call" and report.passed:
+    if report.when == "call":
         for key, value in report.user_properties:
             if key == "parity":
                 name, level, error, large = value
+                error = error if report.passed else math.inf
                 _measured[name][level] = max(error, _measured[name].get(level, 0.0))
                 if large:
                     _large.add(name)
+
+
+def _cell(level: str, error: float | None) -> str:
+    if error is None or error == math.inf:
+        return "not run" if error is None else "failed"
+    return "equal" if level in ("L0", "L5") else f"{error:.0e}"
 
 
 def pytest_sessionfinish(session):
@@ -86,6 +94,6 @@ def pytest_sessionfinish(session):
     packages = ", ".join(f"{p} {version(p)}" for p in ("jax", "flax", "torch", "torchvision"))
     rows = [HEADER, f"Measured on CPU with {packages}.\n", f"| model | {' | '.join(COLUMNS)} |", "|---" * 9 + "|"]
     for name, errors in sorted(_measured.items()):
-        cells = ["failed" if c not in errors else "equal" if c in ("L0", "L5") else f"{errors[c]:.0e}" for c in COLUMNS]
+        cells = [_cell(level, errors.get(level)) for level in COLUMNS]
         rows.append(f"| {name}{'*' if name in _large else ''} | {' | '.join(cells)} |")
     path.write_text("\n".join(rows) + "\n")

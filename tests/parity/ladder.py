@@ -79,6 +79,7 @@ class Pair:
         arguments = {}
         if image_size is not None:
             self.size, arguments = (image_size, image_size), {"image_size": image_size}
+        torch.manual_seed(0)
         self.twin = build_twin(jaxzoo.card(name), **arguments)
         if reduced:
             reduce_depth(self.twin)
