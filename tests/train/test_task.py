@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from jaxzoo import Preprocess, eval_transform
@@ -71,7 +72,6 @@ def test_flips_mirror_some_images_and_change_nothing_else():
 
 
 def test_the_loss_is_torchs_cross_entropy_with_label_smoothing():
-    torch = pytest.importorskip("torch")
     logits, labels = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32), np.array([0, 1, 2, 2, 1, 0])
     batch = {"image": np.zeros((6, 8, 8, 3), np.uint8), "label": labels}
     task = classification(label_smoothing=0.2)
