@@ -5,7 +5,6 @@ import csv
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 
