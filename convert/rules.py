@@ -39,8 +39,8 @@ def _permuted(name: str, permutation: Callable[[int], tuple[int, ...]]) -> Rule:
 
 _BIAS = {"bias": Rule("bias")}
 _AFFINE = {"scale": Rule("weight")} | _BIAS
-_CONV = _permuted("weight", lambda rank: (*range(2, rank), 1, 0))  # (out, in, *k) -> (*k, in, out)
-_TRANSPOSED = _permuted("weight", lambda rank: (*range(2, rank), 1, 0))  # (in, out, *k) -> (*k, out, in)
+# (out, in, *k) -> (*k, in, out), and of a ConvTranspose (in, out, *k) -> (*k, out, in)
+_CONV = _permuted("weight", lambda rank: (*range(2, rank), 1, 0))
 
 
 def _flip(a: np.ndarray) -> np.ndarray:
@@ -71,7 +71,7 @@ RULES: dict[type[nnx.Module], dict[str, Rule]] = {
 
 def _rules(module: nnx.Module) -> Mapping[str, Rule]:
     if isinstance(module, nnx.ConvTranspose):
-        return {"kernel": _TRANSPOSED if module.transpose_kernel else _UNTRANSPOSED} | _BIAS
+        return {"kernel": _CONV if module.transpose_kernel else _UNTRANSPOSED} | _BIAS
     return next((RULES[kind] for kind in type(module).__mro__ if kind in RULES), {})
 
 

@@ -33,6 +33,7 @@ from jaxzoo.nn import (
     flatten,
     init,
 )
+from jaxzoo.nn.precision import wide
 from jaxzoo.preprocess import Preprocess
 from jaxzoo.registry import register_model
 
@@ -101,9 +102,9 @@ class ShiftedWindowAttention(nnx.Module):
         self.attention_dropout = Dropout(attention_dropout, rngs=rngs)
         self.dropout = Dropout(dropout, rngs=rngs)
         self.relative_position_index = Buffer(jnp.asarray(_relative_position_index(window_size)))
-        self._define_position_table(rngs)
+        self._define_scores(rngs)
 
-    def _define_position_table(self, rngs: nnx.Rngs) -> None:
+    def _define_scores(self, rngs: nnx.Rngs) -> None:
         offsets = math.prod(2 * w - 1 for w in self.window_size)
         table = init.normal(0.02)(rngs.params(), (offsets, self.num_heads), jnp.float32)
         self.relative_position_bias_table = nnx.Param(table)
@@ -160,26 +161,9 @@ class ShiftedWindowAttention(nnx.Module):
 class ShiftedWindowAttentionV2(ShiftedWindowAttention):
     """With scaled cosine scores, and position biases from a small network of the offsets (V2, §3.2 and §3.3)."""
 
-    def __init__(
-        self,
-        dim: int,
-        window_size: Sequence[int],
-        shift_size: Sequence[int],
-        num_heads: int,
-        qkv_bias: bool = True,
-        proj_bias: bool = True,
-        attention_dropout: float = 0.0,
-        dropout: float = 0.0,
-        *,
-        rngs: nnx.Rngs,
-    ):
-        super().__init__(
-            dim, window_size, shift_size, num_heads, qkv_bias, proj_bias, attention_dropout, dropout, rngs=rngs
-        )
-        self.logit_scale = nnx.Param(jnp.full((num_heads, 1, 1), math.log(10), jnp.float32))
-
-    def _define_position_table(self, rngs: nnx.Rngs) -> None:
+    def _define_scores(self, rngs: nnx.Rngs) -> None:
         self.relative_coords_table = Buffer(jnp.asarray(_relative_coords_table(self.window_size)))
+        self.logit_scale = nnx.Param(jnp.full((self.num_heads, 1, 1), math.log(10), jnp.float32))
         self.cpb_mlp = Sequential(linear(2, 512, rngs=rngs), ReLU(), linear(512, self.num_heads, False, rngs=rngs))
 
     def _position_table(self) -> jax.Array:
@@ -199,9 +183,9 @@ class ShiftedWindowAttentionV2(ShiftedWindowAttention):
 
 def _unit(x: jax.Array) -> jax.Array:
     """Vectors of length 1; like `torch.nn.functional.normalize`, those shorter than 1e-12 are divided by that."""
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    square = jnp.sum(wide * wide, -1, keepdims=True)
-    return (wide * jax.lax.rsqrt(jnp.maximum(square, 1e-24))).astype(x.dtype)
+    y = wide(x)
+    square = jnp.sum(y * y, -1, keepdims=True)
+    return (y * jax.lax.rsqrt(jnp.maximum(square, 1e-24))).astype(x.dtype)
 
 
 class SwinTransformerBlock(nnx.Module):

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxzoo.nn.precision import wide
+
 relu = jax.nn.relu
 silu = jax.nn.silu
 sigmoid = jax.nn.sigmoid
@@ -32,10 +34,10 @@ def _gelu_slope(x, tangent):
 
 
 def _gelu_and_slope(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    share = 0.5 * (1 + jax.lax.erf(wide * math.sqrt(0.5)))
-    slope = share + wide * jnp.exp(-0.5 * wide * wide) * (1 / math.sqrt(2 * math.pi))
-    return (wide * share).astype(x.dtype), slope.astype(x.dtype)
+    y = wide(x)
+    share = 0.5 * (1 + jax.lax.erf(y * math.sqrt(0.5)))
+    slope = share + y * jnp.exp(-0.5 * y * y) * (1 / math.sqrt(2 * math.pi))
+    return (y * share).astype(x.dtype), slope.astype(x.dtype)
 
 
 _SIXTH = float(np.float32(1 / 6))  # torch's slope of hardsigmoid, in float64 too

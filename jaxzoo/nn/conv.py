@@ -10,7 +10,7 @@ from jax import lax
 from jax.nn.initializers import Initializer
 
 from jaxzoo.nn import init
-from jaxzoo.nn.lowering import conv
+from jaxzoo.nn.lowering import conv, dimensions
 
 Size = int | Sequence[int]
 
@@ -23,11 +23,6 @@ def spread(value: Size, n: int, name: str = "size", least: int = 1) -> tuple[int
     if len(values) != n or not all(isinstance(v, int) and v >= least for v in values):
         raise ValueError(f"{name} is {value!r}; it must be one whole number ≥ {least}, or {n} of them")
     return values
-
-
-def _dimensions(n: int) -> tuple[str, str, str]:
-    space = "DHW"[-n:]
-    return f"N{space}C", f"{space}IO", f"N{space}C"
 
 
 def _check_layout(layer: nnx.Module, x: jax.Array) -> None:
@@ -180,7 +175,7 @@ class ConvTranspose(nnx.ConvTranspose):
             [(r - p, r - p + o) for r, p, o in zip(reach, self.torch_padding, self.output_padding, strict=True)],
             lhs_dilation=self.strides,
             rhs_dilation=self.kernel_dilation,
-            dimension_numbers=_dimensions(len(space)),
+            dimension_numbers=dimensions(len(space)),
             feature_group_count=self.groups,
         )
         return y if self.bias is None else y + self.bias[...].astype(dtype)

@@ -19,12 +19,19 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxzoo.nn.linear import affine
+from jaxzoo.nn.precision import wide
 
 Sides = tuple[tuple[int, int], ...]
 
 
+def dimensions(n: int) -> tuple[str, str, str]:
+    """XLA's names for the axes of input, kernel and output with `n` spatial axes."""
+    space = "DHW"[-n:]
+    return f"N{space}C", f"{space}IO", f"N{space}C"
+
+
 def conv(
-    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Sequence, dilation: Sequence[int], groups: int = 1
+    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Sequence, dilation: Sequence[int], groups: int
 ) -> jax.Array:
     """`lax.conv_general_dilated` of (N, *space, C) and (*space, C / groups, out), which have one dtype."""
     plan = tuple(strides), tuple(tuple(sides) for sides in padding), tuple(dilation), groups
@@ -65,9 +72,9 @@ def _by_patches(x: jax.Array, kernel: jax.Array, strides, padding: Sides, dilati
 
 
 def _xla(x: jax.Array, kernel: jax.Array, strides, padding: Sides, dilation, groups: int) -> jax.Array:
-    space = "DHW"[2 - x.ndim :]
-    dimensions = (f"N{space}C", f"{space}IO", f"N{space}C")
-    return lax.conv_general_dilated(x, kernel, strides, padding, None, dilation, dimensions, feature_group_count=groups)
+    return lax.conv_general_dilated(
+        x, kernel, strides, padding, None, dilation, dimensions(x.ndim - 2), feature_group_count=groups
+    )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
@@ -127,25 +134,21 @@ def _seen(x: jax.Array, tap: Sequence[int], strides, dilation, size: Sequence[in
     return lax.slice(x, (0, *starts, 0), (x.shape[0], *stops, x.shape[-1]), (1, *strides, 1))
 
 
-def _wide(x: jax.Array) -> jax.Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
 def _shift_and_add(x: jax.Array, kernel: jax.Array, strides, dilation) -> jax.Array:
     size = _output_size(x, kernel, strides, ((0, 0),) * len(strides), dilation)
-    products = (_wide(_seen(x, tap, strides, dilation, size)) * _wide(kernel[tap][0]) for tap in _taps(kernel))
+    products = (wide(_seen(x, tap, strides, dilation, size)) * wide(kernel[tap][0]) for tap in _taps(kernel))
     return functools.reduce(jnp.add, products).astype(x.dtype)
 
 
 def _depthwise_kernel_gradient(x, kernel, gradient, strides, dilation) -> jax.Array:
-    size, wide = gradient.shape[1:-1], _wide(gradient)
+    size, factor = gradient.shape[1:-1], wide(gradient)
     axes = tuple(range(gradient.ndim - 1))
 
     def row(first: jax.Array) -> jax.Array:
         """The taps with one index along the first axis: a loop over these keeps programs with large kernels small."""
         slab = lax.dynamic_slice_in_dim(x, first * dilation[0], (size[0] - 1) * strides[0] + 1, 1)
         taps = itertools.product([0], *map(range, kernel.shape[1:-2]))
-        return jnp.stack([jnp.sum(_wide(_seen(slab, tap, strides, dilation, size)) * wide, axes) for tap in taps])
+        return jnp.stack([jnp.sum(wide(_seen(slab, tap, strides, dilation, size)) * factor, axes) for tap in taps])
 
     return lax.map(row, jnp.arange(kernel.shape[0])).reshape(kernel.shape).astype(kernel.dtype)
 

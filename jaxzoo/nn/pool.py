@@ -9,7 +9,7 @@ from flax import nnx
 from jax import lax
 
 from jaxzoo.nn.conv import Size, spread
-from jaxzoo.nn.norm import narrow, wide
+from jaxzoo.nn.precision import narrow, wide
 
 
 def _window_ends(length: int, kernel: int, stride: int, padding: int, ceil_mode: bool) -> tuple[int, int]:

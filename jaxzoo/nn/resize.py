@@ -6,7 +6,7 @@ import numpy as np
 from jax import lax
 
 from jaxzoo.nn.conv import Size, spread
-from jaxzoo.nn.norm import narrow, wide
+from jaxzoo.nn.precision import narrow, wide
 
 
 def _nearest_index(length: int, count: int, scale: float | None) -> np.ndarray:
