@@ -166,9 +166,7 @@ def _images(preprocess: Any, image: Path | None, size: int, seed: int) -> "np.nd
 
     if image is None:
         return np.random.default_rng(seed).standard_normal((2, size, size, 3))
-    resize = round(size * (preprocess.resize or preprocess.crop) / preprocess.crop)
-    preprocess = dataclasses.replace(preprocess, crop=size, resize=resize)
-    return np.asarray(jaxzoo.eval_transform(jaxzoo.read_image(image), preprocess))[None]
+    return np.asarray(jaxzoo.eval_transform(jaxzoo.read_image(image), preprocess.at(size)))[None]
 
 
 def _report(layers: list[Layer], alone: list[str], tolerance: float) -> int:

@@ -3,7 +3,7 @@
 import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 
 def to_flax(
@@ -32,21 +32,15 @@ def to_flax(
         if skipped:
             rules.load_state_dict(module, found.tensors, skip=skipped)
             arrays |= fill_fresh(module, model, arguments, seed=0)
+    preprocess = jaxzoo.Preprocess(**found.preprocess) if found.preprocess else jaxzoo.card(model).preprocess
     manifest = {
         "model": model,
         "arguments": arguments,
         "classes": None if skipped else found.classes,
-        "preprocess": _preprocess(found.preprocess or dataclasses.asdict(jaxzoo.card(model).preprocess), arguments),
+        "preprocess": dataclasses.asdict(preprocess.at(arguments.get("image_size", preprocess.crop))),
         "source": source.result(),
         "jaxzoo": jaxzoo.__version__,
     }
     store.save(out, {f"model/{path}": array for path, array in arrays.items()}, manifest)
     classes = f", {arguments['num_classes']} classes" if "num_classes" in arguments else ""
     print(f"{out}: {model}{classes}, {len(arrays)} tensors, {sum(a.size for a in arrays.values()):,} numbers")
-
-
-def _preprocess(preprocess: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
-    """The eval transform at the size that the model was built for, in the proportion that it has."""
-    crop, resize = preprocess["crop"], preprocess["resize"] or preprocess["crop"]
-    size = arguments.get("image_size", crop)
-    return preprocess | {"crop": size, "resize": round(resize * size / crop)}

@@ -23,6 +23,10 @@ class Preprocess:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
 
+    def at(self, size: int) -> "Preprocess":
+        """The same with a crop of `size` pixels; resize and crop keep their proportion."""
+        return dataclasses.replace(self, crop=size, resize=round(size * (self.resize or self.crop) / self.crop))
+
 
 def read_image(source: str | os.PathLike | BinaryIO, name: str | None = None) -> Image.Image:
     """Reads an image as 8-bit RGB, upright.

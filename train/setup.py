@@ -91,8 +91,7 @@ def preprocessing(config: Config, data: Data, weights: Weights | None) -> Prepro
     if weights and weights.preprocess:
         base = Preprocess(**weights.preprocess)
     side = config.image_size or data.image_size or base.crop
-    resize = side if data.image_size else round(side * (base.resize or base.crop) / base.crop)
-    return dataclasses.replace(base, crop=side, resize=resize)
+    return dataclasses.replace(base, crop=side, resize=side) if data.image_size else base.at(side)
 
 
 def arguments_of(config: Config, data: Data, preprocess: Preprocess) -> dict:
