@@ -17,3 +17,8 @@ keep_compiled_programs()
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other
+
+
+def pytest_addoption(parser):
+    parser.addoption("--full", action="store_true", help="every level of the parity ladder for every model")
+    parser.addoption("--parity-table", metavar="FILE", help="write the measured errors of every model to this file")

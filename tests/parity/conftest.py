@@ -1,7 +1,9 @@
-"""Records the measured errors, and writes them as a table: `python -m pytest tests/parity --parity-table FILE`."""
+"""Which levels run for which models, and the table of what they measure."""
 
 import ctypes
+import functools
 import gc
+import itertools
 import math
 from collections import defaultdict
 from importlib.metadata import version
@@ -9,12 +11,17 @@ from pathlib import Path
 
 import jax
 import pytest
+import torch
+
+import jaxzoo
+from convert.twins import build_twin
 
 COLUMNS = ("L0", "L1", "L2", "L3", "L4 SGD", "L4 AdamW", "L5", "L6")
 
 HEADER = """# Measured parity
 
-Written by `python -m pytest tests/parity --parity-table docs/parity.md`; `tests/parity/ladder.py` defines the levels.
+Written by `python -m pytest tests/parity --full --parity-table docs/parity.md`; `tests/parity/ladder.py` defines the
+levels.
 L0 (structure) and L5 (round trip of a state_dict) are exact or fail. The others show the largest relative error that
 was measured, max |ours - torch| / max |torch|, in float64 except for L6:
 
@@ -28,12 +35,45 @@ Networks marked * have more than 100 M parameters: L0, L5 and a float32 forward 
 version.
 """
 
+EVERYWHERE = ("test_l0", "test_l1", "test_l5")  # what runs for every model even without --full
+
 _measured: dict[str, dict[str, float]] = defaultdict(dict)
 _large: set[str] = set()
 
 
-def pytest_addoption(parser):
-    parser.addoption("--parity-table", type=Path, help="write the measured errors of every model to this file")
+@functools.cache
+def representatives() -> frozenset[str]:
+    """Of every family the smallest model of each set of building blocks, and two models at least."""
+    families = defaultdict(list)
+    for name in jaxzoo.list_models():
+        with torch.device("meta"):
+            twin = build_twin(jaxzoo.card(name))
+        blocks = frozenset((type(m), getattr(m, "groups", 1) > 1) for m in twin.modules())
+        size = sum(p.numel() for p in twin.parameters())
+        families[jaxzoo.card(name).builder.__module__].append((size, name, blocks))
+    chosen = set()
+    for models in map(sorted, families.values()):
+        smallest = {}
+        for _, name, blocks in models:
+            smallest.setdefault(blocks, name)
+        others = (name for _, name, _ in models if name not in smallest.values())
+        chosen |= {*smallest.values(), *itertools.islice(others, max(0, 2 - len(smallest)))}
+    return frozenset(chosen)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Without --full, the levels that take long run for the representatives of every family."""
+    if config.getoption("full"):
+        return
+
+    def is_left_out(item) -> bool:
+        levels = item.path.parent == Path(__file__).parent and not item.originalname.startswith(EVERYWHERE)
+        return levels and item.callspec.params["name"] not in representatives()
+
+    left_out = [item for item in items if is_left_out(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
 
 
 @pytest.fixture
@@ -88,12 +128,17 @@ def _cell(level: str, error: float | None) -> str:
 
 
 def pytest_sessionfinish(session):
-    path = session.config.getoption("--parity-table", default=None)
+    path = session.config.getoption("parity_table")
     if path is None or hasattr(session.config, "workerinput"):
         return
     packages = ", ".join(f"{p} {version(p)}" for p in ("jax", "flax", "torch", "torchvision"))
-    rows = [HEADER, f"Measured on CPU with {packages}.\n", f"| model | {' | '.join(COLUMNS)} |", "|---" * 9 + "|"]
-    for name, errors in sorted(_measured.items()):
+    head = "\n".join(
+        [HEADER, f"Measured on CPU with {packages}.\n", f"| model | {' | '.join(COLUMNS)} |", "|---" * 9 + "|"]
+    )
+    rows = {}
+    if (path := Path(path)).exists() and path.read_text().startswith(head):  # models measured before, in the same way
+        rows = {row.split(" ")[1].strip("*"): row for row in path.read_text()[len(head) :].split("\n") if row}
+    for name, errors in _measured.items():
         cells = [_cell(level, errors.get(level)) for level in COLUMNS]
-        rows.append(f"| {name}{'*' if name in _large else ''} | {' | '.join(cells)} |")
-    path.write_text("\n".join(rows) + "\n")
+        rows[name] = f"| {name}{'*' if name in _large else ''} | {' | '.join(cells)} |"
+    path.write_text("\n".join([head, *(rows[name] for name in sorted(rows))]) + "\n")

@@ -159,15 +159,19 @@ class Pair:
         return torch_arrays(self.model, {path: np.asarray(value) for path, value in values.items()})
 
 
-def eval_errors(pair: Pair, size: tuple[int, int]) -> dict[str, float]:
-    """L1 and L6: logits in eval mode of ours and, in float32, of torch, all against torch's in float64."""
-    x = images(size, 2)  # of a single image, XLA's CPU compiler sums products one by one, which is less exact
-    reference = pair.twin_forward(x)
-    return {
-        "float64": distance(pair.forward(x), reference),
-        "float32": distance(pair.forward(x, jnp.float32), reference),
-        "torch float32": distance(pair.twin_forward(x, torch.float32), reference),
-    }
+class EvalPass:
+    """L1 and L6: logits in eval mode against torch's in float64."""
+
+    def __init__(self, pair: Pair, size: tuple[int, int]):
+        self.pair = pair
+        self.x = images(size, 2)  # of a single image, XLA's CPU compiler sums products one by one: less exact
+        self.reference = pair.twin_forward(self.x)
+
+    def error(self, dtype) -> float:
+        return distance(self.pair.forward(self.x, dtype), self.reference)
+
+    def twin_error(self, dtype: torch.dtype) -> float:
+        return distance(self.pair.twin_forward(self.x, dtype), self.reference)
 
 
 def large_float32_error(name: str, twin: torch.nn.Module) -> float:

@@ -2,6 +2,7 @@
 
 import math
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -56,10 +57,9 @@ def whole_twin(name, large, pair) -> torch.nn.Module:
 
 
 @pytest.fixture(scope="module")
-def eval_errors(name, large, arguments, pair) -> dict[str, float]:
+def eval_pass(name, large, arguments, pair) -> ladder.EvalPass:
     native = jaxzoo.card(name).input_size
-    native_pair = ladder.Pair(name, reduced=large, image_size=native) if arguments else pair
-    return ladder.eval_errors(native_pair, (native, native))
+    return ladder.EvalPass(ladder.Pair(name, reduced=large, image_size=native) if arguments else pair, (native, native))
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +74,8 @@ def test_l0_structure(name, model):
     assert jaxzoo.model_info(name).parameters == sum(p.numel() for p in twin.parameters())
 
 
-def test_l1_forward_eval(eval_errors, measured):
-    measured(eval_errors["float64"], 1e-9)
+def test_l1_forward_eval(eval_pass, measured):
+    measured(eval_pass.error(jnp.float64), 1e-9)
 
 
 def test_l2_forward_train(train_errors, measured):
@@ -111,7 +111,7 @@ def test_l5_round_trip(name, large, arguments, whole_twin):
     whole_twin.load_state_dict({key: torch.tensor(array) for key, array in back.items()}, strict=True)
 
 
-def test_l6_float32(name, large, whole_twin, eval_errors, measured):
+def test_l6_float32(name, large, whole_twin, eval_pass, measured):
     if large:
         measured(ladder.large_float32_error(name, whole_twin), 1e-4)
-    measured(eval_errors["float32"], min(1e-4, 4 * eval_errors["torch float32"]))
+    measured(eval_pass.error(jnp.float32), min(1e-4, 4 * eval_pass.twin_error(torch.float32)))
