@@ -83,7 +83,9 @@ def find(name: str, weights: str | Path) -> Weights:
     path, key, classes = _download(name, str(weights))
     found = _from_file(name, path)
     found.classes = classes
-    found.preprocess = dataclasses.asdict(published[key]) if key in published else None
+    if key in published:
+        found.preprocess = dataclasses.asdict(published[key].preprocess)
+        found.arguments = dict(published[key].arguments)
     return found
 
 

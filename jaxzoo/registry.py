@@ -9,6 +9,7 @@ import math
 import numbers
 import pkgutil
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 from flax import nnx
@@ -21,11 +22,36 @@ TASKS = ("classification",)
 
 
 @dataclasses.dataclass(frozen=True)
+class Published:
+    """What is known of published weights.
+
+    `metrics` are those that the reference reports ("acc@1" in percent, for example), `arguments` what the builder is
+    given so that the weights compute what they were trained for.
+    """
+
+    preprocess: Preprocess
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def imagenet(
+    acc1: float,
+    acc5: float,
+    crop: int = 224,
+    resize: int = 256,
+    interpolation: str = "bilinear",
+    **arguments,
+) -> Published:
+    """Published weights with their accuracy on ImageNet-1K's validation images, in percent; see `Preprocess`."""
+    return Published(Preprocess(crop, resize, interpolation), {"acc@1": acc1, "acc@5": acc5}, arguments)
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelCard:
     """What is known of a model without building it.
 
-    `twin` names the PyTorch reference as `package:builder`. `weights` maps the names of published weights to their eval
-    transform; the first entry is the reference's `DEFAULT`.
+    `twin` names the PyTorch reference as `package:builder`. `weights` are the published ones by name, the reference's
+    `DEFAULT` first.
     """
 
     name: str
@@ -34,11 +60,11 @@ class ModelCard:
     twin: str
     paper: str
     input_size: int
-    weights: Mapping[str, Preprocess]
+    weights: Mapping[str, Published]
 
     @property
     def preprocess(self) -> Preprocess:
-        return next(iter(self.weights.values()), Preprocess(self.input_size))
+        return next((w.preprocess for w in self.weights.values()), Preprocess(self.input_size))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +76,7 @@ class ModelInfo:
     parameters: int
     input_size: int
     preprocess: Preprocess
-    weights: Mapping[str, Preprocess]
+    weights: Mapping[str, Published]
     twin: str
     paper: str
 
@@ -64,7 +90,7 @@ def register_model(
     task: str = "classification",
     twin: str | None = None,
     input_size: int = 224,
-    weights: Mapping[str, Preprocess] | None = None,
+    weights: Mapping[str, Published] | None = None,
 ) -> Callable[[Callable], Callable]:
     """Decorator that enters a builder `name(*, rngs, **arguments) -> nnx.Module` under its own name.
 
@@ -73,7 +99,7 @@ def register_model(
       task: what the outputs mean; decides loss, metrics and the parity suite's treatment.
       twin: the PyTorch reference, `package:builder`; torchvision's builder of the same name unless given.
       input_size: height and width of the native input, in pixels.
-      weights: published weights and their eval transforms, the default first.
+      weights: published weights by name, the default first.
 
     Raises:
       ValueError: the name is taken.

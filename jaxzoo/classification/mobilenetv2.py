@@ -12,8 +12,7 @@ from flax import nnx
 
 from jaxzoo.nn import BatchNorm, Conv, Dropout, Layer, Linear, ReLU6, Sequential, adaptive_avg_pool, flatten, init
 from jaxzoo.nn import ConvNormActivation as TorchConvNormActivation
-from jaxzoo.preprocess import Preprocess
-from jaxzoo.registry import register_model
+from jaxzoo.registry import imagenet, register_model
 
 fan_out = init.kaiming_normal("fan_out")
 ConvNormActivation = partial(TorchConvNormActivation, activation_layer=ReLU6, kernel_init=fan_out)
@@ -98,7 +97,7 @@ class MobileNetV2(nnx.Module):
 
 @register_model(
     paper="Sandler et al. 2018, https://arxiv.org/abs/1801.04381",
-    weights={"IMAGENET1K_V2": Preprocess(224, 232), "IMAGENET1K_V1": Preprocess(224, 256)},
+    weights={"IMAGENET1K_V2": imagenet(72.154, 90.822, 224, 232), "IMAGENET1K_V1": imagenet(71.878, 90.286)},
 )
 def mobilenet_v2(*, rngs: nnx.Rngs, **kwargs) -> MobileNetV2:
     return MobileNetV2(**kwargs, rngs=rngs)

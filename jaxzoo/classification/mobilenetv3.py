@@ -26,8 +26,7 @@ from jaxzoo.nn import (
     init,
 )
 from jaxzoo.nn import ConvNormActivation as TorchConvNormActivation
-from jaxzoo.preprocess import Preprocess
-from jaxzoo.registry import register_model
+from jaxzoo.registry import imagenet, register_model
 
 fan_out = init.kaiming_normal("fan_out")
 ConvNormActivation = partial(TorchConvNormActivation, kernel_init=fan_out)
@@ -177,11 +176,11 @@ class MobileNetV3(nnx.Module):
 model = partial(register_model, paper="Howard et al. 2019, https://arxiv.org/abs/1905.02244")
 
 
-@model(weights={"IMAGENET1K_V2": Preprocess(224, 232), "IMAGENET1K_V1": Preprocess(224, 256)})
+@model(weights={"IMAGENET1K_V2": imagenet(75.274, 92.566, 224, 232), "IMAGENET1K_V1": imagenet(74.042, 91.34)})
 def mobilenet_v3_large(*, rngs: nnx.Rngs, **kwargs) -> MobileNetV3:
     return MobileNetV3(LARGE, 1280, **kwargs, rngs=rngs)
 
 
-@model(weights={"IMAGENET1K_V1": Preprocess(224, 256)})
+@model(weights={"IMAGENET1K_V1": imagenet(67.668, 87.402)})
 def mobilenet_v3_small(*, rngs: nnx.Rngs, **kwargs) -> MobileNetV3:
     return MobileNetV3(SMALL, 1024, **kwargs, rngs=rngs)

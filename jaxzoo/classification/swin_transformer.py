@@ -34,8 +34,7 @@ from jaxzoo.nn import (
     init,
 )
 from jaxzoo.nn.precision import wide
-from jaxzoo.preprocess import Preprocess
-from jaxzoo.registry import register_model
+from jaxzoo.registry import imagenet, register_model
 
 linear = partial(Linear, kernel_init=init.normal(0.02), bias_init=init.zeros)
 
@@ -342,40 +341,35 @@ SMALL = {"embed_dim": 96, "depths": (2, 2, 18, 2), "num_heads": (3, 6, 12, 24), 
 BASE = {"embed_dim": 128, "depths": (2, 2, 18, 2), "num_heads": (4, 8, 16, 32), "stochastic_depth_prob": 0.5}
 
 
-def _model(crop: int, resize: int, paper: str):
-    weights = {"IMAGENET1K_V1": Preprocess(crop, resize, "bicubic")}
-    return register_model(input_size=crop, weights=weights, paper=paper)
+swin_model = partial(register_model, paper="Liu et al. 2021, https://arxiv.org/abs/2103.14030")
+swin_v2_model = partial(register_model, input_size=256, paper="Liu et al. 2022, https://arxiv.org/abs/2111.09883")
 
 
-swin_model = partial(_model, 224, paper="Liu et al. 2021, https://arxiv.org/abs/2103.14030")
-swin_v2_model = partial(_model, 256, paper="Liu et al. 2022, https://arxiv.org/abs/2111.09883")
-
-
-@swin_model(232)
+@swin_model(weights={"IMAGENET1K_V1": imagenet(81.474, 95.776, 224, 232, "bicubic")})
 def swin_t(*, rngs: nnx.Rngs, **kwargs) -> SwinTransformer:
     return SwinTransformer(**V1 | TINY | kwargs, rngs=rngs)
 
 
-@swin_model(246)
+@swin_model(weights={"IMAGENET1K_V1": imagenet(83.196, 96.36, 224, 246, "bicubic")})
 def swin_s(*, rngs: nnx.Rngs, **kwargs) -> SwinTransformer:
     return SwinTransformer(**V1 | SMALL | kwargs, rngs=rngs)
 
 
-@swin_model(238)
+@swin_model(weights={"IMAGENET1K_V1": imagenet(83.582, 96.64, 224, 238, "bicubic")})
 def swin_b(*, rngs: nnx.Rngs, **kwargs) -> SwinTransformer:
     return SwinTransformer(**V1 | BASE | kwargs, rngs=rngs)
 
 
-@swin_v2_model(260)
+@swin_v2_model(weights={"IMAGENET1K_V1": imagenet(82.072, 96.132, 256, 260, "bicubic")})
 def swin_v2_t(*, rngs: nnx.Rngs, **kwargs) -> SwinTransformer:
     return SwinTransformer(**V2 | TINY | kwargs, rngs=rngs)
 
 
-@swin_v2_model(260)
+@swin_v2_model(weights={"IMAGENET1K_V1": imagenet(83.712, 96.816, 256, 260, "bicubic")})
 def swin_v2_s(*, rngs: nnx.Rngs, **kwargs) -> SwinTransformer:
     return SwinTransformer(**V2 | SMALL | kwargs, rngs=rngs)
 
 
-@swin_v2_model(272)
+@swin_v2_model(weights={"IMAGENET1K_V1": imagenet(84.112, 96.864, 256, 272, "bicubic")})
 def swin_v2_b(*, rngs: nnx.Rngs, **kwargs) -> SwinTransformer:
     return SwinTransformer(**V2 | BASE | kwargs, rngs=rngs)

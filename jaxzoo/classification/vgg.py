@@ -12,7 +12,7 @@ from flax import nnx
 
 from jaxzoo.nn import AdaptiveAvgPool, BatchNorm, Conv, Dropout, Linear, MaxPool, ReLU, Sequential, flatten, init
 from jaxzoo.preprocess import Preprocess
-from jaxzoo.registry import register_model
+from jaxzoo.registry import Published, imagenet, register_model
 
 conv = partial(Conv, kernel_init=init.kaiming_normal("fan_out"), bias_init=init.zeros)
 linear = partial(Linear, kernel_init=init.normal(0.01), bias_init=init.zeros)
@@ -62,50 +62,47 @@ class VGG(nnx.Module):
         return self.classifier(flatten(self.avgpool(self.features(x))))
 
 
-V1 = {"IMAGENET1K_V1": Preprocess(224, 256)}
 # Liu et al. 2016 (SSD) trained these on pixels of 0 to 255 less the mean, so their deviation is one step of a pixel.
-FEATURES = {
-    "IMAGENET1K_FEATURES": Preprocess(224, 256, mean=(0.48235, 0.45882, 0.40784), std=(0.00392156862745098,) * 3)
-}
+FEATURES = Published(Preprocess(224, 256, mean=(0.48235, 0.45882, 0.40784), std=(0.00392156862745098,) * 3))
 
-model = partial(register_model, paper="Simonyan and Zisserman 2014, https://arxiv.org/abs/1409.1556", weights=V1)
+model = partial(register_model, paper="Simonyan and Zisserman 2014, https://arxiv.org/abs/1409.1556")
 
 
-@model()
+@model(weights={"IMAGENET1K_V1": imagenet(69.02, 88.628)})
 def vgg11(*, rngs: nnx.Rngs, **kwargs) -> VGG:
     return VGG(A, **kwargs, rngs=rngs)
 
 
-@model()
+@model(weights={"IMAGENET1K_V1": imagenet(70.37, 89.81)})
 def vgg11_bn(*, rngs: nnx.Rngs, **kwargs) -> VGG:
     return VGG(A, batch_norm=True, **kwargs, rngs=rngs)
 
 
-@model()
+@model(weights={"IMAGENET1K_V1": imagenet(69.928, 89.246)})
 def vgg13(*, rngs: nnx.Rngs, **kwargs) -> VGG:
     return VGG(B, **kwargs, rngs=rngs)
 
 
-@model()
+@model(weights={"IMAGENET1K_V1": imagenet(71.586, 90.374)})
 def vgg13_bn(*, rngs: nnx.Rngs, **kwargs) -> VGG:
     return VGG(B, batch_norm=True, **kwargs, rngs=rngs)
 
 
-@model(weights=V1 | FEATURES)
+@model(weights={"IMAGENET1K_V1": imagenet(71.592, 90.382), "IMAGENET1K_FEATURES": FEATURES})
 def vgg16(*, rngs: nnx.Rngs, **kwargs) -> VGG:
     return VGG(D, **kwargs, rngs=rngs)
 
 
-@model()
+@model(weights={"IMAGENET1K_V1": imagenet(73.36, 91.516)})
 def vgg16_bn(*, rngs: nnx.Rngs, **kwargs) -> VGG:
     return VGG(D, batch_norm=True, **kwargs, rngs=rngs)
 
 
-@model()
+@model(weights={"IMAGENET1K_V1": imagenet(72.376, 90.876)})
 def vgg19(*, rngs: nnx.Rngs, **kwargs) -> VGG:
     return VGG(E, **kwargs, rngs=rngs)
 
 
-@model()
+@model(weights={"IMAGENET1K_V1": imagenet(74.218, 91.842)})
 def vgg19_bn(*, rngs: nnx.Rngs, **kwargs) -> VGG:
     return VGG(E, batch_norm=True, **kwargs, rngs=rngs)

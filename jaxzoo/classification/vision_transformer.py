@@ -30,8 +30,7 @@ from jaxzoo.nn import (
     ReLU,
     init,
 )
-from jaxzoo.preprocess import Preprocess
-from jaxzoo.registry import register_model
+from jaxzoo.registry import imagenet, register_model
 
 layer_norm = partial(LayerNorm, eps=1e-6)
 
@@ -220,34 +219,44 @@ LARGE = {"image_size": 224, "num_layers": 24, "num_heads": 16, "hidden_dim": 102
 HUGE = {"image_size": 224, "num_layers": 32, "num_heads": 16, "hidden_dim": 1280, "mlp_dim": 5120}
 
 
-def _swag(crop: int) -> dict[str, Preprocess]:
-    """Weights of Singh et al. 2022, https://arxiv.org/abs/2201.08371; those trained end to end take larger images."""
-    return {
-        "IMAGENET1K_SWAG_E2E_V1": Preprocess(crop, crop, "bicubic"),
-        "IMAGENET1K_SWAG_LINEAR_V1": Preprocess(224, 224, "bicubic"),
+# SWAG: weights of Singh et al. 2022, https://arxiv.org/abs/2201.08371; those trained end to end take larger images.
+@vit_model(
+    weights={
+        "IMAGENET1K_V1": imagenet(81.072, 95.318),
+        "IMAGENET1K_SWAG_E2E_V1": imagenet(85.304, 97.65, 384, 384, "bicubic"),
+        "IMAGENET1K_SWAG_LINEAR_V1": imagenet(81.886, 96.18, 224, 224, "bicubic"),
     }
-
-
-@vit_model(weights={"IMAGENET1K_V1": Preprocess(224, 256)} | _swag(384))
+)
 def vit_b_16(*, rngs: nnx.Rngs, **kwargs) -> VisionTransformer:
     return VisionTransformer(**{"patch_size": 16} | BASE | kwargs, rngs=rngs)
 
 
-@vit_model(weights={"IMAGENET1K_V1": Preprocess(224, 256)})
+@vit_model(weights={"IMAGENET1K_V1": imagenet(75.912, 92.466)})
 def vit_b_32(*, rngs: nnx.Rngs, **kwargs) -> VisionTransformer:
     return VisionTransformer(**{"patch_size": 32} | BASE | kwargs, rngs=rngs)
 
 
-@vit_model(weights={"IMAGENET1K_V1": Preprocess(224, 242)} | _swag(512))
+@vit_model(
+    weights={
+        "IMAGENET1K_V1": imagenet(79.662, 94.638, 224, 242),
+        "IMAGENET1K_SWAG_E2E_V1": imagenet(88.064, 98.512, 512, 512, "bicubic"),
+        "IMAGENET1K_SWAG_LINEAR_V1": imagenet(85.146, 97.422, 224, 224, "bicubic"),
+    }
+)
 def vit_l_16(*, rngs: nnx.Rngs, **kwargs) -> VisionTransformer:
     return VisionTransformer(**{"patch_size": 16} | LARGE | kwargs, rngs=rngs)
 
 
-@vit_model(weights={"IMAGENET1K_V1": Preprocess(224, 256)})
+@vit_model(weights={"IMAGENET1K_V1": imagenet(76.972, 93.07)})
 def vit_l_32(*, rngs: nnx.Rngs, **kwargs) -> VisionTransformer:
     return VisionTransformer(**{"patch_size": 32} | LARGE | kwargs, rngs=rngs)
 
 
-@vit_model(weights=_swag(518))
+@vit_model(
+    weights={
+        "IMAGENET1K_SWAG_E2E_V1": imagenet(88.552, 98.694, 518, 518, "bicubic"),
+        "IMAGENET1K_SWAG_LINEAR_V1": imagenet(85.708, 97.73, 224, 224, "bicubic"),
+    }
+)
 def vit_h_14(*, rngs: nnx.Rngs, **kwargs) -> VisionTransformer:
     return VisionTransformer(**{"patch_size": 14} | HUGE | kwargs, rngs=rngs)

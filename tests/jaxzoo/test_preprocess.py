@@ -33,7 +33,7 @@ def noise(width: int, height: int, channels: int = 3) -> np.ndarray:
 def test_the_eval_transform_equals_torchvisions_pixel_for_pixel(name, weights, size):
     theirs = torchvision.models.get_model_weights(name)[weights].transforms()
     image = Image.fromarray(noise(*size))
-    ours = eval_transform(image, jaxzoo.card(name).weights[weights])
+    ours = eval_transform(image, jaxzoo.card(name).weights[weights].preprocess)
     assert ours.dtype == np.float32
     np.testing.assert_array_equal(ours, theirs(image).permute(1, 2, 0).numpy())
 

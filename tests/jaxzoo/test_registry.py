@@ -1,5 +1,6 @@
 """Models are found, described and built by name, and wrong names are answered helpfully."""
 
+import math
 import subprocess
 import sys
 
@@ -92,20 +93,24 @@ def test_model_info_says_what_a_user_asks_first():
     info = model_info("resnet18")
     assert (info.name, info.task, info.parameters, info.input_size) == ("resnet18", "classification", 11689512, 224)
     assert info.twin == "torchvision:resnet18" and "1512.03385" in info.paper
-    assert info.preprocess == info.weights["IMAGENET1K_V1"] == jaxzoo.Preprocess(crop=224, resize=256)
+    weights = info.weights["IMAGENET1K_V1"]
+    assert info.preprocess == weights.preprocess == jaxzoo.Preprocess(crop=224, resize=256)
+    assert weights.metrics == {"acc@1": 69.758, "acc@5": 89.078}
 
 
 @pytest.mark.parametrize("name", [n for n in list_models() if jaxzoo.card(n).twin.startswith("torchvision:")])
-def test_the_card_has_torchvisions_weights_and_their_transforms(name):
+def test_the_card_has_torchvisions_weights_with_their_transforms_and_metrics(name):
     card = jaxzoo.card(name)
     published = torchvision.models.get_model_weights(card.twin.removeprefix("torchvision:"))
     assert set(card.weights) == {entry.name for entry in published}
     assert next(iter(card.weights)) == published.DEFAULT.name
     for entry in published:
-        theirs, ours = entry.transforms(), card.weights[entry.name]
+        theirs, ours = entry.transforms(), card.weights[entry.name].preprocess
         assert [ours.crop] == theirs.crop_size and [ours.resize or ours.crop] == theirs.resize_size
         assert ours.interpolation == theirs.interpolation.value
         assert list(ours.mean) == list(theirs.mean) and list(ours.std) == list(theirs.std)
+        metrics = entry.meta["_metrics"]["ImageNet-1K"]  # not a number for weights of the features alone
+        assert card.weights[entry.name].metrics == {k: v for k, v in metrics.items() if not math.isnan(v)}
     assert card.paper and card.task in ("classification",)
 
 

@@ -15,7 +15,11 @@ from train.tasks import Batch, Sums
 
 
 class Classification:
-    """Batches are `image` (N, S, S, 3) uint8 RGB and `label` (N,) int32."""
+    """Batches are `image` (N, S, S, 3) uint8 RGB and `label` (N,) int32.
+
+    A network with auxiliary heads returns a tuple in train mode, its logits first; the loss of each other head counts
+    `model.aux_weight` times.
+    """
 
     metric = "accuracy"
 
@@ -53,12 +57,16 @@ class Classification:
         if self.flip:
             mirrored = jax.random.bernoulli(key, shape=(len(images), 1, 1, 1))
             images = jnp.where(mirrored, images[:, :, ::-1], images)
-        logits = model(self.normalise(images)).astype(jnp.float32)
+        outputs = model(self.normalise(images))
+        logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
         targets = optax.smooth_labels(
             jax.nn.one_hot(batch["label"], len(self.classes), dtype=jnp.float32), self.label_smoothing
         )
-        losses = optax.softmax_cross_entropy(logits, targets)
-        return losses.mean(), self.sums(losses, logits, batch["label"], jnp.ones(losses.shape, bool))
+        losses, *others = (
+            optax.softmax_cross_entropy(y.astype(jnp.float32), targets) for y in (logits, *auxiliary) if y is not None
+        )
+        loss = losses.mean() + sum(model.aux_weight * other.mean() for other in others)
+        return loss, self.sums(losses, logits, batch["label"], jnp.ones(losses.shape, bool))
 
     def evaluation_sums(self, model: nnx.Module, batch: Batch) -> Sums:
         logits = model(self.normalise(batch["image"])).astype(jnp.float32)
