@@ -1,10 +1,11 @@
 """Every submodule's output, without hooks in the models."""
 
-import functools
 from collections.abc import Callable
 
 import jax
 from flax import nnx
+
+from jaxzoo.inspect.calls import around_calls
 
 
 def outputs(model: nnx.Module, *inputs: jax.Array) -> dict[str, jax.Array]:
@@ -16,31 +17,14 @@ def outputs(model: nnx.Module, *inputs: jax.Array) -> dict[str, jax.Array]:
     >>> outputs(model, images)["layer1.0.conv1"].shape
     (1, 56, 56, 64)
     """
-    paths = {id(module): ".".join(map(str, path)) for path, module in nnx.iter_modules(model)}
-    kinds = {type(module) for _, module in nnx.iter_modules(model) if callable(module)}
-    calls = {kind: kind.__call__ for kind in kinds}
-    inherited = {kind for kind in kinds if "__call__" not in vars(kind)}
     found: dict[str, jax.Array] = {}
 
-    def recording(call: Callable) -> Callable:
-        @functools.wraps(call)
-        def wrapper(module, *args, **kwargs):
-            result = call(module, *args, **kwargs)
-            if id(module) in paths:
-                found.pop(paths[id(module)], None)
-                found[paths[id(module)]] = result
-            return result
+    def record(path: str, call: Callable[[], jax.Array]) -> jax.Array:
+        result = call()
+        found.pop(path, None)
+        found[path] = result
+        return result
 
-        return wrapper
-
-    for kind, call in calls.items():
-        kind.__call__ = recording(call)
-    try:
+    with around_calls(model, record):
         model(*inputs)
-    finally:
-        for kind, call in calls.items():
-            if kind in inherited:
-                del kind.__call__
-            else:
-                kind.__call__ = call
     return found

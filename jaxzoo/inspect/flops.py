@@ -1,0 +1,84 @@
+"""How much a model computes, counted in its program."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.extend.core import Jaxpr, JaxprEqn, jaxprs_in_params
+
+from jaxzoo.inspect.calls import around_calls
+
+_SCOPE = "path:"  # marks the scopes that are paths of modules
+
+
+def multiply_adds(model: nnx.Module, shape: Sequence[int]) -> dict[str, int]:
+    """Multiply-adds of the convolutions and matrix products in one forward pass, by the dotted path of the submodule.
+
+    A path holds all that is inside it, the whole model is under `""`, and modules that multiply nothing are not there.
+    Nothing is computed, so the model may be abstract. FLOPs are twice these; literature calls these FLOPs as well.
+
+    >>> multiply_adds(create_model("resnet50"), (1, 224, 224, 3))[""]
+    4089184256
+
+    Args:
+      model: any NNX module of one input; it is run in the mode it is in.
+      shape: of the input, (N, H, W, C) for images.
+    """
+    graph, state = nnx.split(model)
+
+    def run(state: nnx.State, x: jax.Array) -> Any:
+        copy = nnx.merge(graph, state, copy=True)
+        with around_calls(copy, _name):
+            return copy(x)
+
+    program = jax.make_jaxpr(run)(state, jax.ShapeDtypeStruct(tuple(shape), jnp.float32))
+    counts: Counter[str] = Counter()
+    _count(program.jaxpr, "", 1, counts)
+    return dict(counts)
+
+
+def _name(path: str, call: Callable[[], Any]) -> Any:
+    with jax.named_scope(_SCOPE + path):
+        return call()
+
+
+def _count(program: Jaxpr, path: str, times: int, counts: Counter[str]) -> None:
+    for equation in program.eqns:
+        scopes = [s.name for s in equation.source_info.name_stack.stack if hasattr(s, "name")]
+        inner = next((s.removeprefix(_SCOPE) for s in reversed(scopes) if s.startswith(_SCOPE)), path)
+        if cost := _COSTS.get(equation.primitive.name):
+            names = inner.split(".") if inner else []
+            for depth in range(len(names) + 1):
+                counts[".".join(names[:depth])] += times * cost(equation)
+        repeated = times * equation.params["length"] if equation.primitive.name == "scan" else times
+        for part in _parts(equation):
+            _count(part, inner, repeated, counts)
+
+
+def _parts(equation: JaxprEqn) -> list[Jaxpr]:
+    """The programs inside an equation: of those for several platforms the default one, which is the mathematics."""
+    platforms = equation.params.get("branches_platforms")
+    if platforms and None in platforms:
+        return [equation.params["branches"][platforms.index(None)].jaxpr]
+    return list(jaxprs_in_params(equation.params))
+
+
+def _convolution(equation: JaxprEqn) -> int:
+    """Every output of a convolution multiplies a whole kernel; of a transposed one, every input does."""
+    axes, (x, kernel) = equation.params["dimension_numbers"], (v.aval.shape for v in equation.invars)
+    _, per_group, *taps = (kernel[axis] for axis in axes.rhs_spec)
+    if math.prod(equation.params["lhs_dilation"]) == 1:
+        return math.prod(equation.outvars[0].aval.shape) * per_group * math.prod(taps)
+    return math.prod(x) * kernel[axes.rhs_spec[0]] // equation.params["feature_group_count"] * math.prod(taps)
+
+
+def _product(equation: JaxprEqn) -> int:
+    (contracted, _), _ = equation.params["dimension_numbers"]
+    return math.prod(equation.outvars[0].aval.shape) * math.prod(equation.invars[0].aval.shape[a] for a in contracted)
+
+
+_COSTS = {"conv_general_dilated": _convolution, "dot_general": _product}
