@@ -11,7 +11,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA calls its own hints "m
 import jax
 import torch
 
-from train.__main__ import keep_compiled_programs
+from jaxzoo.cache import keep_compiled_programs
 
 keep_compiled_programs()
 jax.config.update("jax_enable_x64", True)
