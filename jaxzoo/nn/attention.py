@@ -1,6 +1,6 @@
 """Multi-head attention with torch's fused projection."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from flax import nnx
 
 from jaxzoo.nn import init
 from jaxzoo.nn.dropout import Dropout
-from jaxzoo.nn.linear import Linear
+from jaxzoo.nn.linear import Linear, affine
 
 
 def attend(
@@ -43,6 +43,12 @@ def attend(
 class InProjection(Linear):
     """The fused projection to queries, keys and values; torch keeps it as `in_proj_weight` and `in_proj_bias`."""
 
+    def each(self, query: jax.Array, key: jax.Array, value: jax.Array) -> Iterator[jax.Array]:
+        """Three different inputs, each by its own third of the kernel."""
+        kernels = jnp.split(self.kernel[...], 3, axis=-1)
+        biases = (None,) * 3 if self.bias is None else jnp.split(self.bias[...], 3)
+        return map(affine, (query, key, value), kernels, biases)
+
 
 class MultiHeadAttention(nnx.Module):
     """`torch.nn.MultiheadAttention(batch_first=True)` without masks: (N, L, E), (N, S, E), (N, S, E) to (N, L, E).
@@ -65,8 +71,7 @@ class MultiHeadAttention(nnx.Module):
             q, k, v = jnp.split(self.in_proj(query), 3, axis=-1)
         else:
             key = query if key is None else key
-            inputs = (query, key, key if value is None else value)
-            q, k, v = (jnp.split(self.in_proj(x), 3, axis=-1)[i] for i, x in enumerate(inputs))
+            q, k, v = self.in_proj.each(query, key, key if value is None else value)
         q, k, v = (x.reshape(*x.shape[:-1], self.num_heads, -1) for x in (q, k, v))  # (N, L, heads, D)
         y = attend(q, k, v, dropout=self.dropout)
         return self.out_proj(y.reshape(*y.shape[:-2], -1))

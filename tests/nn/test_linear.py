@@ -43,10 +43,11 @@ def test_self_attention_equals_torch(length, bias):
     agree(*attention(bias), normal(2, length, 12), images=False)
 
 
+@pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("queries", "keys"), [(3, 5), (5, 3), (1, 4), (4, 1)])
-def test_cross_attention_equals_torch(queries, keys):
+def test_cross_attention_equals_torch(queries, keys, bias):
     q, k, v = normal(2, queries, 12), normal(2, keys, 12, seed=1), normal(2, keys, 12, seed=2)
-    agree(*attention(), q, k, v, images=False)
+    agree(*attention(bias), q, k, v, images=False)
 
 
 def test_values_default_to_the_keys():
