@@ -20,5 +20,19 @@ torch.set_num_threads(1)  # small tensors: more threads only wait for each other
 
 
 def pytest_addoption(parser):
-    parser.addoption("--full", action="store_true", help="every level of the parity ladder for every model")
+    parser.addoption("--full", action="store_true", help="every test for every model; see the marker `full`")
     parser.addoption("--parity-table", metavar="FILE", help="write the measured errors of every model to this file")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Without --full, tests marked `full` run for the representatives of each family only."""
+    if config.getoption("full"):
+        return
+    from tests.representatives import representatives  # builds every twin, which not every run needs
+
+    kept, left_out = [], []
+    for item in items:
+        marked = item.get_closest_marker("full")
+        (left_out if marked and item.callspec.params["name"] not in representatives() else kept).append(item)
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = kept

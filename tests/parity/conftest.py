@@ -1,9 +1,7 @@
-"""Which levels run for which models, and the table of what they measure."""
+"""Records the measured errors, and writes them as a table: `python -m pytest tests/parity --full --parity-table FILE`."""
 
 import ctypes
-import functools
 import gc
-import itertools
 import math
 from collections import defaultdict
 from importlib.metadata import version
@@ -11,10 +9,6 @@ from pathlib import Path
 
 import jax
 import pytest
-import torch
-
-import jaxzoo
-from convert.twins import build_twin
 
 COLUMNS = ("L0", "L1", "L2", "L3", "L4 SGD", "L4 AdamW", "L5", "L6")
 
@@ -35,45 +29,8 @@ Networks marked * have more than 100 M parameters: L0, L5 and a float32 forward 
 version.
 """
 
-EVERYWHERE = ("test_l0", "test_l1", "test_l5")  # what runs for every model even without --full
-
 _measured: dict[str, dict[str, float]] = defaultdict(dict)
 _large: set[str] = set()
-
-
-@functools.cache
-def representatives() -> frozenset[str]:
-    """Of every family the smallest model of each set of building blocks, and two models at least."""
-    families = defaultdict(list)
-    for name in jaxzoo.list_models():
-        with torch.device("meta"):
-            twin = build_twin(jaxzoo.card(name))
-        blocks = frozenset((type(m), getattr(m, "groups", 1) > 1) for m in twin.modules())
-        size = sum(p.numel() for p in twin.parameters())
-        families[jaxzoo.card(name).builder.__module__].append((size, name, blocks))
-    chosen = set()
-    for models in map(sorted, families.values()):
-        smallest = {}
-        for _, name, blocks in models:
-            smallest.setdefault(blocks, name)
-        others = (name for _, name, _ in models if name not in smallest.values())
-        chosen |= {*smallest.values(), *itertools.islice(others, max(0, 2 - len(smallest)))}
-    return frozenset(chosen)
-
-
-def pytest_collection_modifyitems(config, items):
-    """Without --full, the levels that take long run for the representatives of every family."""
-    if config.getoption("full"):
-        return
-
-    def is_left_out(item) -> bool:
-        levels = item.path.parent == Path(__file__).parent and not item.originalname.startswith(EVERYWHERE)
-        return levels and item.callspec.params["name"] not in representatives()
-
-    left_out = [item for item in items if is_left_out(item)]
-    if left_out:
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in set(left_out)]
 
 
 @pytest.fixture

@@ -78,17 +78,20 @@ def test_l1_forward_eval(eval_pass, measured):
     measured(eval_pass.error(jnp.float64), 1e-9)
 
 
+@pytest.mark.full
 def test_l2_forward_train(train_errors, measured):
     for part in ("logits", "statistics"):
         error, where = train_errors[part]
         measured(error, 1e-9, where)
 
 
+@pytest.mark.full
 def test_l3_gradients(train_errors, measured):
     error, where = train_errors["gradients"]
     measured(error, 1e-8, where)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("optimizer", ladder.OPTIMIZERS)
 def test_l4_training(pair, optimizer, measured):
     error, where = ladder.training_error(pair, optimizer)
@@ -111,6 +114,7 @@ def test_l5_round_trip(name, large, arguments, whole_twin):
     whole_twin.load_state_dict({key: torch.tensor(array) for key, array in back.items()}, strict=True)
 
 
+@pytest.mark.full
 def test_l6_float32(name, large, whole_twin, eval_pass, measured):
     if large:
         measured(ladder.large_float32_error(name, whole_twin), 1e-4)
