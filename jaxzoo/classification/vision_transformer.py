@@ -17,7 +17,6 @@ from jaxzoo.errors import UsageError
 from jaxzoo.nn import (
     GELU,
     MLP,
-    Activation,
     BatchNorm,
     Conv,
     ConvNormActivation,
@@ -28,15 +27,12 @@ from jaxzoo.nn import (
     MultiHeadAttention,
     NamedSequential,
     ReLU,
+    Tanh,
     init,
 )
 from jaxzoo.registry import imagenet, register_model
 
 layer_norm = partial(LayerNorm, eps=1e-6)
-
-
-class Tanh(Activation):
-    _function = staticmethod(jnp.tanh)
 
 
 class ConvStemConfig(NamedTuple):

@@ -90,6 +90,10 @@ class Sigmoid(Activation):
     _function = staticmethod(sigmoid)
 
 
+class Tanh(Activation):
+    _function = staticmethod(jnp.tanh)
+
+
 class Hardsigmoid(Activation):
     _function = staticmethod(hardsigmoid)
 

@@ -11,7 +11,7 @@ POINTS = np.array([-1e3, -40, -6, -3, -1.5, -1e-9, -0.0, 0, 1e-9, 0.5, 3, 6 - 1e
 POINTS = np.concatenate([POINTS, np.nextafter(-3, [-9, 0]), np.nextafter(3, [0, 9]), np.linspace(-7, 7, 57)])
 
 
-@pytest.mark.parametrize("name", ["ReLU", "ReLU6", "GELU", "SiLU", "Sigmoid", "Hardsigmoid", "Hardswish"])
+@pytest.mark.parametrize("name", ["ReLU", "ReLU6", "GELU", "SiLU", "Sigmoid", "Tanh", "Hardsigmoid", "Hardswish"])
 def test_activation_equals_torch(name):
     agree(getattr(nn, name)(), getattr(torch.nn, name)(), POINTS)
 

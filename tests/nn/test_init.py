@@ -57,6 +57,7 @@ def test_layer_starts_as_torchs(layer):
         (init.uniform(0.3), lambda t: torch.nn.init.uniform_(t, -0.3, 0.3)),
         (init.kaiming_normal(), torch.nn.init.kaiming_normal_),
         (init.kaiming_normal("fan_out"), lambda t: torch.nn.init.kaiming_normal_(t, mode="fan_out")),
+        (init.kaiming_uniform, torch.nn.init.kaiming_uniform_),
         (init.xavier_uniform, torch.nn.init.xavier_uniform_),
         (init.torch_default, lambda t: torch.nn.init.kaiming_uniform_(t, a=5**0.5)),
         (init.constant(0.7), lambda t: torch.nn.init.constant_(t, 0.7)),
