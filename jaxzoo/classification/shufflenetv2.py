@@ -1,0 +1,97 @@
+"""ShuffleNet V2.
+
+Ma et al. 2018, ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design,
+https://arxiv.org/abs/1807.11164. Reference: torchvision.models.shufflenetv2.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxzoo.nn import ConvNormActivation, Linear, MaxPool, Sequential, adaptive_avg_pool, flatten
+from jaxzoo.registry import imagenet, register_model
+
+
+def channel_shuffle(x: jax.Array, groups: int) -> jax.Array:
+    """Interleaves the groups of channels: (N, H, W, groups·C) to the same."""
+    return x.reshape(*x.shape[:-1], groups, -1).swapaxes(-1, -2).reshape(x.shape)
+
+
+class InvertedResidual(nnx.Module):
+    """Half of the channels pass, or are filtered once where the map shrinks; the other half is filtered (figure 3)."""
+
+    def __init__(self, inp: int, oup: int, stride: int, *, rngs: nnx.Rngs):
+        half = oup // 2
+        if stride == 1 and inp != 2 * half:
+            raise ValueError(f"stride 1 keeps the number of channels even and as it is: {inp} cannot become {oup}")
+        layer = partial(ConvNormActivation, rngs=rngs)
+        first = [*layer(inp, inp, 3, stride, groups=inp, activation_layer=None), *layer(inp, half, 1)]
+        self.stride = stride
+        self.branch1 = Sequential(*first) if stride > 1 else Sequential()
+        self.branch2 = Sequential(
+            *layer(inp if stride > 1 else half, half, 1),
+            *layer(half, half, 3, stride, groups=half, activation_layer=None),
+            *layer(half, half, 1),
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        passing, filtered = jnp.split(x, 2, -1) if self.stride == 1 else (x, x)
+        return channel_shuffle(jnp.concatenate([self.branch1(passing), self.branch2(filtered)], -1), 2)
+
+
+class ShuffleNetV2(nnx.Module):
+    """Images (N, H, W, 3) to logits (N, num_classes).
+
+    Args:
+      stages_repeats: blocks of the three stages.
+      stages_out_channels: of the first convolution, the three stages and the last convolution (table 5).
+    """
+
+    def __init__(
+        self,
+        stages_repeats: Sequence[int],
+        stages_out_channels: Sequence[int],
+        num_classes: int = 1000,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        channels, *widths, last = stages_out_channels
+        self.conv1 = ConvNormActivation(3, channels, 3, 2, rngs=rngs)
+        self.maxpool = MaxPool(3, 2, 1)
+        for stage, (repeats, width) in enumerate(zip(stages_repeats, widths, strict=True), start=2):
+            blocks = [InvertedResidual(channels, width, 2, rngs=rngs)]
+            blocks += [InvertedResidual(width, width, 1, rngs=rngs) for _ in range(repeats - 1)]
+            setattr(self, f"stage{stage}", Sequential(*blocks))
+            channels = width
+        self.conv5 = ConvNormActivation(channels, last, 1, rngs=rngs)
+        self.fc = Linear(last, num_classes, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = self.stage4(self.stage3(self.stage2(self.maxpool(self.conv1(x)))))
+        return self.fc(flatten(adaptive_avg_pool(self.conv5(x), 1)))
+
+
+model = partial(register_model, paper="Ma et al. 2018, https://arxiv.org/abs/1807.11164")
+
+
+@model(weights={"IMAGENET1K_V1": imagenet(60.552, 81.746)})
+def shufflenet_v2_x0_5(*, rngs: nnx.Rngs, **kwargs) -> ShuffleNetV2:
+    return ShuffleNetV2([4, 8, 4], [24, 48, 96, 192, 1024], **kwargs, rngs=rngs)
+
+
+@model(weights={"IMAGENET1K_V1": imagenet(69.362, 88.316)})
+def shufflenet_v2_x1_0(*, rngs: nnx.Rngs, **kwargs) -> ShuffleNetV2:
+    return ShuffleNetV2([4, 8, 4], [24, 116, 232, 464, 1024], **kwargs, rngs=rngs)
+
+
+@model(weights={"IMAGENET1K_V1": imagenet(72.996, 91.086, 224, 232)})
+def shufflenet_v2_x1_5(*, rngs: nnx.Rngs, **kwargs) -> ShuffleNetV2:
+    return ShuffleNetV2([4, 8, 4], [24, 176, 352, 704, 1024], **kwargs, rngs=rngs)
+
+
+@model(weights={"IMAGENET1K_V1": imagenet(76.23, 93.006, 224, 232)})
+def shufflenet_v2_x2_0(*, rngs: nnx.Rngs, **kwargs) -> ShuffleNetV2:
+    return ShuffleNetV2([4, 8, 4], [24, 244, 488, 976, 2048], **kwargs, rngs=rngs)

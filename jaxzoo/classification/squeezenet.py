@@ -1,0 +1,85 @@
+"""SqueezeNet.
+
+Iandola et al. 2016, SqueezeNet: AlexNet-level accuracy with 50x fewer parameters and <0.5MB model size,
+https://arxiv.org/abs/1602.07360. Reference: torchvision.models.squeezenet.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxzoo.nn import AdaptiveAvgPool, Conv, Dropout, MaxPool, ReLU, Sequential, flatten, init
+from jaxzoo.registry import imagenet, register_model
+
+conv = partial(Conv, kernel_init=init.kaiming_uniform, bias_init=init.zeros)
+
+# Table 1: channels of the 1×1 convolutions that squeeze, and of each half that expands; M for max pooling.
+# Version 1.1 pools earlier, for less than half the work.
+V1_0 = ("M", (16, 64), (16, 64), (32, 128), "M", (32, 128), (48, 192), (48, 192), (64, 256), "M", (64, 256))
+V1_1 = ("M", (16, 64), (16, 64), "M", (32, 128), (32, 128), "M", (48, 192), (48, 192), (64, 256), (64, 256))
+
+
+class Fire(nnx.Module):
+    """Squeeze to few channels, then expand them by 1×1 and 3×3 filters side by side (§3.2, figure 1)."""
+
+    def __init__(self, inplanes: int, squeeze_planes: int, expand_planes: int, *, rngs: nnx.Rngs):
+        self.squeeze = conv(inplanes, squeeze_planes, 1, rngs=rngs)
+        self.expand1x1 = conv(squeeze_planes, expand_planes, 1, rngs=rngs)
+        self.expand3x3 = conv(squeeze_planes, expand_planes, 3, padding=1, rngs=rngs)
+        self.activation = ReLU()
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = self.activation(self.squeeze(x))
+        return self.activation(jnp.concatenate([self.expand1x1(x), self.expand3x3(x)], -1))
+
+
+class SqueezeNet(nnx.Module):
+    """Images (N, H, W, 3), 21 pixels at least, to logits (N, num_classes).
+
+    Args:
+      stem: the first convolution, which has no padding.
+      fires: squeeze and expand channels of each Fire module, M for max pooling.
+    """
+
+    def __init__(
+        self,
+        stem: Conv,
+        fires: Sequence[tuple[int, int] | str],
+        num_classes: int = 1000,
+        dropout: float = 0.5,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        layers, channels = [stem, ReLU()], stem.out_features
+        for fire in fires:
+            if fire == "M":
+                layers.append(MaxPool(3, 2, ceil_mode=True))
+            else:
+                layers.append(Fire(channels, *fire, rngs=rngs))
+                channels = 2 * fire[1]
+        self.features = Sequential(*layers)
+        self.classifier = Sequential(
+            Dropout(dropout, rngs=rngs),
+            conv(channels, num_classes, 1, kernel_init=init.normal(0.01), rngs=rngs),
+            ReLU(),
+            AdaptiveAvgPool(1),
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return flatten(self.classifier(self.features(x)))
+
+
+model = partial(register_model, paper="Iandola et al. 2016, https://arxiv.org/abs/1602.07360")
+
+
+@model(weights={"IMAGENET1K_V1": imagenet(58.092, 80.42)})
+def squeezenet1_0(*, rngs: nnx.Rngs, **kwargs) -> SqueezeNet:
+    return SqueezeNet(conv(3, 96, 7, 2, rngs=rngs), V1_0, **kwargs, rngs=rngs)
+
+
+@model(weights={"IMAGENET1K_V1": imagenet(58.178, 80.624)})
+def squeezenet1_1(*, rngs: nnx.Rngs, **kwargs) -> SqueezeNet:
+    return SqueezeNet(conv(3, 64, 3, 2, rngs=rngs), V1_1, **kwargs, rngs=rngs)
