@@ -132,7 +132,7 @@ def _both(name: str, weights: str | None, size: int | None, dtype: str, seed: in
     import torch
 
     from convert import rules, twins
-    from convert.files import to_torch
+    from convert.files import torch_state_dict
     from convert.weights import Weights, fill_fresh, find, fit
     from jaxzoo import card
     from jaxzoo.registry import argument_names
@@ -155,7 +155,7 @@ def _both(name: str, weights: str | None, size: int | None, dtype: str, seed: in
     rules.load_state_dict(model, found.tensors)
     fill_fresh(model, name, arguments, seed)
     twin.to(getattr(torch, dtype))
-    twin.load_state_dict({key: to_torch(array) for key, array in found.tensors.items()})
+    twin.load_state_dict(torch_state_dict(found.tensors, rules.versions(model)))
     return twin, model, arguments
 
 

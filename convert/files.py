@@ -127,8 +127,13 @@ def contents(path: str | Path) -> Contents:
     return Contents(path, tensors, nesting, prefix, dropped)
 
 
-def write(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
+def write(path: str | Path, tensors: Mapping[str, np.ndarray], versions: Mapping[str, int] | None = None) -> None:
     """Writes a state_dict as `.pth`/`.pt` (needs torch) or `.safetensors`, by the file's ending, dtypes kept.
+
+    Args:
+      path: the file.
+      tensors: arrays by torch key.
+      versions: of the layout, as `rules.versions` gives them; safetensors have no place for these.
 
     Raises:
       UsageError: the file exists, its ending is another, torch is missing, or the place cannot be written to.
@@ -146,7 +151,7 @@ def write(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
         else:
             import torch
 
-            torch.save(collections.OrderedDict((name, to_torch(value)) for name, value in tensors.items()), partial)
+            torch.save(torch_state_dict(tensors, versions or {}), partial)
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.rename(path)
@@ -173,6 +178,13 @@ def require_torch(purpose: str, *others: str) -> None:
             import_module(package)
     except (ImportError, RuntimeError):  # the latter when torchvision was built for another torch
         raise UsageError(f"{purpose} needs PyTorch: pip install 'jaxzoo-vision[torch]'") from None
+
+
+def torch_state_dict(tensors: Mapping[str, np.ndarray], versions: Mapping[str, int]) -> collections.OrderedDict:
+    """What torch's `load_state_dict` takes: tensors, and the versions of the layout where modules ask for them."""
+    state_dict = collections.OrderedDict((name, to_torch(value)) for name, value in tensors.items())
+    state_dict._metadata = {path: {"version": version} for path, version in versions.items()}
+    return state_dict
 
 
 def to_torch(array: np.ndarray):

@@ -193,6 +193,12 @@ def load_state_dict(module: nnx.Module, state_dict: StateDict, *, skip: Collecti
             leaf.variable.set_value(jnp.zeros(leaf.shape, leaf.variable.get_value().dtype))
 
 
+def versions(module: nnx.Module) -> dict[str, int]:
+    """The layouts of state_dicts that torch's modules tell apart by number, by the path of each that has `_version`."""
+    found = nnx.iter_modules(module)
+    return {".".join(map(str, path)): m._version for path, m in found if hasattr(m, "_version")}
+
+
 def state_dict(module: nnx.Module) -> dict[str, np.ndarray]:
     """A module's parameters, statistics and tables as torch has them: its keys, its layouts, whole numbers as int64."""
 

@@ -20,6 +20,6 @@ def to_torch(from_: Annotated[Path, tyro.conf.arg(name="from", aliases=["--weigh
     files.check_output(out)
     directory = checkpoint_in(from_)
     model = read_manifest(directory)["model"]
-    tensors = find(model, directory).tensors
-    files.write(out, tensors)
-    print(f"{out}: {model}, {len(tensors)} tensors, from {directory}")
+    found = find(model, directory)
+    files.write(out, found.tensors, found.versions)
+    print(f"{out}: {model}, {len(found.tensors)} tensors, from {directory}")

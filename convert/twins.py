@@ -49,6 +49,22 @@ def build_twin(card: ModelCard, **arguments):
     return builder(**arguments).eval()
 
 
+def abstract_twin(card: ModelCard):
+    """The torch module of a card without its numbers, on torch's meta device."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class Countable(TorchFunctionMode):
+        """What builders compute widths and rates with has numbers."""
+
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            device = {"device": "cpu"} if function in (torch.arange, torch.tensor) else {}
+            return function(*args, **device | (kwargs or {}))
+
+    with torch.device("meta"), Countable():
+        return build_twin(card).to("meta")
+
+
 def randomise(twin, seed: int) -> None:
     """Makes every weight count: running statistics, and parameters that start as constants, become random, in place."""
     import torch

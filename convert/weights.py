@@ -29,6 +29,7 @@ class Weights:
     arguments: dict[str, Any] = dataclasses.field(default_factory=dict)  # of create_model
     classes: list[str] | None = None
     preprocess: dict[str, Any] | None = None
+    versions: dict[str, int] = dataclasses.field(default_factory=dict)  # of torch's layout
 
     def source(self) -> dict[str, str]:
         """Where these came from, for a manifest."""
@@ -235,7 +236,8 @@ def _from_directory(name: str, path: Path) -> Weights:
     tensors = rules.torch_arrays(model, arrays) | {key: a for key, a in arrays.items() if key not in known}
     if "train" in manifest:  # JAX counts in int32, torch in int64
         tensors = {k: a.astype(np.int64) if a.dtype == np.int32 else a for k, a in tensors.items()}
-    return Weights(path, tensors, arguments, manifest.get("classes"), manifest.get("preprocess"))
+    about = manifest.get("classes"), manifest.get("preprocess")
+    return Weights(path, tensors, arguments, *about, rules.versions(model))
 
 
 def _download(name: str, weights: str) -> tuple[Path, str, list[str] | None]:

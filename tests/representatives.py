@@ -4,10 +4,8 @@ import functools
 import itertools
 from collections import defaultdict
 
-import torch
-
 import jaxzoo
-from convert.twins import build_twin
+from convert.twins import abstract_twin
 
 
 @functools.cache
@@ -15,8 +13,7 @@ def representatives() -> frozenset[str]:
     """Of every family the smallest model of each set of building blocks, and two models at least."""
     families = defaultdict(list)
     for name in jaxzoo.list_models():
-        with torch.device("meta"):
-            twin = build_twin(jaxzoo.card(name))
+        twin = abstract_twin(jaxzoo.card(name))
         blocks = frozenset((type(m), getattr(m, "groups", 1) > 1) for m in twin.modules())
         size = sum(p.numel() for p in twin.parameters())
         families[jaxzoo.card(name).builder.__module__].append((size, name, blocks))

@@ -42,7 +42,8 @@ class Conv(nnx.Conv):
     Leaves: kernel (kh, kw, in_channels / groups, out_channels) and, unless `bias=False`, bias (out_channels,).
 
     Args:
-      padding: pixels on both sides, for all axes or per axis, or "same" (stride 1) or "valid".
+      padding: pixels on both sides, for all axes or per axis, or "same" (stride 1) or "valid"; or "SAME", TensorFlow's,
+        which follows the input's size and puts an odd pixel behind (`timm.layers.Conv2dSame`).
       padding_mode: "zeros", "reflect", "replicate" or "circular".
       kernel_init, bias_init: initialisers; torch's defaults unless given.
     """
@@ -74,6 +75,8 @@ class Conv(nnx.Conv):
                 raise ValueError(f'padding="same" goes with stride 1 only, not with stride {stride}')
             extra = [d * (k - 1) for k, d in zip(kernel_size, dilation, strict=True)]
             sides = [(e // 2, e - e // 2) for e in extra]
+        elif padding == "SAME":
+            sides = padding
         else:
             sides = [(p, p) for p in spread(0 if padding == "valid" else padding, n, "padding", 0)]
         super().__init__(
@@ -97,6 +100,8 @@ class Conv(nnx.Conv):
         dtype = jnp.result_type(x, kernel)
         padding = self.padding
         reach = [d * (k - 1) for k, d in zip(self.kernel_size, self.kernel_dilation, strict=True)]
+        if padding == "SAME":
+            padding = lax.padtype_to_pads(x.shape[1:-1], [r + 1 for r in reach], self.strides, padding)
         if any(length + sum(p) <= r for length, p, r in zip(x.shape[1:-1], padding, reach, strict=True)):
             raise ValueError(f"an input of {x.shape} is smaller than the kernel of {self.kernel_size}")
         if self.padding_mode != "zeros":

@@ -1,0 +1,102 @@
+"""MNASNet, variant B1 (without squeeze-and-excitation).
+
+Tan et al. 2018, MnasNet: Platform-Aware Neural Architecture Search for Mobile, https://arxiv.org/abs/1807.11626.
+Reference: torchvision.models.mnasnet.
+"""
+
+import math
+from functools import partial
+
+import jax
+from flax import nnx
+
+from jaxzoo.classification.mobilenetv2 import make_divisible
+from jaxzoo.nn import BatchNorm, ConvNormActivation, Dropout, Linear, Sequential, adaptive_avg_pool, flatten, init
+from jaxzoo.registry import imagenet, register_model
+
+PaperBatchNorm = partial(BatchNorm, momentum=1 - 0.9997)
+layer = partial(ConvNormActivation, norm_layer=PaperBatchNorm, kernel_init=init.kaiming_normal("fan_out"))
+
+# Figure 7: kernel, stride of the first block, expansion, channels, blocks.
+STAGES = (
+    (3, 2, 3, 24, 3),
+    (5, 2, 3, 40, 3),
+    (5, 2, 6, 80, 3),
+    (3, 1, 6, 96, 2),
+    (5, 2, 6, 192, 4),
+    (3, 1, 6, 320, 1),
+)
+
+
+class InvertedResidual(nnx.Module):
+    """Expand, filter depthwise, project without activation; a shortcut when the shape allows it."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: int, expansion: int, *, rngs: nnx.Rngs
+    ):
+        hidden = in_channels * expansion
+        self.apply_residual = in_channels == out_channels and stride == 1
+        self.layers = Sequential(
+            *layer(in_channels, hidden, 1, rngs=rngs),
+            *layer(hidden, hidden, kernel_size, stride, groups=hidden, rngs=rngs),
+            *layer(hidden, out_channels, 1, activation_layer=None, rngs=rngs),
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.layers(x) + x if self.apply_residual else self.layers(x)
+
+
+class MNASNet(nnx.Module):
+    """Images (N, H, W, 3) to logits (N, num_classes).
+
+    Args:
+      alpha: scales the channels of every layer but the last, rounded to multiples of 8.
+    """
+
+    _version = 2  # of the state_dict, which the reference refuses without: 1 did not scale the first layers
+
+    def __init__(self, alpha: float, num_classes: int = 1000, dropout: float = 0.2, *, rngs: nnx.Rngs):
+        first, channels = make_divisible(32 * alpha), make_divisible(16 * alpha)
+        layers = [
+            *layer(3, first, 3, 2, rngs=rngs),
+            *layer(first, first, 3, groups=first, rngs=rngs),
+            *layer(first, channels, 1, activation_layer=None, rngs=rngs),
+        ]
+        for kernel_size, stride, expansion, width, depth in STAGES:
+            width, stack = make_divisible(width * alpha), []
+            for i in range(depth):
+                block = InvertedResidual(channels, width, kernel_size, 1 if i else stride, expansion, rngs=rngs)
+                stack.append(block)
+                channels = width
+            layers.append(Sequential(*stack))
+        self.layers = Sequential(*layers, *layer(channels, 1280, 1, rngs=rngs))
+        bound = init.uniform(math.sqrt(3 / num_classes))  # torch's kaiming_uniform_ by fan_out, for a sigmoid
+        self.classifier = Sequential(
+            Dropout(dropout, rngs=rngs), Linear(1280, num_classes, kernel_init=bound, bias_init=init.zeros, rngs=rngs)
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.classifier(flatten(adaptive_avg_pool(self.layers(x), 1)))
+
+
+model = partial(register_model, paper="Tan et al. 2018, https://arxiv.org/abs/1807.11626")
+
+
+@model(weights={"IMAGENET1K_V1": imagenet(67.734, 87.49)})
+def mnasnet0_5(*, rngs: nnx.Rngs, **kwargs) -> MNASNet:
+    return MNASNet(0.5, **kwargs, rngs=rngs)
+
+
+@model(weights={"IMAGENET1K_V1": imagenet(71.18, 90.496, 224, 232)})
+def mnasnet0_75(*, rngs: nnx.Rngs, **kwargs) -> MNASNet:
+    return MNASNet(0.75, **kwargs, rngs=rngs)
+
+
+@model(weights={"IMAGENET1K_V1": imagenet(73.456, 91.51)})
+def mnasnet1_0(*, rngs: nnx.Rngs, **kwargs) -> MNASNet:
+    return MNASNet(1.0, **kwargs, rngs=rngs)
+
+
+@model(weights={"IMAGENET1K_V1": imagenet(76.506, 93.522, 224, 232)})
+def mnasnet1_3(*, rngs: nnx.Rngs, **kwargs) -> MNASNet:
+    return MNASNet(1.3, **kwargs, rngs=rngs)
