@@ -19,7 +19,7 @@ from flax import nnx
 
 import jaxzoo
 from convert.rules import leaves, load_state_dict, state_dict, torch_arrays
-from convert.twins import arrays, build_twin, randomise
+from convert.twins import abstract_twin, arrays, build_twin, randomise
 from jaxzoo.nn import Dropout
 from tests.parity.reduced import reduce_depth
 
@@ -73,8 +73,7 @@ def abstract_model(name: str, dtype=jnp.float32, reduced: bool = False, **argume
 
 def odd_size(name: str) -> tuple[int, int]:
     """The first odd size that the twin can take."""
-    with torch.device("meta"):
-        twin = build_twin(jaxzoo.card(name))
+    twin = abstract_twin(jaxzoo.card(name))
     for size in ODD[:-1]:
         try:
             twin(torch.empty(1, 3, *size, device="meta"))
