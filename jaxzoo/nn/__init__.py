@@ -24,12 +24,12 @@ from jaxzoo.nn.activation import (
     silu,
 )
 from jaxzoo.nn.attention import InProjection, MultiHeadAttention, attend
-from jaxzoo.nn.block import MLP, ConvNormActivation, Layer, LayerScale, SqueezeExcitation
+from jaxzoo.nn.block import MLP, BatchNormAct, ConvNormActivation, Layer, LayerScale, SqueezeExcitation
 from jaxzoo.nn.container import Buffer, Flatten, Identity, NamedSequential, Sequential, flatten
 from jaxzoo.nn.conv import Conv, ConvTranspose
 from jaxzoo.nn.dropout import Dropout, StochasticDepth
 from jaxzoo.nn.linear import Embed, Linear, affine
-from jaxzoo.nn.norm import BatchNorm, GroupNorm, LayerNorm
+from jaxzoo.nn.norm import BatchNorm, GroupNorm, LayerNorm, LocalResponseNorm
 from jaxzoo.nn.pool import (
     AdaptiveAvgPool,
     AdaptiveMaxPool,
@@ -50,6 +50,7 @@ __all__ = [
     "AdaptiveMaxPool",
     "AvgPool",
     "BatchNorm",
+    "BatchNormAct",
     "Buffer",
     "Conv",
     "ConvNormActivation",
@@ -66,6 +67,7 @@ __all__ = [
     "LayerNorm",
     "LayerScale",
     "Linear",
+    "LocalResponseNorm",
     "MaxPool",
     "MultiHeadAttention",
     "NamedSequential",

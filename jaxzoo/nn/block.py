@@ -9,7 +9,7 @@ from jax.nn.initializers import Initializer
 
 from jaxzoo.nn import init
 from jaxzoo.nn.activation import ReLU, Sigmoid
-from jaxzoo.nn.container import Sequential
+from jaxzoo.nn.container import Identity, Sequential
 from jaxzoo.nn.conv import Conv, Size, spread
 from jaxzoo.nn.dropout import Dropout
 from jaxzoo.nn.linear import Linear
@@ -65,6 +65,25 @@ class ConvNormActivation(Sequential):
         if activation_layer is not None:
             layers.append(activation_layer())
         super().__init__(*layers)
+
+
+class BatchNormAct(BatchNorm):
+    """timm's `BatchNormAct2d`: batch norm and, unless it is None, the activation behind, under one name."""
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        activation_layer: Layer | None = ReLU,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(num_features, eps, momentum, rngs=rngs)
+        self.act = Identity() if activation_layer is None else activation_layer()
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.act(super().__call__(x))
 
 
 class SqueezeExcitation(nnx.Module):

@@ -106,3 +106,23 @@ class GroupNorm(nnx.GroupNorm):
             return jnp.repeat(statistic.reshape(batch, *[1] * len(space), -1), channels // self.num_groups, -1)
 
         return _normalise(self, x, per_channel(grouped.mean(axes)), per_channel(grouped.var(axes)))
+
+
+class LocalResponseNorm(nnx.Module):
+    """`torch.nn.LocalResponseNorm` (Krizhevsky et al. 2012, §3.3): x / (k + alpha · m)^beta.
+
+    Here m is the mean of the squares in a window of `size` channels, cut by zeros at both ends; where the paper has
+    their sum, torch's alpha is `size` times the paper's.
+    """
+
+    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0):
+        if size < 1:
+            raise ValueError(f"size is {size}; it must be a whole number ≥ 1")
+        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = wide(x)
+        sides = (self.size // 2, (self.size - 1) // 2)
+        squares = jnp.pad(y * y, [(0, 0)] * (x.ndim - 1) + [sides])
+        window = [lax.slice_in_dim(squares, i, i + x.shape[-1], axis=-1) for i in range(self.size)]
+        return narrow(y / (self.k + self.alpha / self.size * sum(window)) ** self.beta, x)

@@ -1,13 +1,14 @@
-"""BatchNorm, LayerNorm and GroupNorm compute what torch's do and keep the statistics that torch keeps."""
+"""Norms compute what torch's do, and batch norm keeps the statistics that torch keeps."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 from flax import nnx
+from timm.layers import BatchNormAct2d
 
 import convert
-from jaxzoo.nn import BatchNorm, GroupNorm, LayerNorm
+from jaxzoo.nn import BatchNorm, BatchNormAct, GroupNorm, LayerNorm, LocalResponseNorm, ReLU6
 from tests.compare import agree, arrays, close, normal, to_last, twins
 
 BATCH_NORMS = [{}, {"eps": 1e-3, "momentum": 0.01}, {"momentum": 3e-4, "affine": False}, {"momentum": 1.0, "eps": 0.1}]
@@ -69,6 +70,28 @@ def test_group_norm_equals_torch(groups, shape, arguments):
 def test_group_norm_refuses_groups_that_do_not_divide():
     with pytest.raises(ValueError, match="4"):
         GroupNorm(4, 6, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize("arguments", [{}, {"k": 2.0}, {"alpha": 0.7, "beta": 1.5, "k": 0.1}, {"beta": -0.5}])
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 15])
+@pytest.mark.parametrize("shape", [(2, 6, 3, 5), (3, 1, 2), (2, 5, 1, 2, 3)])
+def test_local_response_norm_equals_torch(shape, size, arguments):
+    theirs = torch.nn.LocalResponseNorm(size, **arguments)
+    agree(LocalResponseNorm(size, **arguments), theirs, 3 * normal(*shape))
+
+
+def test_local_response_norm_needs_a_window():
+    with pytest.raises(ValueError, match="size is 0"):
+        LocalResponseNorm(0)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("ours", "theirs"), [(ReLU6, torch.nn.ReLU6), (None, None)])
+def test_batch_norm_with_an_activation_equals_timms(ours, theirs, training):
+    theirs = BatchNormAct2d(5, eps=1e-3, apply_act=theirs is not None, act_layer=theirs or torch.nn.ReLU)
+    pair = twins(lambda rngs: BatchNormAct(5, 1e-3, activation_layer=ours, rngs=rngs), theirs.train(training))
+    pair[0].train() if training else pair[0].eval()
+    agree(*pair, 3 * normal(2, 5, 4, 3))
 
 
 @pytest.mark.parametrize("build", [BatchNorm, LayerNorm, lambda n, rngs: GroupNorm(1, n, rngs=rngs)])
