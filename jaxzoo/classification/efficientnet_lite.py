@@ -10,61 +10,39 @@ import math
 from functools import partial
 
 import jax
+import numpy as np
 from flax import nnx
 
 from jaxzoo.classification.efficientnet import B0
 from jaxzoo.classification.mobilenetv2 import make_divisible
 from jaxzoo.nn import (
     AdaptiveAvgPool,
-    BatchNorm,
+    BatchNormAct,
     Conv,
     Dropout,
-    Layer,
     Linear,
+    NamedSequential,
+    ReLU6,
     Sequential,
     StochasticDepth,
     flatten,
     init,
-    relu6,
 )
 from jaxzoo.preprocess import Preprocess
 from jaxzoo.registry import Published, register_model
 
 conv = partial(Conv, padding="SAME", bias=False, kernel_init=init.kaiming_normal("fan_out"))
-# The outputs of one weight are counted within its group: of a depthwise kernel as many as its inputs.
+# timm divides a kernel's outputs by its groups: what is left of a depthwise one is its inputs.
 depthwise = partial(Conv, padding="SAME", bias=False, kernel_init=init.kaiming_normal("fan_in"))
-TensorFlowBatchNorm = partial(BatchNorm, eps=1e-3)
+norm = partial(BatchNormAct, eps=1e-3, activation_layer=ReLU6)
+
+# timm's names of a block's layers, without expansion and with it.
+SEPARABLE = ("conv_dw", "bn1", "conv_pw", "bn2")
+INVERTED = ("conv_pw", "bn1", "conv_dw", "bn2", "conv_pwl", "bn3")
 
 
-class DepthwiseSeparableConv(nnx.Module):
-    """Filter depthwise, project without activation; a shortcut when the shape allows it."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        stride: int,
-        drop_path_rate: float,
-        norm_layer: Layer,
-        *,
-        rngs: nnx.Rngs,
-    ):
-        self.has_skip = stride == 1 and in_channels == out_channels
-        self.conv_dw = depthwise(in_channels, in_channels, kernel_size, stride, groups=in_channels, rngs=rngs)
-        self.bn1 = norm_layer(in_channels, rngs=rngs)
-        self.conv_pw = conv(in_channels, out_channels, 1, rngs=rngs)
-        self.bn2 = norm_layer(out_channels, rngs=rngs)
-        self.drop_path = StochasticDepth(drop_path_rate, rngs=rngs)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        y = relu6(self.bn1(self.conv_dw(x)))
-        y = self.bn2(self.conv_pw(y))
-        return x + self.drop_path(y) if self.has_skip else y
-
-
-class InvertedResidual(nnx.Module):
-    """Expand, filter depthwise, project without activation; a shortcut when the shape allows it."""
+class InvertedResidual(NamedSequential):
+    """Expand, filter depthwise, project without activation; a shortcut when the shape allows it (MobileNetV2, §3)."""
 
     def __init__(
         self,
@@ -72,26 +50,26 @@ class InvertedResidual(nnx.Module):
         out_channels: int,
         kernel_size: int,
         stride: int,
-        drop_path_rate: float,
-        norm_layer: Layer,
         expand_ratio: int,
+        drop_path_rate: float,
         *,
         rngs: nnx.Rngs,
     ):
         hidden = make_divisible(in_channels * expand_ratio)
+        layers = [] if expand_ratio == 1 else [conv(in_channels, hidden, 1, rngs=rngs), norm(hidden, rngs=rngs)]
+        layers += [
+            depthwise(hidden, hidden, kernel_size, stride, groups=hidden, rngs=rngs),
+            norm(hidden, rngs=rngs),
+            conv(hidden, out_channels, 1, rngs=rngs),
+            norm(out_channels, activation_layer=None, rngs=rngs),
+        ]
+        names = SEPARABLE if expand_ratio == 1 else INVERTED
+        super().__init__(**dict(zip(names, layers, strict=True)))
         self.has_skip = stride == 1 and in_channels == out_channels
-        self.conv_pw = conv(in_channels, hidden, 1, rngs=rngs)
-        self.bn1 = norm_layer(hidden, rngs=rngs)
-        self.conv_dw = depthwise(hidden, hidden, kernel_size, stride, groups=hidden, rngs=rngs)
-        self.bn2 = norm_layer(hidden, rngs=rngs)
-        self.conv_pwl = conv(hidden, out_channels, 1, rngs=rngs)
-        self.bn3 = norm_layer(out_channels, rngs=rngs)
         self.drop_path = StochasticDepth(drop_path_rate, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = relu6(self.bn1(self.conv_pw(x)))
-        y = relu6(self.bn2(self.conv_dw(y)))
-        y = self.bn3(self.conv_pwl(y))
+        y = super().__call__(x)
         return x + self.drop_path(y) if self.has_skip else y
 
 
@@ -111,36 +89,31 @@ class EfficientNetLite(nnx.Module):
         num_classes: int = 1000,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
-        norm_layer: Layer = TensorFlowBatchNorm,
         *,
         rngs: nnx.Rngs,
     ):
         self.conv_stem = conv(3, 32, 3, 2, rngs=rngs)
-        self.bn1 = norm_layer(32, rngs=rngs)
+        self.bn1 = norm(32, rngs=rngs)
         depths = [depth if i in (0, 6) else math.ceil(depth * depth_mult) for i, (*_, depth) in enumerate(B0)]
-        channels, built, stages = 32, 0, []
+        rates = iter(np.arange(sum(depths)) * drop_path_rate / sum(depths))
+        channels, stages = 32, []
         for (_, expand_ratio, kernel_size, stride, width, _), depth in zip(B0, depths, strict=True):
-            width, stage = make_divisible(width * width_mult), []
+            width, blocks = make_divisible(width * width_mult), []
             for i in range(depth):
-                rate = drop_path_rate * built / sum(depths)
-                arguments = channels, width, kernel_size, 1 if i else stride, rate, norm_layer
-                if expand_ratio == 1:
-                    stage.append(DepthwiseSeparableConv(*arguments, rngs=rngs))
-                else:
-                    stage.append(InvertedResidual(*arguments, expand_ratio, rngs=rngs))
-                channels, built = width, built + 1
-            stages.append(Sequential(*stage))
+                arguments = channels, width, kernel_size, 1 if i else stride, expand_ratio, float(next(rates))
+                blocks.append(InvertedResidual(*arguments, rngs=rngs))
+                channels = width
+            stages.append(Sequential(*blocks))
         self.blocks = Sequential(*stages)
         self.conv_head = conv(channels, 1280, 1, rngs=rngs)
-        self.bn2 = norm_layer(1280, rngs=rngs)
+        self.bn2 = norm(1280, rngs=rngs)
         self.global_pool = AdaptiveAvgPool(1)
         self.dropout = Dropout(drop_rate, rngs=rngs)
         bound = init.uniform(1 / math.sqrt(num_classes))
         self.classifier = Linear(1280, num_classes, kernel_init=bound, bias_init=init.zeros, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = self.blocks(relu6(self.bn1(self.conv_stem(x))))
-        x = relu6(self.bn2(self.conv_head(x)))
+        x = self.bn2(self.conv_head(self.blocks(self.bn1(self.conv_stem(x)))))
         return self.classifier(self.dropout(flatten(self.global_pool(x))))
 
 

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import pytest
 import torch
 from flax import nnx
+from timm.layers import Conv2dSame
 
 from jaxzoo.nn import Conv, ConvTranspose
 from tests.compare import agree, normal, twins
@@ -66,6 +67,24 @@ def test_conv_equals_torch(case):
     channels, out, kernel, arguments, size = CONVOLUTIONS[case]
     theirs = torch.nn.Conv2d(channels, out, kernel, **arguments)
     agree(*twins(lambda rngs: Conv(channels, out, kernel, **arguments, rngs=rngs), theirs), normal(2, channels, *size))
+
+
+@pytest.mark.parametrize("size", [(7, 9), (8, 6), (5, 10)])
+@pytest.mark.parametrize(
+    ("kernel", "arguments"),
+    [
+        (3, {"stride": 2}),
+        (3, {"stride": 2, "groups": 4}),
+        (5, {"stride": 3, "bias": False}),
+        ((2, 4), {"stride": (1, 2)}),
+        (3, {"stride": 2, "dilation": 2}),
+        (1, {"stride": 2}),
+        (2, {"stride": 4}),
+    ],
+)
+def test_padding_of_tensorflow(kernel, arguments, size):
+    theirs = Conv2dSame(4, 8, kernel, **arguments)
+    agree(*twins(lambda rngs: Conv(4, 8, kernel, padding="SAME", **arguments, rngs=rngs), theirs), normal(2, 4, *size))
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,11 @@ from convert.rules import leaves
 from jaxzoo.nn import NamedSequential, Sequential
 
 NARROW = 32  # width of VGG's hidden layers, whose 120 M parameters are not its depth
+WIDEST = 4096  # channels from which a RegNet goes without its last stage, where a single block has 100 M parameters
 
 
 def reduce_depth(model: torch.nn.Module | nnx.Module) -> None:
-    """Drops blocks that repeat the one before (same type, same parameters), in place, and narrows VGG's classifier."""
+    """Drops blocks that repeat the one before (same type, same parameters), in place; and what is wide all the same."""
     (_reduce_torch if isinstance(model, torch.nn.Module) else _reduce_flax)(model)
 
 
@@ -34,6 +35,10 @@ def _reduce_torch(model: torch.nn.Module) -> None:
         widths = (model.classifier[0].in_features, NARROW, NARROW, model.classifier[6].out_features)
         for i, place in enumerate((0, 3, 6)):
             model.classifier[place] = torch.nn.Linear(widths[i], widths[i + 1])
+    if type(model).__name__ == "RegNet" and model.fc.in_features > WIDEST:
+        width = model.trunk_output.block4[0].proj[0].in_channels
+        del model.trunk_output.block4
+        model.fc = torch.nn.Linear(width, model.fc.out_features)
 
 
 def _reduce_flax(model: nnx.Module) -> None:
@@ -50,6 +55,11 @@ def _reduce_flax(model: nnx.Module) -> None:
         widths = (model.classifier[0].in_features, NARROW, NARROW, model.classifier[6].out_features)
         for i, place in enumerate((0, 3, 6)):
             model.classifier[place] = jnn.Linear(widths[i], widths[i + 1], rngs=nnx.Rngs(0))
+    if type(model).__name__ == "RegNet" and model.fc.in_features > WIDEST:
+        width = getattr(model.trunk_output.block4, "block4-0").proj[0].in_features
+        model.trunk_output.order = model.trunk_output.order[:-1]
+        del model.trunk_output.block4
+        model.fc = jnn.Linear(width, model.fc.out_features, rngs=nnx.Rngs(0))
 
 
 def _signature(module: nnx.Module) -> tuple:
