@@ -107,6 +107,8 @@ def fit(
     wrong = _misfits(model, shapes)
     if not wrong:
         return model, arguments, []
+    if "aux_logits" not in given and lacks_auxiliary(name, shapes, arguments):
+        arguments["aux_logits"] = False
     heads, classes = head_of(name, shapes, arguments)
     read = {"num_classes": classes, "image_size": wrong - set(heads) and image_size_of(name, shapes, arguments)}
     arguments |= {key: value for key, value in read.items() if value and key not in given}
@@ -157,6 +159,12 @@ def image_size_of(name: str, shapes: Shapes, arguments: Mapping[str, Any]) -> in
         if area > 0 and round(math.sqrt(area)) ** 2 == round(area):
             return round(math.sqrt(area))
     return None
+
+
+def lacks_auxiliary(name: str, shapes: Shapes, arguments: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint of these shapes is without the auxiliary heads that the model may have."""
+    without, having = _at(name, arguments, "aux_logits", False, True)
+    return having.keys() > without.keys() and not shapes.keys() & (having.keys() - without.keys())
 
 
 def _at(name: str, arguments: Mapping[str, Any], argument: str, *values: int) -> list[Shapes]:
@@ -214,7 +222,7 @@ def checkpoint_in(path: Path) -> Path:
 
 def _from_file(name: str, path: Path) -> Weights:
     contents = files.contents(path)
-    return Weights(contents.path, unwrapped(name, contents.tensors))
+    return Weights(contents.path, undotted(name, unwrapped(name, contents.tensors)))
 
 
 def unwrapped(name: str, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -223,6 +231,15 @@ def unwrapped(name: str, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray
     if len(wrappers) != 1 or tensors.keys() & shapes_of(abstract(name)).keys():
         return tensors
     return {key.partition(".")[2] or key: array for key, array in tensors.items()}
+
+
+def undotted(name: str, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Takes the dot out of names like `norm.1`, which torch allowed before 0.4: the name is `norm1` today."""
+    today = {key: re.sub(r"\.(\d+\.\w+)$", r"\1", key) for key in tensors}
+    if [*today] == [*today.values()]:
+        return tensors
+    known = shapes_of(abstract(name)).keys()
+    return {key if key in known or today[key] not in known else today[key]: array for key, array in tensors.items()}
 
 
 def _from_directory(name: str, path: Path) -> Weights:

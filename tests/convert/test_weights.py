@@ -1,5 +1,6 @@
 """`convert.load`: the same function as torch's, from whatever the weights are in."""
 
+import re
 import urllib.error
 from pathlib import Path
 
@@ -151,9 +152,17 @@ def test_a_training_checkpoint_loads_and_exports_with_torchs_dtypes(tmp_path):
         convert.load("resnet34", tmp_path / "run")
 
 
-@pytest.mark.parametrize("name", ["vgg11", "swin_t", "convnext_tiny", "mobilenet_v2", "resnet50", "vit_b_32"])
-def test_arguments_are_read_from_shapes(name):
-    arguments = {"num_classes": 17} | ({"image_size": 96} if name == "vit_b_32" else {})
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [
+        *[(name, {}) for name in ("vgg11", "swin_t", "convnext_tiny", "mobilenet_v2", "resnet50", "squeezenet1_1")],
+        ("vit_b_32", {"image_size": 96}),
+        ("inception_v3", {}),
+        ("inception_v3", {"aux_logits": False}),
+    ],
+)
+def test_arguments_are_read_from_shapes(name, others):
+    arguments = {"num_classes": 17} | others
     shapes = shapes_of(abstract(name, **arguments))
     tensors = {key: np.broadcast_to(np.float32(0), shape) for key, shape in shapes.items()}
     model, found, skipped = fit(name, Weights(Path("file"), tensors))
@@ -164,3 +173,12 @@ def test_a_model_that_hung_on_an_attribute_is_found(tmp_path, twin):
     state = {f"model.{key}": tensor for key, tensor in twin.state_dict().items()}
     torch.save({"state_dict": state, "callbacks": {}, "hyper_parameters": {"lr": 0.1}}, tmp_path / "lightning.ckpt")
     assert agree(twin, convert.load(NAME, tmp_path / "lightning.ckpt"))
+
+
+def test_names_that_held_a_dot_are_found(tmp_path):
+    twin = small("densenet121")
+    state = {re.sub(r"(denselayer\d+\.(norm|conv))", r"\1.", key): tensor for key, tensor in twin.state_dict().items()}
+    assert "features.denseblock1.denselayer2.norm.1.weight" in state
+    torch.save({k: t for k, t in state.items() if "num_batches" not in k}, tmp_path / "densenet121-a639ec97.pth")
+    found = find("densenet121", tmp_path / "densenet121-a639ec97.pth")
+    assert {*found.tensors} == {key for key in twin.state_dict() if "num_batches" not in key}
