@@ -1,6 +1,7 @@
 """What classification makes of images, losses and counts."""
 
 import csv
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -77,6 +78,32 @@ def test_the_loss_is_torchs_cross_entropy_with_label_smoothing():
     loss, _ = task.training_loss(lambda x: jnp.asarray(logits), batch, jax.random.key(0))
     expected = torch.nn.functional.cross_entropy(torch.tensor(logits), torch.tensor(labels), label_smoothing=0.2)
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+
+class Heads(NamedTuple):
+    logits: jax.Array
+    aux_logits2: jax.Array | None
+    aux_logits1: jax.Array
+
+
+def test_the_loss_of_auxiliary_heads_counts_as_the_model_says():
+    draws, labels = np.random.default_rng(0).normal(size=(2, 6, 3)).astype(np.float32), np.array([0, 1, 2, 2, 1, 0])
+    batch = {"image": np.zeros((6, 8, 8, 3), np.uint8), "label": labels}
+
+    class Network:
+        aux_weight = 0.3
+
+        def __call__(self, x):
+            return Heads(jnp.asarray(draws[0]), None, jnp.asarray(draws[1]))
+
+    loss, sums = classification(label_smoothing=0.2).training_loss(Network(), batch, jax.random.key(0))
+    main, auxiliary = (
+        torch.nn.functional.cross_entropy(torch.tensor(y), torch.tensor(labels), label_smoothing=0.2).item()
+        for y in draws
+    )
+    np.testing.assert_allclose(loss, main + 0.3 * auxiliary, rtol=1e-6)
+    np.testing.assert_allclose(sums["loss"], 6 * main, rtol=1e-6)
+    assert sums["correct"] == (draws[0].argmax(-1) == labels).sum()
 
 
 def test_metrics_leave_out_what_the_mask_leaves_out(tmp_path):
