@@ -15,13 +15,12 @@ from jaxzoo.classification.mobilevit import (
     MobileViT,
     conv1x1,
     fold,
-    published,
+    mobilevit_model,
     resize_to_patches,
     unfold,
 )
 from jaxzoo.nn import GroupNorm, NamedSequential, Sequential, SiLU, StochasticDepth, relu
 from jaxzoo.nn.precision import wide
-from jaxzoo.registry import register_model
 
 LayerNorm2d = partial(GroupNorm, 1)
 
@@ -83,45 +82,39 @@ def mobilevitv2(width: float, **kwargs) -> MobileViT:
     return MobileViT(int(32 * width), 2, stages, 0, MobileVitV2Block, **kwargs)
 
 
-def model(width: str, acc1: float, acc5: float):
-    return register_model(
-        paper="Mehta and Rastegari 2022, https://arxiv.org/abs/2206.02680",
-        twin=f"timm:mobilevitv2_{width}",
-        input_size=256,
-        weights=published(288, acc1, acc5),
-    )
+model = partial(mobilevit_model, "Mehta and Rastegari 2022, https://arxiv.org/abs/2206.02680", 288)
 
 
-@model("050", 70.138, 89.92)
+@model("mobilevitv2_050", 70.138, 89.92)
 def mobilevitv2_050(*, rngs: nnx.Rngs, **kwargs) -> MobileViT:
     return mobilevitv2(0.5, **kwargs, rngs=rngs)
 
 
-@model("075", 75.608, 92.744)
+@model("mobilevitv2_075", 75.608, 92.744)
 def mobilevitv2_075(*, rngs: nnx.Rngs, **kwargs) -> MobileViT:
     return mobilevitv2(0.75, **kwargs, rngs=rngs)
 
 
-@model("100", 78.076, 94.17)
+@model("mobilevitv2_100", 78.076, 94.17)
 def mobilevitv2_100(*, rngs: nnx.Rngs, **kwargs) -> MobileViT:
     return mobilevitv2(1.0, **kwargs, rngs=rngs)
 
 
-@model("125", 79.68, 94.858)
+@model("mobilevitv2_125", 79.68, 94.858)
 def mobilevitv2_125(*, rngs: nnx.Rngs, **kwargs) -> MobileViT:
     return mobilevitv2(1.25, **kwargs, rngs=rngs)
 
 
-@model("150", 80.37, 95.074)
+@model("mobilevitv2_150", 80.37, 95.074)
 def mobilevitv2_150(*, rngs: nnx.Rngs, **kwargs) -> MobileViT:
     return mobilevitv2(1.5, **kwargs, rngs=rngs)
 
 
-@model("175", 80.86, 95.256)
+@model("mobilevitv2_175", 80.86, 95.256)
 def mobilevitv2_175(*, rngs: nnx.Rngs, **kwargs) -> MobileViT:
     return mobilevitv2(1.75, **kwargs, rngs=rngs)
 
 
-@model("200", 81.134, 95.362)
+@model("mobilevitv2_200", 81.134, 95.362)
 def mobilevitv2_200(*, rngs: nnx.Rngs, **kwargs) -> MobileViT:
     return mobilevitv2(2.0, **kwargs, rngs=rngs)
