@@ -1,18 +1,27 @@
 """jaxzoo: PyTorch's vision architectures in Flax NNX, with weight parity."""
 
-from jaxzoo.errors import UsageError
-from jaxzoo.preprocess import Preprocess, eval_transform, read_image
-from jaxzoo.registry import card, create_model, list_models, model_info, register_model
+from importlib import import_module
 
+_HOME = {
+    "Preprocess": "jaxzoo.preprocess",
+    "UsageError": "jaxzoo.errors",
+    "card": "jaxzoo.registry",
+    "create_model": "jaxzoo.registry",
+    "eval_transform": "jaxzoo.preprocess",
+    "imagenet_classes": "jaxzoo.imagenet",
+    "list_models": "jaxzoo.registry",
+    "model_info": "jaxzoo.registry",
+    "read_image": "jaxzoo.preprocess",
+    "register_model": "jaxzoo.registry",
+}
 __version__ = "0.1.0"
-__all__ = [
-    "Preprocess",
-    "UsageError",
-    "card",
-    "create_model",
-    "eval_transform",
-    "list_models",
-    "model_info",
-    "read_image",
-    "register_model",
-]
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str):
+    # JAX is imported when it is first needed: the command lines choose its settings before that.
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    if name in ("inspect", "nn", "registry"):
+        return import_module(f"jaxzoo.{name}")
+    raise AttributeError(f"module 'jaxzoo' has no attribute {name!r}")

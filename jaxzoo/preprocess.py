@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from pathlib import Path
 from typing import BinaryIO, Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ from jaxzoo.errors import UsageError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +28,22 @@ class Preprocess:
     def at(self, size: int) -> "Preprocess":
         """The same with a crop of `size` pixels; resize and crop keep their proportion."""
         return dataclasses.replace(self, crop=size, resize=round(size * (self.resize or self.crop) / self.crop))
+
+    def __str__(self) -> str:
+        return (
+            f"shorter side to {self.resize or self.crop} ({self.interpolation}), centre crop of {self.crop}, "
+            f"mean {self.mean}, std {self.std}"
+        )
+
+
+def image_files(folder: str | os.PathLike) -> list[Path]:
+    """The images anywhere below a folder, as their names' endings tell (`IMAGE_SUFFIXES`), sorted; hidden ones not."""
+    return sorted(
+        Path(root, name)
+        for root, _, names in os.walk(folder, followlinks=True)
+        for name in names
+        if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
+    )
 
 
 def read_image(source: str | os.PathLike | BinaryIO, name: str | None = None) -> Image.Image:

@@ -5,7 +5,6 @@ import fnmatch
 import functools
 import importlib
 import inspect
-import math
 import numbers
 import pkgutil
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ from typing import Any
 import jax
 from flax import nnx
 
+from jaxzoo import figures
 from jaxzoo.errors import UsageError, nearest
 from jaxzoo.nn.dropout import Stream
 from jaxzoo.preprocess import Preprocess
@@ -69,11 +69,12 @@ class ModelCard:
 
 @dataclasses.dataclass(frozen=True)
 class ModelInfo:
-    """A model's card, and the number of its parameters with the default arguments."""
+    """A model's card, and with the default arguments its parameters and its multiply-adds per image of `input_size`."""
 
     name: str
     task: str
     parameters: int
+    multiply_adds: int
     input_size: int
     preprocess: Preprocess
     weights: Mapping[str, Published]
@@ -192,8 +193,15 @@ def argument_names(name: str) -> list[str]:
 
 
 def model_info(name: str) -> ModelInfo:
-    """Task, number of parameters, input size, preprocessing, published weights, reference twin and paper."""
+    """Task, size, cost, input size, preprocessing, published weights, reference twin and paper.
+
+    Parameters and multiply-adds are looked up for the zoo's own models, and counted for those that you registered.
+    """
     c = card(name)
-    params = nnx.state(nnx.eval_shape(lambda: create_model(name)), nnx.Param)
-    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
-    return ModelInfo(name, c.task, count, c.input_size, c.preprocess, c.weights, c.twin, c.paper)
+    size = figures.stored().get(name)
+    if size is None:
+        abstract = nnx.eval_shape(lambda: create_model(name))
+        size = figures.measure(abstract, (1, c.input_size, c.input_size, 3))
+    return ModelInfo(
+        name, c.task, size.parameters, size.multiply_adds, c.input_size, c.preprocess, c.weights, c.twin, c.paper
+    )

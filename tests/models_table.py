@@ -1,28 +1,46 @@
-"""Writes docs/models.md from the registry: `python -m tests.models_table`."""
+"""Writes docs/models.md and jaxzoo/figures.json from the registry: `python -m tests.models_table`."""
 
+import dataclasses
+import json
 from pathlib import Path
 
+from flax import nnx
+
 import jaxzoo
+from jaxzoo import figures
 
 HEADER = """# Models
 
-Written by `python -m tests.models_table`. Names, arguments, behaviour and initialisation are those of the reference;
-`jaxzoo.model_info(NAME)` says the same in Python. Weights are downloaded by `convert.load(NAME, WEIGHTS)`, the default
-one stands first. How exactly each model agrees with its reference is in [parity.md](parity.md).
+Written by `python -m tests.models_table`. Names, arguments, behaviour and initialisation are those of the reference.
+`python -m jaxzoo list`, `python -m jaxzoo info NAME` and `jaxzoo.model_info(NAME)` say the same and more. GMACs are the
+billions of multiply-adds for one image of the input size. `convert.load(NAME, WEIGHTS)` downloads weights; the default
+ones stand first, and beside each the accuracy on ImageNet-1K that its publisher reports (top 1, percent). How exactly
+each model agrees with its reference is in [parity.md](parity.md).
 
-| model | parameters | input | weights | reference | paper |
-|---|---|---|---|---|---|"""
+| model | parameters | GMACs | input | weights | reference | paper |
+|---|---|---|---|---|---|---|"""
+
+
+def measured(name: str) -> figures.Figures:
+    """Of a model with its default arguments, without numbers."""
+    size = jaxzoo.card(name).input_size
+    return figures.measure(nnx.eval_shape(lambda: jaxzoo.create_model(name)), (1, size, size, 3))
 
 
 def main() -> None:
-    rows = [HEADER]
-    for name in jaxzoo.list_models():
-        info = jaxzoo.model_info(name)
-        weights = ", ".join(info.weights)
-        rows.append(
-            f"| {name} | {info.parameters / 1e6:.1f} M | {info.input_size} | {weights} | {info.twin} | {info.paper} |"
-        )
-    Path("docs/models.md").write_text("\n".join(rows) + "\n")
+    names = jaxzoo.list_models()
+    rows = {name: dataclasses.asdict(measured(name)) for name in names}
+    lines = ",\n".join(f" {json.dumps(name)}: {json.dumps(row)}" for name, row in rows.items())
+    Path("jaxzoo/figures.json").write_text(f"{{\n{lines}\n}}\n")
+    figures.stored.cache_clear()
+    table = "\n".join(_row(jaxzoo.model_info(name)) for name in names)
+    Path("docs/models.md").write_text(f"{HEADER}\n{table}\n")
+
+
+def _row(info: jaxzoo.registry.ModelInfo) -> str:
+    weights = (f"{name} {w.metrics.get('acc@1', '')}".strip() for name, w in info.weights.items())
+    size = f"{figures.digits(info.parameters / 1e6)} M | {figures.digits(info.multiply_adds / 1e9)} | {info.input_size}"
+    return f"| {info.name} | {size} | {', '.join(weights)} | {info.twin} | {info.paper} |"
 
 
 if __name__ == "__main__":

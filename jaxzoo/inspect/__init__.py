@@ -1,6 +1,7 @@
-"""Looking into a model: the output of every submodule by its path, and what it costs to compute."""
+"""Looking into a model: its submodules, the output of each by its path, and what it costs to compute."""
 
 from jaxzoo.inspect.flops import multiply_adds
 from jaxzoo.inspect.outputs import outputs
+from jaxzoo.inspect.summary import summary
 
-__all__ = ["multiply_adds", "outputs"]
+__all__ = ["multiply_adds", "outputs", "summary"]

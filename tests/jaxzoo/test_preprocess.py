@@ -1,24 +1,32 @@
-"""Images are read whatever their kind, and prepared to torchvision's pixels."""
+"""Images are read whatever their kind, and prepared to torchvision's and timm's pixels."""
 
 import dataclasses
 import io
+import math
 
 import numpy as np
 import pytest
+import timm
 import torchvision
 from PIL import Image
 from torchvision.transforms._presets import ImageClassification
 
 import jaxzoo
 from jaxzoo import Preprocess, UsageError, eval_transform, read_image
+from jaxzoo.preprocess import image_files
 
-PRESETS = [
-    ("resnet18", "IMAGENET1K_V1"),
-    ("resnet50", "IMAGENET1K_V2"),
-    ("swin_v2_b", "IMAGENET1K_V1"),
-    ("vit_b_16", "IMAGENET1K_SWAG_E2E_V1"),
-    ("vgg16", "IMAGENET1K_FEATURES"),
-]
+
+def published(package: str) -> list:
+    """A model and its weights for each eval transform among those that a package published."""
+    found = {}
+    for name in jaxzoo.list_models():
+        if jaxzoo.card(name).twin.startswith(f"{package}:"):
+            for weights, entry in jaxzoo.card(name).weights.items():
+                found.setdefault(entry.preprocess, pytest.param(name, weights, id=f"{name}-{weights}"))
+    return list(found.values())
+
+
+SIZES = [(333, 251), (250, 377), (224, 224), (97, 61), (31, 640), (1, 3)]
 
 
 def noise(width: int, height: int, channels: int = 3) -> np.ndarray:
@@ -28,14 +36,35 @@ def noise(width: int, height: int, channels: int = 3) -> np.ndarray:
     return np.clip(128 + waves + rng.normal(0, 30, (height, width, channels)), 0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize("size", [(333, 251), (250, 377), (224, 224), (97, 61), (31, 640), (1, 3)])
-@pytest.mark.parametrize(("name", "weights"), PRESETS)
-def test_the_eval_transform_equals_torchvisions_pixel_for_pixel(name, weights, size):
+@pytest.mark.parametrize(("name", "weights"), published("torchvision"))
+def test_the_eval_transform_equals_torchvisions_bit_for_bit(name, weights):
     theirs = torchvision.models.get_model_weights(name)[weights].transforms()
-    image = Image.fromarray(noise(*size))
-    ours = eval_transform(image, jaxzoo.card(name).weights[weights].preprocess)
-    assert ours.dtype == np.float32
-    np.testing.assert_array_equal(ours, theirs(image).permute(1, 2, 0).numpy())
+    for size in SIZES:
+        image = Image.fromarray(noise(*size))
+        ours = eval_transform(image, jaxzoo.card(name).weights[weights].preprocess)
+        assert ours.dtype == np.float32
+        np.testing.assert_array_equal(ours, theirs(image).permute(1, 2, 0).numpy())
+
+
+@pytest.mark.parametrize(("name", "weights"), published("timm"))
+def test_the_eval_transform_equals_timms_bit_for_bit(name, weights):
+    config = timm.get_pretrained_cfg(f"{jaxzoo.card(name).twin.removeprefix('timm:')}.{weights}")
+    theirs = timm.data.create_transform(**timm.data.resolve_data_config(pretrained_cfg=config.to_dict()))
+    for size in SIZES:
+        image = Image.fromarray(noise(*size))
+        ours = eval_transform(image, jaxzoo.card(name).weights[weights].preprocess)
+        np.testing.assert_array_equal(ours, theirs(image).permute(1, 2, 0).numpy())
+
+
+@pytest.mark.parametrize("name", [n for n in jaxzoo.list_models() if jaxzoo.card(n).twin.startswith("timm:")])
+def test_the_card_names_timms_transform(name):
+    card = jaxzoo.card(name)
+    for weights, entry in card.weights.items():
+        config = timm.get_pretrained_cfg(f"{card.twin.removeprefix('timm:')}.{weights}").to_dict()
+        theirs, ours = timm.data.resolve_data_config(pretrained_cfg=config), entry.preprocess
+        assert theirs["input_size"] == (3, ours.crop, ours.crop) and theirs["crop_mode"] == "center"
+        assert ours.resize == math.floor(ours.crop / theirs["crop_pct"])
+        assert (ours.interpolation, ours.mean, ours.std) == (theirs["interpolation"], theirs["mean"], theirs["std"])
 
 
 @pytest.mark.parametrize("size", [(51, 40), (40, 40), (40, 67), (41, 300)])
@@ -50,6 +79,14 @@ def test_a_crop_larger_than_the_image_is_padded_as_torchvision_does(size, crop, 
 def test_preprocess_survives_a_manifest():
     p = Preprocess(224, 256, "bicubic", (0.5, 0.5, 0.5), (0.1, 0.2, 0.3))
     assert Preprocess(**dataclasses.asdict(p)) == p
+
+
+@pytest.mark.parametrize("name", ["a/1.jpg", "a/b/2.PNG", "3.webp"])
+def test_the_images_of_a_folder_are_found_wherever_they_are(tmp_path, name):
+    for other in ("notes.txt", "a/.hidden.jpg", "jpg", name):
+        (tmp_path / other).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / other).touch()
+    assert image_files(tmp_path) == [tmp_path / name]
 
 
 def saved(image: Image.Image, kind: str, **options) -> io.BytesIO:

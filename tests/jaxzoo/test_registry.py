@@ -12,7 +12,7 @@ from flax import nnx
 
 import convert
 import jaxzoo
-from jaxzoo import UsageError, create_model, list_models, model_info, register_model
+from jaxzoo import UsageError, create_model, list_models, model_info, nn, register_model, registry
 
 RESNETS = ["resnet101", "resnet152", "resnet18", "resnet34", "resnet50"]
 
@@ -92,10 +92,23 @@ def test_an_abstract_model_has_shapes_and_no_numbers():
 def test_model_info_says_what_a_user_asks_first():
     info = model_info("resnet18")
     assert (info.name, info.task, info.parameters, info.input_size) == ("resnet18", "classification", 11689512, 224)
+    assert info.multiply_adds == 1814073344
     assert info.twin == "torchvision:resnet18" and "1512.03385" in info.paper
     weights = info.weights["IMAGENET1K_V1"]
     assert info.preprocess == weights.preprocess == jaxzoo.Preprocess(crop=224, resize=256)
     assert weights.metrics == {"acc@1": 69.758, "acc@5": 89.078}
+
+
+def test_model_info_counts_what_a_model_of_yours_costs(monkeypatch):
+    monkeypatch.setattr(registry, "_cards", dict(registry._cards))
+
+    @register_model(paper="", input_size=40)
+    def mine(*, rngs):
+        return nn.Sequential(nn.Conv(3, 2, 5, rngs=rngs), nn.Flatten(), nn.Linear(2 * 36 * 36, 4, rngs=rngs))
+
+    info = model_info("mine")
+    assert info.parameters == 2 * (75 + 1) + 4 * (2592 + 1)
+    assert info.multiply_adds == 36 * 36 * 2 * 75 + 2592 * 4
 
 
 @pytest.mark.parametrize("name", [n for n in list_models() if jaxzoo.card(n).twin.startswith("torchvision:")])

@@ -4,16 +4,13 @@ PATH/cat/1.jpg, PATH/dog/7.png            a part of every class is held out, by 
 PATH/train/cat/1.jpg, PATH/val/cat/2.jpg  or split as you like it
 """
 
-import os
 from pathlib import Path
 
 from PIL import Image
 
 from jaxzoo.errors import UsageError
-from jaxzoo.preprocess import read_image
+from jaxzoo.preprocess import IMAGE_SUFFIXES, image_files, read_image
 from train.data import Data, stratified_split
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 
 
 class ImageFiles:
@@ -63,15 +60,9 @@ def _files(root: Path) -> tuple[list[str], list[tuple[Path, int]]]:
         raise UsageError(f"{root} needs a folder of images for each class, at least two; it has {found}")
     files = []
     for label, name in enumerate(classes):
-        found = sorted(
-            Path(folder, file)
-            for folder, _, names in os.walk(root / name, followlinks=True)
-            for file in names
-            if Path(file).suffix.lower() in SUFFIXES and not file.startswith(".")
-        )
+        found = image_files(root / name)
         if not found:
-            raise UsageError(
-                f"class folder {root / name} holds no images; remove it or fill it ({', '.join(sorted(SUFFIXES))})"
-            )
+            endings = ", ".join(sorted(IMAGE_SUFFIXES))
+            raise UsageError(f"class folder {root / name} holds no images; remove it or fill it ({endings})")
         files += [(file, label) for file in found]
     return classes, files

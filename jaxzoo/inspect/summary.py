@@ -1,0 +1,86 @@
+"""What a model consists of, module by module."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxzoo.inspect.calls import around_calls
+from jaxzoo.inspect.flops import multiply_adds
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One submodule: parameters and multiply-adds are those of all that is inside it."""
+
+    path: str
+    kind: str  # name of its class
+    outputs: tuple[tuple[int, ...], ...]  # the shape of each array that it returned; none if it did not run
+    parameters: int
+    multiply_adds: int
+
+
+def summary(model: nnx.Module, shape: Sequence[int]) -> list[Row]:
+    """Every submodule in the order in which they start to run, the model itself first, under `""`.
+
+    Modules that do not run in the model's mode, such as auxiliary heads in eval mode, come last. Nothing is computed,
+    so the model may be abstract.
+
+    >>> summary(create_model("resnet18"), (1, 224, 224, 3))[1]
+    Row(path='conv1', kind='Conv', outputs=((1, 112, 112, 64),), parameters=9408, multiply_adds=118013952)
+
+    Args:
+      model: any NNX module of one input; it is run in the mode it is in.
+      shape: of the input, (N, H, W, C) for images.
+    """
+    kinds = {".".join(map(str, path)): type(module).__name__ for path, module in nnx.iter_modules(model)}
+    outputs = _outputs(model, shape)
+    starts = {path: start for start, path in enumerate(outputs)}
+    sizes = {
+        ".".join(map(str, path)): math.prod(leaf.get_value().shape)
+        for path, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param))
+    }
+    costs = multiply_adds(model, shape)
+
+    def start(path: str) -> int:
+        """A list that is no layer starts with its first child."""
+        return min((s for other, s in starts.items() if _inside(other, path)), default=len(starts))
+
+    return [
+        Row(
+            path,
+            kinds[path],
+            outputs.get(path, ()),
+            sum(size for leaf, size in sizes.items() if _inside(leaf, path)),
+            costs.get(path, 0),
+        )
+        for path in sorted(kinds, key=lambda path: (start(path), len(path)))
+    ]
+
+
+def _inside(path: str, outer: str) -> bool:
+    return not outer or path == outer or path.startswith(outer + ".")
+
+
+def _outputs(model: nnx.Module, shape: Sequence[int]) -> dict[str, tuple[tuple[int, ...], ...]]:
+    """The shapes that each submodule returned, in the order in which they started."""
+    graph, state = nnx.split(model)
+    found: dict[str, tuple[tuple[int, ...], ...]] = {}
+
+    def record(path: str, call: Callable[[], Any]) -> Any:
+        found.setdefault(path, ())
+        result = call()
+        found[path] = tuple(map(jnp.shape, jax.tree.leaves(result)))
+        return result
+
+    def run(state: nnx.State, x: jax.Array) -> None:
+        copy = nnx.merge(graph, state, copy=True)
+        with around_calls(copy, record):
+            copy(x)
+
+    jax.eval_shape(run, state, jax.ShapeDtypeStruct(tuple(shape), jnp.float32))
+    return found

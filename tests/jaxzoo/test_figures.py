@@ -1,0 +1,29 @@
+"""figures.json says of every model what its building and running would show."""
+
+import pytest
+import torchvision
+
+from jaxzoo import card, figures, list_models, model_info
+from tests.models_table import measured
+
+AGAIN = "write figures.json anew: python -m tests.models_table"
+
+
+def test_the_figures_are_those_of_the_models_that_there_are():
+    assert sorted(figures.stored()) == list_models(), AGAIN
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", list_models())
+def test_the_figures_are_those_of_the_model(name):
+    assert figures.stored()[name] == measured(name), AGAIN
+
+
+@pytest.mark.parametrize("name", [n for n in list_models() if card(n).twin.startswith("torchvision:")])
+def test_the_figures_are_torchvisions(name):
+    info = model_info(name)
+    for entry in torchvision.models.get_model_weights(name):
+        if entry.transforms().crop_size == [info.input_size]:
+            assert info.multiply_adds / 1e9 == pytest.approx(entry.meta["_ops"], abs=6e-4)
+            if name != "googlenet":  # whose published weights lack the auxiliary heads
+                assert info.parameters == entry.meta["num_params"]
