@@ -1,7 +1,11 @@
-"""Writes docs/models.md and jaxzoo/figures.json from the registry: `python -m tests.models_table`."""
+"""Writes docs/models.md and jaxzoo/figures.json from the registry: `python -m tests.models_table [NAME...]`.
+
+New models are measured, and those that are named; the others are known (`tests/jaxzoo/test_figures.py` checks them).
+"""
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 
 from flax import nnx
@@ -28,8 +32,9 @@ def measured(name: str) -> figures.Figures:
 
 
 def main() -> None:
-    names = jaxzoo.list_models()
-    rows = {name: dataclasses.asdict(measured(name)) for name in names}
+    names, known = jaxzoo.list_models(), figures.stored()
+    anew = set(sys.argv[1:]) | set(names) - set(known)
+    rows = {name: dataclasses.asdict(measured(name) if name in anew else known[name]) for name in names}
     lines = ",\n".join(f" {json.dumps(name)}: {json.dumps(row)}" for name, row in rows.items())
     Path("jaxzoo/figures.json").write_text(f"{{\n{lines}\n}}\n")
     figures.stored.cache_clear()

@@ -1,4 +1,4 @@
-"""`inspect.outputs` sees what torch's hooks see."""
+"""`jaxzoo.inspect` sees what torch's hooks and modules show."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ import torchvision
 from flax import nnx
 
 from jaxzoo import create_model, nn
-from jaxzoo.inspect import outputs
+from jaxzoo.inspect import outputs, summary
 from tests.compare import arrays, cast, close, normal, randomise, to_last
 
 
@@ -83,3 +83,36 @@ def test_classes_are_left_as_they_were(x):
     after = [dict(vars(kind)) for kind in (Inner, nn.Sequential, nn.ReLU, nn.Linear)]
     assert [b.get("__call__") for b in before] == [a.get("__call__") for a in after]
     assert "__call__" not in vars(Inner) and "__call__" not in vars(nn.ReLU)
+
+
+class Branches(nnx.Module):
+    """A list that is no layer, a layer that does not run, and two results."""
+
+    def __init__(self, rngs: nnx.Rngs):
+        self.aux = nn.Linear(3, 9, rngs=rngs)
+        self.branches = nnx.List([nn.Linear(4, size, bias=False, rngs=rngs) for size in (5, 6)])
+        self.stem = nn.Linear(3, 4, rngs=rngs)
+
+    def __call__(self, x):
+        x = self.stem(x)
+        return [branch(x) for branch in self.branches]
+
+
+def test_a_summary_has_every_module_in_the_order_in_which_they_start():
+    rows = summary(nnx.eval_shape(lambda: Branches(nnx.Rngs(0))), (2, 3))
+    assert [(r.path, r.kind, r.outputs, r.parameters, r.multiply_adds) for r in rows] == [
+        ("", "Branches", ((2, 5), (2, 6)), 36 + 16 + 20 + 24, 2 * (12 + 20 + 24)),
+        ("stem", "Linear", ((2, 4),), 16, 2 * 12),
+        ("branches", "List", (), 44, 2 * 44),
+        ("branches.0", "Linear", ((2, 5),), 20, 2 * 20),
+        ("branches.1", "Linear", ((2, 6),), 24, 2 * 24),
+        ("aux", "Linear", (), 36, 0),
+    ]
+
+
+def test_a_summary_agrees_with_torchs_modules():
+    twin = torchvision.models.mobilenet_v3_small()
+    rows = summary(nnx.eval_shape(lambda: create_model("mobilenet_v3_small")), (1, 64, 64, 3))
+    sizes = {name: sum(p.numel() for p in module.parameters()) for name, module in twin.named_modules()}
+    assert {row.path: row.parameters for row in rows} == sizes
+    assert [row.path for row in rows if row.path.count(".") < 1] == ["", "features", "avgpool", "classifier"]
