@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import warnings
 
 import numpy as np
 
@@ -46,10 +47,12 @@ def build_twin(card: ModelCard, **arguments):
         raise UsageError(
             f"the reference of {card.name} is {card.twin}, which this version of {package} lacks"
         ) from None
-    return builder(**arguments).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of initialisations that may become others
+        return builder(**arguments).eval()
 
 
-def abstract_twin(card: ModelCard):
+def abstract_twin(card: ModelCard, **arguments):
     """The torch module of a card without its numbers, on torch's meta device."""
     import torch
     from torch.overrides import TorchFunctionMode
@@ -62,7 +65,7 @@ def abstract_twin(card: ModelCard):
             return function(*args, **device | (kwargs or {}))
 
     with torch.device("meta"), Countable():
-        return build_twin(card).to("meta")
+        return build_twin(card, **arguments).to("meta")
 
 
 def randomise(twin, seed: int) -> None:

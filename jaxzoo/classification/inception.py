@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxzoo.classification.googlenet import BasicConv2d, from_imagenet_range
+from jaxzoo.errors import UsageError
 from jaxzoo.nn import AdaptiveAvgPool, Dropout, Linear, MaxPool, adaptive_avg_pool, avg_pool, flatten, init, max_pool
 from jaxzoo.registry import imagenet, register_model
 
@@ -127,7 +128,7 @@ class InceptionE(nnx.Module):
 
 
 class InceptionAux(nnx.Module):
-    """The auxiliary classifier on a map of 17 × 17 at least (§4, figure 8)."""
+    """The auxiliary classifier (§4, figure 8)."""
 
     def __init__(self, in_channels: int, num_classes: int, *, rngs: nnx.Rngs):
         self.conv0 = conv(in_channels, 128, 1, rngs=rngs)
@@ -135,6 +136,11 @@ class InceptionAux(nnx.Module):
         self.fc = Linear(768, num_classes, kernel_init=init.normal(0.001), rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        if min(x.shape[1:3]) < 17:
+            raise UsageError(
+                f"a map of {x.shape[1]} x {x.shape[2]} is too small for the auxiliary classifier: "
+                "give images of 299 pixels at least, or aux_logits=False"
+            )
         x = self.conv1(self.conv0(avg_pool(x, 5, 3)))
         return self.fc(flatten(adaptive_avg_pool(x, 1)))
 
@@ -149,7 +155,7 @@ class InceptionOutputs(NamedTuple):
 class Inception3(nnx.Module):
     """Images (N, H, W, 3) to logits (N, num_classes), in train mode to `InceptionOutputs`.
 
-    Images have 75 pixels at least, and 299 to train the auxiliary classifier.
+    Images have 75 pixels at least, and 299 to train the auxiliary classifier (UsageError).
 
     Args:
       aux_logits: have the auxiliary classifier, which works in train mode only.

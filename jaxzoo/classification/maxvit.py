@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 
 from jaxzoo.classification.swin_transformer import join, partition, relative_position_index
+from jaxzoo.errors import UsageError
 from jaxzoo.nn import (
     GELU,
     AdaptiveAvgPool,
@@ -106,7 +107,10 @@ class RelativePositionalMultiHeadAttention(nnx.Module):
 class PartitionAttentionLayer(nnx.Module):
     """Attention and MLP among the tokens of a window, or among those on a grid over the whole map (§3.2).
 
-    (N, H, W, C) to the same; H and W are multiples of `partition_size`.
+    (N, H, W, C) to the same.
+
+    Raises:
+      UsageError: H or W is no multiple of `partition_size`.
     """
 
     def __init__(
@@ -142,9 +146,9 @@ class PartitionAttentionLayer(nnx.Module):
         n, height, width, channels = x.shape
         size, grid = self.partition_size, self.partition_type == "grid"
         if height % size or width % size:
-            raise ValueError(
+            raise UsageError(
                 f"a map of {height} x {width} does not divide into partitions of {size} x {size}: "
-                f"images of multiples of {32 * size} pixels do, or choose another partition_size"
+                f"give images of multiples of {32 * size} pixels, or another partition_size"
             )
         counts = height // size, width // size
         window = counts if grid else (size, size)

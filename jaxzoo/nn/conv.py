@@ -9,6 +9,7 @@ from flax import nnx
 from jax import lax
 from jax.nn.initializers import Initializer
 
+from jaxzoo.errors import UsageError
 from jaxzoo.nn import init
 from jaxzoo.nn.lowering import conv, dimensions
 
@@ -103,7 +104,10 @@ class Conv(nnx.Conv):
         if padding == "SAME":
             padding = lax.padtype_to_pads(x.shape[1:-1], [r + 1 for r in reach], self.strides, padding)
         if any(length + sum(p) <= r for length, p, r in zip(x.shape[1:-1], padding, reach, strict=True)):
-            raise ValueError(f"an input of {x.shape} is smaller than the kernel of {self.kernel_size}")
+            raise UsageError(
+                f"an input of {x.shape} is smaller than the kernel of {self.kernel_size}: "
+                "the image is too small for this network"
+            )
         if self.padding_mode != "zeros":
             most = [length - (self.padding_mode == "reflect") for length in x.shape[1:-1]]
             if self.padding_mode != "replicate" and any(max(p) > m for p, m in zip(padding, most, strict=True)):

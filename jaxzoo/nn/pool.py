@@ -8,6 +8,7 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
+from jaxzoo.errors import UsageError
 from jaxzoo.nn.conv import Size, spread
 from jaxzoo.nn.precision import narrow, wide
 
@@ -18,7 +19,10 @@ def _window_ends(length: int, kernel: int, stride: int, padding: int, ceil_mode:
         raise ValueError(f"padding {padding} is more than half of the window of {kernel}")
     span = length + 2 * padding - kernel
     if span < 0:
-        raise ValueError(f"a window of {kernel} does not fit {length} elements with {padding} of padding on both sides")
+        raise UsageError(
+            f"a window of {kernel} does not fit {length} elements with {padding} of padding on both sides: "
+            "the image is too small for this network"
+        )
     count = -(-span // stride) + 1 if ceil_mode else span // stride + 1
     if ceil_mode and (count - 1) * stride >= length + padding:  # a window must not start in the padding behind
         count -= 1
