@@ -54,7 +54,7 @@ def test_lenet_has_the_papers_parameters():
     assert sizes == {"c1": 156, "s2": 12, "c3": 1516, "s4": 32, "c5": 48_120, "f6": 10_164, "output": 850}
 
 
-@pytest.mark.parametrize("name", ["mobilevit_xxs", "mobilevitv2_050"])
+@pytest.mark.parametrize("name", ["mobilevit_xxs", "mobilevitv2_050", "efficientnet_lite0"])
 def test_stochastic_depth_grows_as_timms(name):
     arguments = {"drop_path_rate": 0.3, "drop_rate": 0.1}
     with torch.device("meta"):
