@@ -18,9 +18,18 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 @contextlib.contextmanager
 def exit_on_usage_error() -> Iterator[None]:
-    """For command lines: a `UsageError` becomes one line on stderr and exit code 2, without a traceback."""
+    """For command lines: a `UsageError` becomes one line on stderr and exit code 2, without a traceback.
+
+    So does a device that has too little memory.
+    """
     try:
         yield
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    except RuntimeError as error:  # JAX's is one of these
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        print("error: the device has too little memory; smaller batches or smaller images help", file=sys.stderr)
+    else:
+        return
+    raise SystemExit(2)

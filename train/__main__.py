@@ -9,13 +9,11 @@ def main() -> None:
     # XLA writes an alarming paragraph to stderr whenever it loads a program for the CPU from the cache.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from jaxzoo.cache import keep_compiled_programs
-    from jaxzoo.errors import UsageError, exit_on_usage_error
+    from jaxzoo.errors import exit_on_usage_error
     from train.config import parse
 
     with exit_on_usage_error():
         config = parse()
-        import jax
-
         from train.loop import run
 
         keep_compiled_programs()
@@ -23,10 +21,6 @@ def main() -> None:
             sys.exit(run(config))
         except KeyboardInterrupt:  # before there was anything to save, or the second one
             sys.exit(130)
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            raise UsageError("the device has too little memory; a smaller --batch-size or --image-size helps") from None
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import math
 import subprocess
 import sys
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from flax import nnx
 import convert
 import jaxzoo
 from jaxzoo import UsageError, create_model, list_models, model_info, nn, register_model, registry
+from jaxzoo.errors import exit_on_usage_error, nearest
 
 RESNETS = ["resnet101", "resnet152", "resnet18", "resnet34", "resnet50"]
 
@@ -150,9 +152,18 @@ with exit_on_usage_error():
     assert result.stderr.count("\n") == 1
 
 
-def test_other_errors_pass_through():
-    from jaxzoo.errors import exit_on_usage_error, nearest
+def test_too_little_memory_ends_a_command_without_a_traceback(capsys):
+    with pytest.raises(SystemExit) as exit, exit_on_usage_error():
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
+    assert exit.value.code == 2
+    assert (
+        capsys.readouterr().err == "error: the device has too little memory; smaller batches or smaller images help\n"
+    )
 
+
+def test_other_errors_pass_through():
+    with pytest.raises(RuntimeError, match="of my own"), exit_on_usage_error():
+        raise RuntimeError("of my own")
     with pytest.raises(KeyError), exit_on_usage_error():
         raise KeyError
     assert nearest("swin", ["swin_t", "vgg11"]) == "; nearest: swin_t"

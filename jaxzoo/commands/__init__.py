@@ -1,0 +1,1 @@
+"""The commands of `python -m jaxzoo`, each the function of its file's name. They import `convert` where they use it."""
