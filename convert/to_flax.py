@@ -21,7 +21,7 @@ def to_flax(
     """
     import jaxzoo
     from convert import rules, store
-    from convert.weights import fill_fresh, find, fit
+    from convert.weights import fill_fresh, find, fit, preprocess_of
 
     store.refuse_existing(out)
     found = find(model, weights)
@@ -32,12 +32,11 @@ def to_flax(
         if skipped:
             rules.load_state_dict(module, found.tensors, skip=skipped)
             arrays |= fill_fresh(module, model, arguments, seed=0)
-    preprocess = jaxzoo.Preprocess(**found.preprocess) if found.preprocess else jaxzoo.card(model).preprocess
     manifest = {
         "model": model,
         "arguments": arguments,
         "classes": None if skipped else found.classes,
-        "preprocess": dataclasses.asdict(preprocess.at(arguments.get("image_size", preprocess.crop))),
+        "preprocess": dataclasses.asdict(preprocess_of(model, found, arguments)),
         "source": source.result(),
         "jaxzoo": jaxzoo.__version__,
     }

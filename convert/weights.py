@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 
 from convert import files, rules, store
-from jaxzoo import UsageError, card, create_model
+from jaxzoo import Preprocess, UsageError, card, create_model
 from jaxzoo.registry import argument_names
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -124,6 +124,17 @@ def fit(
             f"{weights.path} has {classes} classes, not {num_classes}; head 'skip' (--head skip) leaves the head fresh"
         )
     return model, arguments, []
+
+
+def preprocess_of(name: str, weights: Weights, arguments: Mapping[str, Any]) -> Preprocess:
+    """How images are prepared for these weights, in a model that was built with these arguments.
+
+    A file does not say it: then as for the published weights of that image size, the default ones first.
+    """
+    base = Preprocess(**weights.preprocess) if weights.preprocess else card(name).preprocess
+    size = arguments.get("image_size", base.crop)
+    published = [] if weights.preprocess else [w.preprocess for w in card(name).weights.values()]
+    return next((p for p in published if p.crop == size), base.at(size))
 
 
 def _misfits(model: nnx.Module, shapes: Shapes) -> set[str]:

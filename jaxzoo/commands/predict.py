@@ -23,7 +23,6 @@ from jaxzoo.commands.annotate import annotated
 from jaxzoo.errors import UsageError
 from jaxzoo.imagenet import imagenet_classes
 from jaxzoo.preprocess import Preprocess, eval_transform, image_files, read_image
-from jaxzoo.registry import card
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,8 +116,8 @@ def predict(
 def _check_new(path: Path) -> None:
     if path.exists():
         raise UsageError(f"{path} exists already: remove it or choose another place")
-    if not path.absolute().parent.is_dir():
-        raise UsageError(f"there is no folder {path.parent} to write {path.name} to")
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise UsageError(f"there is no folder {path.parent} that {path.name} can be written to")
 
 
 def _paths(images: Sequence[Path]) -> list[Path]:
@@ -138,7 +137,7 @@ def _paths(images: Sequence[Path]) -> list[Path]:
 
 def _classifier(name: str, weights: str) -> Classifier:
     from convert.rules import load_state_dict
-    from convert.weights import fill_fresh, find, fit
+    from convert.weights import fill_fresh, find, fit, preprocess_of
 
     keep_compiled_programs()
     found = find(name, weights)
@@ -147,9 +146,7 @@ def _classifier(name: str, weights: str) -> Classifier:
     fill_fresh(model, name, arguments, seed=0)
     graph, state = nnx.split(model)
     run = jax.jit(lambda state, pixels: nnx.merge(graph, state)(pixels))
-    preprocess = Preprocess(**found.preprocess) if found.preprocess else card(name).preprocess
-    preprocess = preprocess.at(arguments.get("image_size", preprocess.crop))
-    return Classifier(functools.partial(run, state), preprocess, found.classes)
+    return Classifier(functools.partial(run, state), preprocess_of(name, found, arguments), found.classes)
 
 
 def _progress(many: bool) -> Progress:

@@ -1,5 +1,6 @@
 """`convert.load`: the same function as torch's, from whatever the weights are in."""
 
+import dataclasses
 import re
 import urllib.error
 from pathlib import Path
@@ -14,8 +15,8 @@ from flax import nnx
 import convert
 import jaxzoo
 from convert import files, store
-from convert.weights import Weights, abstract, checkpoint_in, find, fit, shapes_of
-from jaxzoo import UsageError
+from convert.weights import Weights, abstract, checkpoint_in, find, fit, preprocess_of, shapes_of
+from jaxzoo import Preprocess, UsageError
 from tests.convert.conftest import small
 
 NAME = "mobilenet_v3_small"
@@ -182,3 +183,19 @@ def test_names_that_held_a_dot_are_found(tmp_path):
     torch.save({k: t for k, t in state.items() if "num_batches" not in k}, tmp_path / "densenet121-a639ec97.pth")
     found = find("densenet121", tmp_path / "densenet121-a639ec97.pth")
     assert {*found.tensors} == {key for key in twin.state_dict() if "num_batches" not in key}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "own", "expected"),
+    [
+        ({}, None, Preprocess(224, 256)),
+        ({"image_size": 224}, None, Preprocess(224, 256)),
+        ({"image_size": 384}, None, Preprocess(384, 384, "bicubic")),  # IMAGENET1K_SWAG_E2E_V1
+        ({"image_size": 448}, None, Preprocess(448, 512)),
+        ({"image_size": 384}, Preprocess(384, 400), Preprocess(384, 400)),
+        ({"image_size": 96}, Preprocess(384, 400), Preprocess(96, 100)),
+    ],
+)
+def test_images_are_prepared_as_for_the_published_weights_of_their_size(arguments, own, expected):
+    weights = Weights(Path("vit.pth"), {}, preprocess=own and dataclasses.asdict(own))
+    assert preprocess_of("vit_b_16", weights, arguments) == expected
