@@ -16,7 +16,8 @@ from jaxzoo.registry import argument_names, card, create_model
 def info(name: tyro.conf.Positional[str], /, image_size: int | None = None, depth: int = 2) -> None:
     """What a model is, its published weights, and its modules with output shapes, parameters and FLOPs.
 
-    A FLOP is an addition or a multiplication; only convolutions and products of matrices count.
+    A FLOP is an addition or a multiplication; those of convolutions and products of matrices count. Modules without an
+    output do not run in eval mode.
 
     Args:
         name: name of the model; `python -m jaxzoo list` has them all.
@@ -50,15 +51,16 @@ def info(name: tyro.conf.Positional[str], /, image_size: int | None = None, dept
         console.print(f"[bold]{title}[/]: {escape(fact)}")
     for weights, published in c.weights.items():
         metrics = ", ".join(f"{key} {value}" for key, value in published.metrics.items())
-        console.print(f"[bold]weights {weights}[/]: {metrics}{metrics and '; '}{published.preprocess}")
+        needed = ", ".join(f"{key}={value}" for key, value in published.arguments.items())
+        about = "; ".join(filter(None, (metrics, needed, str(published.preprocess))))
+        console.print(f"[bold]weights {weights}[/]: {escape(about)}")
     numbers = (Column(title, justify="right") for title in ("output", "parameters", "MFLOPs"))
     table = Table("module", "kind", *numbers, box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows[1:]:
-        _, _, own = row.path.rpartition(".")
-        level = row.path.count(".")
-        if level < depth:
+        *above, own = row.path.split(".")
+        if len(above) < depth:
             shapes = ", ".join(" × ".join(map(str, shape[1:])) for shape in row.outputs)
             flops = f"{2 * row.multiply_adds / 1e6:,.1f}" if row.multiply_adds else ""
             parameters = f"{row.parameters:,}" if row.parameters else ""
-            table.add_row("  " * level + own, row.kind, shapes or "not run in eval mode", parameters, flops)
+            table.add_row("  " * len(above) + own, row.kind, shapes or "–", parameters, flops)
     console.print(table)

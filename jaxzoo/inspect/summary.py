@@ -27,8 +27,8 @@ class Row:
 def summary(model: nnx.Module, shape: Sequence[int]) -> list[Row]:
     """Every submodule in the order in which they start to run, the model itself first, under `""`.
 
-    Modules that do not run in the model's mode, such as auxiliary heads in eval mode, come last. Nothing is computed,
-    so the model may be abstract.
+    What is inside a module follows it. Those that do not run in the model's mode, such as auxiliary heads in eval mode,
+    come last in theirs. Nothing is computed, so the model may be abstract.
 
     >>> summary(create_model("resnet18"), (1, 224, 224, 3))[1]
     Row(path='conv1', kind='Conv', outputs=((1, 112, 112, 64),), parameters=9408, multiply_adds=118013952)
@@ -39,16 +39,20 @@ def summary(model: nnx.Module, shape: Sequence[int]) -> list[Row]:
     """
     kinds = {".".join(map(str, path)): type(module).__name__ for path, module in nnx.iter_modules(model)}
     outputs = _outputs(model, shape)
-    starts = {path: start for start, path in enumerate(outputs)}
     sizes = {
         ".".join(map(str, path)): math.prod(leaf.get_value().shape)
         for path, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param))
     }
     costs = multiply_adds(model, shape)
 
-    def start(path: str) -> int:
-        """A list that is no layer starts with its first child."""
-        return min((s for other, s in starts.items() if _inside(other, path)), default=len(starts))
+    order = list(outputs)
+    # A list that is no layer starts with its first child.
+    starts = {p: next((i for i, other in enumerate(order) if _inside(other, p)), len(order)) for p in kinds}
+
+    def place(path: str) -> list[tuple[int, str]]:
+        names = path.split(".") if path else []
+        outer = [".".join(names[:depth]) for depth in range(1, len(names) + 1)]
+        return [(starts[p], p) for p in outer]
 
     return [
         Row(
@@ -58,7 +62,7 @@ def summary(model: nnx.Module, shape: Sequence[int]) -> list[Row]:
             sum(size for leaf, size in sizes.items() if _inside(leaf, path)),
             costs.get(path, 0),
         )
-        for path in sorted(kinds, key=lambda path: (start(path), len(path)))
+        for path in sorted(kinds, key=place)
     ]
 
 

@@ -86,27 +86,30 @@ def test_classes_are_left_as_they_were(x):
 
 
 class Branches(nnx.Module):
-    """A list that is no layer, a layer that does not run, and two results."""
+    """A list that is no layer, layers that do not run, and two results."""
 
     def __init__(self, rngs: nnx.Rngs):
-        self.aux = nn.Linear(3, 9, rngs=rngs)
+        self.aux = nn.Sequential(nn.Linear(3, 9, rngs=rngs))
         self.branches = nnx.List([nn.Linear(4, size, bias=False, rngs=rngs) for size in (5, 6)])
+        self.spare = nn.ReLU()
         self.stem = nn.Linear(3, 4, rngs=rngs)
 
     def __call__(self, x):
         x = self.stem(x)
-        return [branch(x) for branch in self.branches]
+        return self.branches[1](x), self.branches[0](x)
 
 
 def test_a_summary_has_every_module_in_the_order_in_which_they_start():
     rows = summary(nnx.eval_shape(lambda: Branches(nnx.Rngs(0))), (2, 3))
     assert [(r.path, r.kind, r.outputs, r.parameters, r.multiply_adds) for r in rows] == [
-        ("", "Branches", ((2, 5), (2, 6)), 36 + 16 + 20 + 24, 2 * (12 + 20 + 24)),
+        ("", "Branches", ((2, 6), (2, 5)), 36 + 16 + 20 + 24, 2 * (12 + 20 + 24)),
         ("stem", "Linear", ((2, 4),), 16, 2 * 12),
         ("branches", "List", (), 44, 2 * 44),
-        ("branches.0", "Linear", ((2, 5),), 20, 2 * 20),
         ("branches.1", "Linear", ((2, 6),), 24, 2 * 24),
-        ("aux", "Linear", (), 36, 0),
+        ("branches.0", "Linear", ((2, 5),), 20, 2 * 20),
+        ("aux", "Sequential", (), 36, 0),
+        ("aux.0", "Linear", (), 36, 0),
+        ("spare", "ReLU", (), 0, 0),
     ]
 
 
