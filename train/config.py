@@ -28,7 +28,7 @@ class Config:
     """
 
     model: str = "swin_t"
-    """Name of the model; `python -c "import jaxzoo; print(*jaxzoo.list_models())"` lists them."""
+    """Name of the model; `python -m jaxzoo list` has them all."""
     data: str = "digits"
     """`digits`; `folder:PATH` with one folder of images per class (or train/ and val/ that hold such folders);
     `tfds:NAME` for a prepared tensorflow-datasets data set."""

@@ -63,4 +63,5 @@ def info(name: tyro.conf.Positional[str], /, image_size: int | None = None, dept
             flops = f"{2 * row.multiply_adds / 1e6:,.1f}" if row.multiply_adds else ""
             parameters = f"{row.parameters:,}" if row.parameters else ""
             table.add_row("  " * len(above) + own, row.kind, shapes or "–", parameters, flops)
-    console.print(table)
+    if depth:
+        console.print(table)
