@@ -100,6 +100,7 @@ class Pair:
             self.size = odd_size(name)
         else:
             self.size, arguments = (image_size, image_size), {"image_size": image_size}
+        self.batch = BATCH if max(self.size) < 200 else 2  # of large images two do, in half the time and memory
         torch.manual_seed(0)
         self.twin = build_twin(jaxzoo.card(name), **arguments)
         if reduced:
@@ -218,13 +219,13 @@ def twin_loss(pair: Pair, x: np.ndarray, labels: np.ndarray) -> tuple[torch.Tens
     return pair.total({key: entropy(y, torch.from_numpy(labels)) for key, y in logits.items()}), logits
 
 
-def labels_for(seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(10, size=BATCH)
+def labels_for(seed: int, batch: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(10, size=batch)
 
 
 def train_errors(pair: Pair) -> dict[str, tuple[float, str]]:
     """L2 and L3: logits, running statistics and gradients of one pass in train mode."""
-    x, labels = images(pair.size), labels_for(0)
+    x, labels = images(pair.size, pair.batch), labels_for(0, pair.batch)
     our_logits, our_statistics, our_gradient = pair.train_pass(pair.parameters, x, labels)
     pair.rewind()
     pair.twin.train()
@@ -257,7 +258,7 @@ OPTIMIZERS = {
 def training_error(pair: Pair, optimizer: str, steps: int = 5) -> tuple[float, str]:
     """L4: all parameters after some steps on different batches."""
     make_torch, make_optax = OPTIMIZERS[optimizer]
-    batches = [(images(pair.size, seed=step), labels_for(step)) for step in range(steps)]
+    batches = [(images(pair.size, pair.batch, step), labels_for(step, pair.batch)) for step in range(steps)]
 
     pair.rewind()
     pair.twin.train()
