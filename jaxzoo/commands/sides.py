@@ -1,0 +1,135 @@
+"""The two sides of a benchmark: a step of inference or training, of a model and of its PyTorch twin."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxzoo.registry import ModelCard, create_model
+
+if TYPE_CHECKING:
+    import torch
+
+RATE, MOMENTUM = 1e-3, 0.9  # of SGD
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What both sides compute."""
+
+    card: ModelCard
+    arguments: dict[str, Any]
+    images: np.ndarray  # (N, H, W, 3), normalised, float32
+    labels: np.ndarray  # (N,), int32
+    training: bool
+    bfloat16: bool  # trained parameters stay in float32
+    gpu: bool
+    compile: bool  # torch's side
+
+
+@dataclasses.dataclass
+class Side:
+    """One implementation of the step, and what was measured of it."""
+
+    name: str
+    run: Callable[[int], None]  # takes that many steps and waits for the last
+    compile_seconds: float | None = None
+    peak: int | None = None  # bytes that a step takes beyond what is there between steps
+    samples: list[float] = dataclasses.field(default_factory=list)  # seconds per step
+
+
+def ours(setting: Setting) -> Side:
+    """The step under `jax.jit`."""
+    import optax
+
+    dtype = jnp.bfloat16 if setting.bfloat16 else jnp.float32
+    model = create_model(setting.card.name, **setting.arguments)
+    (model.train if setting.training else model.eval)()
+    graph, params, streams, stats = nnx.split(model, nnx.Param, nnx.RngState, ...)
+    optimizer = optax.sgd(RATE, MOMENTUM)
+
+    def cast(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
+
+    def loss_of(params: nnx.State, stats: nnx.State, images: jax.Array, labels: jax.Array) -> tuple:
+        model = nnx.merge(graph, cast(params), streams, stats, copy=True)
+        heads = jax.tree.leaves(model(images.astype(dtype)))
+        losses = [optax.softmax_cross_entropy_with_integer_labels(y.astype(jnp.float32), labels).mean() for y in heads]
+        return sum(losses), nnx.state(model, nnx.Not(nnx.Any(nnx.Param, nnx.RngState)))
+
+    def train(state: tuple, images: jax.Array, labels: jax.Array) -> tuple[tuple, jax.Array]:
+        params, stats, memory = jax.tree.unflatten(structure, state)
+        (loss, stats), gradients = jax.value_and_grad(loss_of, has_aux=True)(params, stats, images, labels)
+        updates, memory = optimizer.update(gradients, memory, params)
+        return tuple(jax.tree.leaves((optax.apply_updates(params, updates), stats, memory))), loss
+
+    def infer(state: tuple, images: jax.Array, labels: jax.Array) -> tuple[tuple, jax.Array]:
+        params, stats, _ = jax.tree.unflatten(structure, state)
+        return state, nnx.merge(graph, params, streams, stats, copy=True)(images.astype(dtype))
+
+    state = (params, stats, optimizer.init(params)) if setting.training else (cast(params), stats, None)
+    leaves, structure = jax.tree.flatten(state)  # JAX flattens the state anew at every step, and only tuples quickly
+    state = tuple(jnp.array(leaf) for leaf in leaves)  # a copy, for the step takes it over
+    images, labels = jnp.asarray(setting.images), jnp.asarray(setting.labels)
+    begin = time.perf_counter()
+    step = jax.jit(train if setting.training else infer, donate_argnums=0).lower(state, images, labels).compile()
+    seconds = time.perf_counter() - begin
+
+    def run(steps: int) -> None:
+        nonlocal state
+        for _ in range(steps):
+            state, result = step(state, images, labels)
+        jax.block_until_ready((state, result))
+
+    return Side("jaxzoo", run, seconds, step.memory_analysis().temp_size_in_bytes if setting.gpu else None)
+
+
+def torchs(setting: Setting, layout: str) -> Side:
+    """The step of the twin in a memory layout, `contiguous_format` (NCHW) or `channels_last`."""
+    import torch
+
+    from convert.twins import build_twin
+
+    device = torch.device("cuda" if setting.gpu else "cpu")
+    memory = getattr(torch, layout)
+    twin = build_twin(setting.card, **setting.arguments).train(setting.training).to(device, memory_format=memory)
+    images = torch.from_numpy(setting.images).to(device).movedim(-1, 1).contiguous(memory_format=memory)
+    labels = torch.from_numpy(setting.labels).long().to(device)
+    if setting.training:
+        optimizer = torch.optim.SGD(twin.parameters(), RATE, MOMENTUM, fused=True)
+    elif setting.bfloat16:
+        twin, images = twin.to(torch.bfloat16), images.to(torch.bfloat16)
+
+    def loss_of(images: "torch.Tensor", labels: "torch.Tensor") -> "torch.Tensor":
+        with torch.autocast(device.type, torch.bfloat16, enabled=setting.bfloat16):
+            outputs = twin(images)
+        heads = outputs if isinstance(outputs, tuple) else (outputs,)
+        return sum(torch.nn.functional.cross_entropy(y.float(), labels) for y in heads)
+
+    infer = torch.compile(twin) if setting.compile else twin
+    train = torch.compile(loss_of) if setting.compile else loss_of
+
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            if setting.training:
+                optimizer.zero_grad(set_to_none=True)
+                train(images, labels).backward()
+                optimizer.step()
+            else:
+                with torch.inference_mode():
+                    infer(images)
+        if setting.gpu:
+            torch.cuda.synchronize()
+
+    side = Side(f"torch {'NHWC' if layout == 'channels_last' else 'NCHW'}", run)
+    if setting.compile:
+        side.name += ", compiled"
+        begin = time.perf_counter()
+        run(1)
+        side.compile_seconds = time.perf_counter() - begin
+    return side

@@ -1,0 +1,63 @@
+"""`python -m jaxzoo bench` measures ours and torch's steps, and counts what they compute."""
+
+import csv
+import sys
+
+import jax
+import pytest
+
+from jaxzoo import UsageError, create_model
+from jaxzoo.commands.bench import bench
+from jaxzoo.inspect import multiply_adds
+
+
+@pytest.fixture(autouse=True)
+def own_settings(monkeypatch):
+    monkeypatch.setenv("PJRT_NPROC", "1")  # restored afterwards; bench sets it
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_both_sides_are_measured(tmp_path, capsys, precision):
+    file = tmp_path / "figures.csv"
+    cached = jax.config.jax_enable_compilation_cache
+    bench("resnet18", batch=(2,), size=33, threads=1, seconds=0.1, precision=precision, csv=file)
+    assert "resnet18" in capsys.readouterr().out
+    assert jax.config.jax_enable_compilation_cache == cached
+    rows = list(csv.DictReader(file.open()))
+    sides = ["jaxzoo", "torch NCHW", "torch NHWC"]
+    assert [(row["mode"], row["side"]) for row in rows] == [(m, s) for m in ("inference", "training") for s in sides]
+    macs = multiply_adds(create_model("resnet18"), (1, 33, 33, 3))[""]
+    for row in rows:
+        flops = 2 * macs * (3 if row["mode"] == "training" else 1)
+        seconds = float(row["p50 ms"]) / 1000
+        assert float(row["GFLOPs per image"]) == pytest.approx(flops / 1e9)
+        assert float(row["images/s"]) == pytest.approx(2 / seconds)
+        assert float(row["GFLOP/s"]) == pytest.approx(2 * flops / 1e9 / seconds)
+        assert 0 < float(row["p10 ms"]) <= float(row["p50 ms"]) <= float(row["p90 ms"])
+        assert bool(row["compile s"]) == (row["side"] == "jaxzoo")
+
+
+def test_a_model_can_be_measured_alone(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    bench("resnet18", against="nothing", batch=(2,), size=33, threads=1, seconds=0.1, csv=tmp_path / "figures.csv")
+    assert [row["side"] for row in csv.DictReader((tmp_path / "figures.csv").open())] == ["jaxzoo"] * 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"model": "resnet19"}, "resnet19.*nearest"),
+        ({"batch": (8, 0)}, "--batch"),
+        ({"size": 0}, "--size"),
+        ({"device": "gpu"}, "--device gpu"),
+    ],
+)
+def test_impossible_requests_are_named(arguments, named):
+    with pytest.raises(UsageError, match=named):
+        bench(**{"model": "resnet18", **arguments})
+
+
+def test_missing_torch_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(UsageError, match="torch"):
+        bench("resnet18")
