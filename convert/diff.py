@@ -35,6 +35,7 @@ def diff(
     size: int | None = None,
     dtype: Literal["float64", "float32"] = "float64",
     seed: int = 0,
+    match: Literal["names", "order"] = "names",
 ) -> int:
     """Runs a model and its PyTorch twin on the same input and compares every layer; exit code 1 if they differ.
 
@@ -45,13 +46,14 @@ def diff(
         size: height and width of the input, in pixels; the model's own unless given.
         dtype: float64 tells a wrong architecture from rounding; float32 is what runs in practice.
         seed: of random weights and input.
+        match: as to-flax takes it.
     """
     import jax
 
     from jaxzoo import card
 
     with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
-        twin, ours, arguments = _both(model, weights, size, dtype, seed)
+        twin, ours, arguments = _both(model, weights, size, dtype, seed, match)
         size = size or arguments.get("image_size") or card(model).input_size
         images = _images(card(model).preprocess, image, size, seed)
         layers, alone = compare(twin, ours, images.astype(dtype))
@@ -125,14 +127,15 @@ def _layer(path: str, theirs: "np.ndarray", ours: "np.ndarray") -> Layer:
     return Layer(path, ours.shape, min(errors), scale)
 
 
-def _both(name: str, weights: str | None, size: int | None, dtype: str, seed: int) -> tuple[Any, Any, dict[str, Any]]:
+def _both(
+    name: str, weights: str | None, size: int | None, dtype: str, seed: int, match: str
+) -> tuple[Any, Any, dict[str, Any]]:
     """The twin and the model, with the same weights, in this dtype; and the arguments that built them."""
-    import jax
-    import jax.numpy as jnp
     import torch
 
     from convert import rules, twins
     from convert.files import torch_state_dict
+    from convert.shapes import cast
     from convert.weights import Weights, fill_fresh, find, fit
     from jaxzoo import card
     from jaxzoo.registry import argument_names
@@ -145,14 +148,10 @@ def _both(name: str, weights: str | None, size: int | None, dtype: str, seed: in
         found = Weights(Path("twin"), twins.arrays(twin))
         model, arguments, _ = fit(name, found, **arguments)
     else:
-        found = find(name, weights)
+        found = find(name, weights, match=match)
         model, arguments, _ = fit(name, found, **arguments)
         twin = twins.build_twin(card(name), **arguments)
-    for leaf in rules.leaves(model):
-        value = leaf.variable.get_value()
-        if jnp.issubdtype(value.dtype, jnp.floating):
-            leaf.variable.set_value(jax.ShapeDtypeStruct(value.shape, dtype))
-    rules.load_state_dict(model, found.tensors)
+    rules.load_state_dict(cast(model, dtype), found.tensors)
     fill_fresh(model, name, arguments, seed)
     twin.to(getattr(torch, dtype))
     twin.load_state_dict(torch_state_dict(found.tensors, rules.versions(model)))

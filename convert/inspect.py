@@ -1,18 +1,25 @@
 """`python -m convert inspect`: what is in a weights file, and which models it fits."""
 
 import collections
-import functools
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from jaxzoo.errors import UsageError
+
 if TYPE_CHECKING:
-    from convert.weights import Shapes
+    import numpy as np
+
+    from convert.dialects import Reading
+    from convert.shapes import Shapes
 
 SHOWN = 20
+CLOSEST = 5  # models tried in order, without names to go by
+BUFFERS = ("running_mean", "running_var")
 
 
 def inspect(file: tyro.conf.Positional[str], /, all: Annotated[bool, tyro.conf.arg(name="all")] = False) -> None:
@@ -43,68 +50,108 @@ def inspect(file: tyro.conf.Positional[str], /, all: Annotated[bool, tyro.conf.a
         table.add_row(*map(escape, row))
     console.print(table)
     found, nearest = fitting(tensors)
-    names = [f"{name} ({', '.join(f'{k}={v}' for k, v in arguments.items())})" for name, arguments in found.items()]
+    names = [f"{name} ({', '.join(words)})" if words else name for name, words in found.items()]
     console.print(f"[bold]fits[/]: {', '.join(names) or f'none of the registered models{nearest}'}")
 
 
-def fitting(tensors: Mapping[str, Any]) -> tuple[dict[str, dict[str, int]], str]:
-    """The registered models whose state_dict has these names and shapes, with the arguments that shapes tell.
+def fitting(tensors: dict[str, "np.ndarray"]) -> tuple[dict[str, list[str]], str]:
+    """The registered models that these tensors fill, under whatever names.
 
-    Building every abstract model takes a minute, so one model of every family file is looked at first, and the others
-    only where names look alike.
+    Building every abstract model takes a minute, so the search begins with models of this size, ends with the first
+    that fits, and passes over families in which names look different.
 
     Returns:
-      The models that fit; and where there is none, text about the nearest.
+      For each, what there is to say of it: the arguments that shapes tell, whose names these are, and what speaks
+      against it. And where there is none, text about the nearest.
     """
-    from jaxzoo import card, list_models
+    from convert import dialects
+    from convert.shapes import default_shapes
+    from jaxzoo import card
 
-    families = collections.defaultdict(list)
-    for name in list_models():
-        families[card(name).builder.__module__].append(name)
-    shapes = {name: tuple(array.shape) for name, array in tensors.items()}
-    found, nearest, best = {}, "", 0
-    for first, *others in families.values():
-        if not _alike(shapes, _shapes(first)):
-            continue
-        for name in (first, *others):
-            arguments = _fit(name, tensors, shapes)
-            if arguments is not None:
-                found[name] = arguments
-            same = len(shapes.items() & _shapes(name).items())
-            if same > best:
-                best, nearest = same, f"; nearest is {name}, {same} of {len(shapes)} tensors alike in name and shape"
-    return found, nearest
+    if reason := dialects.refusal(tensors):
+        return {}, f": {reason}"
+    shapes = {name: array.shape for name, array in tensors.items()}
+    plain = dialects.Reading("", dialects.Table(()), tensors)
+    readings = [plain, *(reading for reading in dialects.readings(tensors) if reading.complete)]
+    families: dict[str, list[dialects.Reading]] = {}
+    found, size, nearest, best = {}, None, "", 0
+    for name, parameters in _by_size(tensors):
+        if found and parameters != size:  # what fills one model fills none of another size
+            break
+        family = card(name).builder.__module__
+        if family not in families:
+            families[family] = [reading for reading in readings if _alike(reading.tensors, default_shapes(name))]
+        for reading in families[family]:
+            if (words := _fit(name, reading)) is not None:
+                found[name], size = words, parameters
+        same = len(shapes.items() & default_shapes(name).items()) if families[family] else 0
+        if same > best:
+            best, nearest = same, f"; nearest is {name}, {same} of {len(shapes)} tensors alike in name and shape"
+    return found or _in_order(tensors), nearest
 
 
-def _alike(shapes: "Shapes", others: "Shapes") -> bool:
+def _in_order(tensors: dict[str, "np.ndarray"]) -> dict[str, list[str]]:
+    """Those of the few models nearest in size that the same tensors in the same order fill."""
+    from convert.dialects import Reading, Table
+    from convert.weights import matched
+
+    found = {}
+    for name, _ in _by_size(tensors)[:CLOSEST]:
+        with contextlib.suppress(UsageError):
+            words = _fit(name, Reading("", Table(()), matched(name, Path(), tensors).tensors))
+            found[name] = [*(words or ()), "with --match order"]
+    return found
+
+
+def _by_size(tensors: Mapping[str, "np.ndarray"]) -> list[tuple[str, int]]:
+    """The registered models and their numbers of parameters, the likeliest for these tensors first.
+
+    These are models that differ from them in the number of classes alone, then those of about as many parameters.
+    """
+    from jaxzoo import list_models
+    from jaxzoo.figures import stored
+
+    figures = stored()
+    models = [(name, figures[name].parameters if name in figures else 0) for name in list_models()]
+    parameters = [array for name, array in tensors.items() if not name.endswith(BUFFERS) and array.dtype.kind != "i"]
+    count = sum(array.size for array in parameters)
+    # Any matrix may be the classifier.
+    with_1000_classes = {count + (1000 - len(a)) * (a.shape[1] + 1) for a in parameters if a.ndim == 2}
+    return sorted(models, key=lambda model: (model[1] not in with_1000_classes, abs(model[1] - count)))
+
+
+def _alike(names: Iterable[str], others: Iterable[str]) -> bool:
     """Whether more than half of the names occur on both sides, whatever their numbers."""
-    a, b = ({re.sub(r"\d+", "#", key) for key in keys} for keys in (shapes, others))
+    a, b = ({re.sub(r"\d+", "#", key) for key in keys} for keys in (names, others))
     return 2 * len(a & b) > min(len(a), len(b))
 
 
-def _fit(name: str, tensors: Mapping[str, Any], shapes: "Shapes") -> dict[str, int] | None:
-    """The arguments with which a model fits, None if with none; what differs may be the head and a table or two."""
-    from convert.weights import Weights, fit, head_of, shapes_of
+def _fit(name: str, reading: "Reading") -> list[str] | None:
+    """What there is to say of a model that these tensors fill; None if they do not."""
+    from convert.shapes import default_shapes, head_of, shapes_of
+    from convert.weights import Weights, check_dialect, fit
 
-    if len(_differing(shapes, _shapes(name))) > len(shapes) / 3:
+    tensors = reading.tensors | reading.table.placeholders(default_shapes(name))
+    shapes = {key: array.shape for key, array in tensors.items()}
+    if len(_differing(shapes, default_shapes(name))) > len(shapes) / 3:  # more than head, tables, heads for training
         return None
-    model, arguments, _ = fit(name, Weights(Path(name), dict(tensors)))
+    model, arguments, _ = fit(name, Weights(Path(name), tensors))
     if _differing(shapes, shapes_of(model)):
         return None
     if "num_classes" not in arguments and (classes := head_of(name, shapes, arguments)[1]):
-        return {"num_classes": classes} | arguments
-    return arguments
+        arguments = {"num_classes": classes} | arguments
+    words = [f"{key}={value}" for key, value in arguments.items()]
+    if reading.dialect:
+        words.append(f"by {reading.dialect}'s names")
+        try:
+            check_dialect(name, reading)
+        except UsageError as error:
+            words.append(f"but {error}")
+    return words
 
 
 def _differing(shapes: "Shapes", others: "Shapes") -> set[str]:
     return {key for key, _ in shapes.items() ^ others.items() if not key.endswith("num_batches_tracked")}
-
-
-@functools.cache
-def _shapes(name: str) -> "Shapes":
-    from convert.weights import abstract, shapes_of
-
-    return shapes_of(abstract(name))
 
 
 def _open(file: str) -> tuple[dict, dict[str, str]]:

@@ -94,20 +94,37 @@ class Leaf:
 
 
 def leaves(module: nnx.Module) -> Iterator[Leaf]:
-    """Every leaf that a state_dict holds; the states of random streams are not among them. `module` may be abstract."""
+    """Every leaf that a state_dict holds, in torch's order; the states of random streams are not among them.
+
+    That is the order in which modules were assigned, each one's own parameters first and its buffers next. `module` may
+    be abstract, but `nnx.eval_shape` forgets that order and sorts by name; `convert.shapes.abstract` keeps it.
+    """
+    modules = dict(nnx.iter_modules(module))
     transparent = {  # Flax's Sequential keeps its children in a list of its own, torch's does not
-        (*path, "layers") for path, m in nnx.iter_modules(module) if isinstance(m, nnx.Sequential)
+        (*path, "layers") for path, m in modules.items() if isinstance(m, nnx.Sequential)
     }
-    for path, owner in nnx.iter_modules(module):
+    assigned = {path: {name: i for i, name in enumerate(vars(m))} for path, m in modules.items()}
+
+    def place(path: tuple) -> tuple:
+        return tuple(assigned.get(path[:i], {}).get(name, name) for i, name in enumerate(path))
+
+    for path in sorted(modules, key=place):
+        owner = modules[path]
         rules = _rules(owner)
         names = [str(name) for i, name in enumerate(path) if path[: i + 1] not in transparent]
         prefix = ".".join(names)
         if prefix:  # torch's attention writes in_proj_weight where others would write in_proj.weight
             prefix += "_" if isinstance(owner, InProjection) else "."
-        for name, variable in vars(owner).items():
-            if isinstance(variable, nnx.Variable) and not isinstance(variable, nnx.RngState):
-                rule = rules.get(name, Rule(name))
-                yield Leaf(".".join(map(str, (*path, name))), prefix + rule.name, variable, rule)
+        found = {
+            name: variable
+            for name, variable in vars(owner).items()
+            if isinstance(variable, nnx.Variable) and not isinstance(variable, nnx.RngState)
+        }
+        ruled = [name for name in rules if name in found]
+        others = sorted((n for n in found if n not in rules), key=lambda n: not isinstance(found[n], nnx.Param))
+        for name in ruled + others:
+            rule = rules.get(name, Rule(name))
+            yield Leaf(".".join(map(str, (*path, name))), prefix + rule.name, found[name], rule)
 
 
 def _array(value) -> np.ndarray:
@@ -202,8 +219,10 @@ def versions(module: nnx.Module) -> dict[str, int]:
 def state_dict(module: nnx.Module) -> dict[str, np.ndarray]:
     """A module's parameters, statistics and tables as torch has them: its keys, its layouts, whole numbers as int64."""
 
-    def as_torch(array: np.ndarray) -> np.ndarray:
-        return array.astype(np.int64) if np.issubdtype(array.dtype, np.integer) else array
-
     arrays = {leaf.path: as_torch(np.asarray(leaf.variable.get_value())) for leaf in leaves(module)}
     return torch_arrays(module, arrays)
+
+
+def as_torch(array: np.ndarray) -> np.ndarray:
+    """In the dtype that torch has it in: whole numbers, of which JAX makes int32, as int64."""
+    return array.astype(np.int64) if np.issubdtype(array.dtype, np.integer) else array

@@ -7,24 +7,33 @@ from typing import Literal
 
 
 def to_flax(
-    model: str, weights: str, out: Path, head: Literal["strict", "skip"] = "strict", num_classes: int | None = None
+    model: str,
+    weights: str,
+    out: Path,
+    head: Literal["strict", "skip"] = "strict",
+    num_classes: int | None = None,
+    match: Literal["names", "order"] = "names",
 ) -> None:
     """Converts PyTorch weights to an Orbax directory with a manifest. Every tensor keeps its dtype.
 
     Args:
         model: name of the model, as jaxzoo.list_models() gives it.
-        weights: a .pth, .pt or .safetensors file (file.pth#key where it holds several sets of weights), or published
-            weights of torchvision such as IMAGENET1K_V1 or DEFAULT.
+        weights: a .pth, .pt or .safetensors file (file.pth#key where it holds several sets of weights), by the
+            reference's names or timm's; or published weights of torchvision or timm, such as IMAGENET1K_V1 or DEFAULT.
         out: the directory to write; it must not exist.
         head: 'skip' leaves a classifier of another size freshly initialised, and says so.
         num_classes: as many as the weights have, unless given.
+        match: 'order' pairs tensors under other names that are the same ones in the same order, and prints the pairs.
     """
     import jaxzoo
     from convert import rules, store
     from convert.weights import fill_fresh, find, fit, preprocess_of
 
     store.refuse_existing(out)
-    found = find(model, weights)
+    found = find(model, weights, match=match)
+    width = max((len(ours) for ours, _ in found.pairs), default=0)
+    for ours, theirs in found.pairs:
+        print(f"{ours:{width}} ← {theirs}")
     with ThreadPoolExecutor(1) as pool:
         source = pool.submit(found.source)  # hashing a large file takes a while
         module, arguments, skipped = fit(model, found, num_classes=num_classes, head=head)
@@ -42,4 +51,6 @@ def to_flax(
     }
     store.save(out, {f"model/{path}": array for path, array in arrays.items()}, manifest)
     classes = f", {arguments['num_classes']} classes" if "num_classes" in arguments else ""
-    print(f"{out}: {model}{classes}, {len(arrays)} tensors, {sum(a.size for a in arrays.values()):,} numbers")
+    names = f" by {found.dialect}'s names" if found.dialect else ""
+    numbers = sum(a.size for a in arrays.values())
+    print(f"{out}: {model}{classes}, {len(arrays)} tensors{names}, {numbers:,} numbers")

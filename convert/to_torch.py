@@ -1,25 +1,34 @@
 """`python -m convert to-torch`: from a converted directory or a training run back to PyTorch."""
 
+import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 
-def to_torch(from_: Annotated[Path, tyro.conf.arg(name="from", aliases=["--weights"])], out: Path) -> None:
+def to_torch(
+    from_: Annotated[Path, tyro.conf.arg(name="from", aliases=["--weights"])],
+    out: Path,
+    dialect: Literal["timm"] | None = None,
+) -> None:
     """Writes a state_dict that torchvision loads with strict=True: its keys, its layouts, the dtypes that came in.
 
     Args:
         from_: a converted directory, a training checkpoint, or the folder of a training run (its best, else its last).
         out: the file to write, ending in .pth, .pt or .safetensors; it must not exist.
+        dialect: whose names to write: timm's, where timm has a network that computes the same, or the reference's.
     """
     from convert import files
     from convert.store import read_manifest
-    from convert.weights import checkpoint_in, find
+    from convert.weights import checkpoint_in, find, in_dialect
 
     files.check_output(out)
     directory = checkpoint_in(from_)
     model = read_manifest(directory)["model"]
     found = find(model, directory)
+    if dialect:
+        found = dataclasses.replace(found, tensors=in_dialect(model, dialect, found.tensors), versions={})
     files.write(out, found.tensors, found.versions)
-    print(f"{out}: {model}, {len(found.tensors)} tensors, from {directory}")
+    names = f" by {dialect}'s names" if dialect else ""
+    print(f"{out}: {model}, {len(found.tensors)} tensors{names}, from {directory}")

@@ -1,11 +1,10 @@
 """Weights for a model of the zoo: where they come from, how many classes they have, and the model that they fill."""
 
 import dataclasses
-import math
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,10 @@ import jax
 import numpy as np
 from flax import nnx
 
-from convert import files, rules, store
+from convert import dialects, files, pairing, rules, store
+from convert.shapes import Shapes, abstract, default_shapes, head_of, image_size_of, lacks_auxiliary_heads
 from jaxzoo import Preprocess, UsageError, card, create_model
-from jaxzoo.registry import argument_names
-
-Shapes = Mapping[str, tuple[int, ...]]
+from jaxzoo.imagenet import imagenet_classes
 
 
 @dataclasses.dataclass
@@ -30,6 +28,8 @@ class Weights:
     classes: list[str] | None = None
     preprocess: dict[str, Any] | None = None
     versions: dict[str, int] = dataclasses.field(default_factory=dict)  # of torch's layout
+    dialect: str = ""  # whose names they bore: "", "timm", …
+    pairs: list[tuple[str, str]] = dataclasses.field(default_factory=list)  # torch's name and theirs, matched by order
 
     def source(self) -> dict[str, str]:
         """Where these came from, for a manifest."""
@@ -44,6 +44,7 @@ def load(
     num_classes: int | None = None,
     head: str = "strict",
     seed: int = 0,
+    match: str = "names",
     **arguments,
 ) -> nnx.Module:
     """A model of the zoo with these weights, in eval mode and in float32, without initialising what the weights fill.
@@ -53,32 +54,39 @@ def load(
     Args:
       name: a name from `jaxzoo.list_models()`.
       weights: a `.pth`, `.pt` or `.safetensors` file (see `convert.read`), a converted directory, a checkpoint or the
-        folder of a training run (its best checkpoint, else its last), or the name of published weights in torchvision,
-        such as `IMAGENET1K_V1` or `DEFAULT`.
+        folder of a training run (its best checkpoint, else its last), or the name of published weights in torchvision
+        or timm, such as `IMAGENET1K_V1` or `DEFAULT`.
       num_classes: as many as the weights have unless given.
       head: "strict", or "skip": a classifier of another size is initialised anew, with a warning that names it.
       seed: seeds such a fresh head, and dropout.
+      match: "names", the reference's or timm's; or "order", for a file with the same tensors in the same order under
+        other names (`python -m convert to-flax --match order` prints the pairs).
       **arguments: further arguments of `jaxzoo.create_model`.
 
     Raises:
       UsageError: unknown name; unreadable or unfitting weights, all differences listed.
     """
-    found = find(name, weights)
+    found = find(name, weights, match=match)
     model, arguments, skipped = fit(name, found, num_classes=num_classes, head=head, **arguments)
     rules.load_state_dict(model, found.tensors, skip=skipped)
     fill_fresh(model, name, arguments, seed)
     return model
 
 
-def find(name: str, weights: str | Path) -> Weights:
+def find(name: str, weights: str | Path, *, match: str = "names") -> Weights:
     """Reads what `load` takes for `weights`; the tensors of a file are views of it, so copy them soon.
 
     Raises UsageError.
     """
+    if match not in ("names", "order"):
+        raise UsageError(f"match is {match!r}; it must be 'names' or 'order'")
     published = card(name).weights
     path = Path(weights)
     if path.is_dir():
         return _from_directory(name, path)
+    if match == "order":
+        contents = files.contents(path)
+        return matched(name, contents.path, contents.tensors)
     if path.exists() or path.suffix or os.sep in str(weights) or "#" in str(weights):
         return _from_file(name, path)
     path, key, classes = _download(name, str(weights))
@@ -107,7 +115,7 @@ def fit(
     wrong = _misfits(model, shapes)
     if not wrong:
         return model, arguments, []
-    if "aux_logits" not in given and lacks_auxiliary(name, shapes, arguments):
+    if "aux_logits" not in given and lacks_auxiliary_heads(name, shapes, arguments):
         arguments["aux_logits"] = False
     heads, classes = head_of(name, shapes, arguments)
     read = {"num_classes": classes, "image_size": wrong - set(heads) and image_size_of(name, shapes, arguments)}
@@ -141,68 +149,6 @@ def _misfits(model: nnx.Module, shapes: Shapes) -> set[str]:
     return {x.key for x in rules.leaves(model) if shapes.get(x.key) != x.torch_shape and not x.rule.optional}
 
 
-def head_of(name: str, shapes: Shapes, arguments: Mapping[str, Any]) -> tuple[list[str], int | None]:
-    """The keys whose shape depends on the number of classes, and that number in a checkpoint of these shapes.
-
-    Nothing is known of any model: two abstract ones are compared, and sizes grow linearly with the classes.
-    """
-    few, more = 7, 11
-    small, large = _at(name, arguments, "num_classes", few, more)
-    heads = [key for key in small if small[key] != large[key]]
-    for at_few, at_more, size in _sizes(heads, small, large, shapes):
-        per_class = (at_more - at_few) / (more - few)
-        classes = few + (size - at_few) / per_class
-        if classes >= 1 and classes.is_integer():
-            return heads, int(classes)
-    return heads, None
-
-
-def image_size_of(name: str, shapes: Shapes, arguments: Mapping[str, Any]) -> int | None:
-    """The side in pixels of the images that a checkpoint of these shapes is for, if the model has to know it.
-
-    A table of positions grows with the area; two abstract models tell how.
-    """
-    side = card(name).input_size
-    small, large = _at(name, arguments, "image_size", side, 2 * side)
-    for at_side, at_double, size in _sizes(small, small, large, shapes):
-        per_pixel = (at_double - at_side) / (3 * side**2)
-        area = side**2 + (size - at_side) / per_pixel
-        if area > 0 and round(math.sqrt(area)) ** 2 == round(area):
-            return round(math.sqrt(area))
-    return None
-
-
-def lacks_auxiliary(name: str, shapes: Shapes, arguments: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint of these shapes is without the auxiliary heads that the model may have."""
-    without, having = _at(name, arguments, "aux_logits", False, True)
-    return having.keys() > without.keys() and not shapes.keys() & (having.keys() - without.keys())
-
-
-def _at(name: str, arguments: Mapping[str, Any], argument: str, *values: int) -> list[Shapes]:
-    """The shapes of a model at these values of an argument; none where it takes no such argument."""
-    if argument not in argument_names(name):
-        return [{} for _ in values]
-    return [shapes_of(abstract(name, **{**arguments, argument: value})) for value in values]
-
-
-def _sizes(keys: Iterable[str], small: Shapes, large: Shapes, shapes: Shapes) -> Iterator[tuple[int, int, int]]:
-    """The axes that differ between two models: their sizes in the one, in the other, and in a checkpoint."""
-    for key in keys:
-        for a, b, size in zip(small[key], large[key], shapes.get(key, ()), strict=False):
-            if a != b:
-                yield a, b, size
-
-
-def shapes_of(module: nnx.Module) -> Shapes:
-    """The shape of every tensor in a module's state_dict, by torch's names."""
-    return {leaf.key: leaf.torch_shape for leaf in rules.leaves(module)}
-
-
-def abstract(name: str, **arguments) -> nnx.Module:
-    """A model of shapes and dtypes, without arrays."""
-    return nnx.eval_shape(lambda: create_model(name, **arguments))
-
-
 def fill_fresh(model: nnx.Module, name: str, arguments: Mapping[str, Any], seed: int) -> dict[str, jax.Array]:
     """Fills what no weights filled: random streams, and a skipped head with the numbers of `create_model`.
 
@@ -233,24 +179,89 @@ def checkpoint_in(path: Path) -> Path:
 
 def _from_file(name: str, path: Path) -> Weights:
     contents = files.contents(path)
-    return Weights(contents.path, undotted(name, unwrapped(name, contents.tensors)))
+    return translated(name, Weights(contents.path, unwrapped(name, contents.tensors)))
+
+
+def translated(name: str, weights: Weights) -> Weights:
+    """The same by the reference's names, where the table of another dialect makes more of them.
+
+    Raises:
+      UsageError: the networks of that dialect compute something else.
+    """
+    wanted = default_shapes(name).keys()
+    known = len(wanted & weights.tensors.keys())
+    readings = dialects.readings(weights.tensors)
+    best = max(readings, key=lambda reading: len(wanted & reading.tensors.keys()), default=None)
+    if best is None or len(wanted & best.tensors.keys()) <= max(known, len(wanted) // 2):
+        if not known and (reason := dialects.refusal(weights.tensors)):
+            raise UsageError(f"{weights.path} does not fit {name}: {reason}")
+        return weights
+    check_dialect(name, best)
+    if best.table.caution:
+        warnings.warn(f"{weights.path.name} has {best.dialect}'s names; {best.table.caution}", stacklevel=4)
+    tensors = best.tensors | _derived(name, [key for key in wanted if best.table.derives(key)])
+    return dataclasses.replace(weights, tensors=tensors, dialect=best.dialect)
+
+
+def in_dialect(name: str, dialect: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A model's state_dict by the names of a dialect.
+
+    Raises:
+      UsageError: the dialect has no network that computes the same.
+    """
+    if card(name).twin.startswith(f"{dialect}:"):
+        return dict(tensors)
+    found = dialects.written(dialect, tensors)
+    if found is None:
+        raise UsageError(
+            f"{name} cannot be written in {dialect}'s names: {dialect} has no network that computes the same"
+        )
+    check_dialect(name, found)
+    return found.tensors
+
+
+def check_dialect(name: str, reading: dialects.Reading) -> None:
+    """Raises UsageError where a dialect's networks of the same names normalise with another epsilon."""
+    used = {m.epsilon for _, m in nnx.iter_modules(abstract(name)) if hasattr(m, "epsilon")}
+    if reading.table.epsilon and used - {reading.table.epsilon}:
+        ours = ", ".join(f"{epsilon:g}" for epsilon in sorted(used))
+        raise UsageError(
+            f"{reading.dialect} has no network that computes what {name} does: those of the same names normalise with "
+            f"epsilon {reading.table.epsilon:g}, and {name} with {ours}"
+        )
+
+
+def _derived(name: str, keys: list[str]) -> dict[str, np.ndarray]:
+    """Tensors that follow from the architecture, as a fresh model has them; nothing else is initialised."""
+    if not keys:
+        return {}
+
+    def values():
+        return {leaf.key: leaf.variable.get_value() for leaf in rules.leaves(create_model(name)) if leaf.key in keys}
+
+    return {key: rules.as_torch(np.asarray(value)) for key, value in jax.jit(values)().items()}
+
+
+def matched(name: str, path: Path, tensors: Mapping[str, np.ndarray]) -> Weights:
+    """A file's tensors, each by the name of the model's tensor at the same place.
+
+    Raises:
+      UsageError: names the first two that are not of the same kind and shape.
+    """
+    if reason := dialects.refusal(tensors):
+        raise UsageError(f"{path} does not fit {name}: {reason}")
+    pairs = pairing.in_order(rules.leaves(abstract(name)), path, tensors)
+    found = Weights(path, {ours: tensors[theirs] for ours, theirs in pairs}, pairs=pairs)
+    pairing.check(rules.leaves(fit(name, found)[0]), path, tensors, pairs)
+    return found
 
 
 def unwrapped(name: str, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Takes off the attribute that the whole model hung on while it was trained, as in Lightning's `model.fc.bias`."""
     wrappers = {key.partition(".")[0] for key in tensors}
-    if len(wrappers) != 1 or tensors.keys() & shapes_of(abstract(name)).keys():
+    if len(wrappers) != 1 or tensors.keys() & default_shapes(name).keys():
         return tensors
     return {key.partition(".")[2] or key: array for key, array in tensors.items()}
-
-
-def undotted(name: str, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Takes the dot out of names like `norm.1`, which torch allowed before 0.4: the name is `norm1` today."""
-    today = {key: re.sub(r"\.(\d+\.\w+)$", r"\1", key) for key in tensors}
-    if [*today] == [*today.values()]:
-        return tensors
-    known = shapes_of(abstract(name)).keys()
-    return {key if key in known or today[key] not in known else today[key]: array for key, array in tensors.items()}
 
 
 def _from_directory(name: str, path: Path) -> Weights:
@@ -269,28 +280,53 @@ def _from_directory(name: str, path: Path) -> Weights:
 
 
 def _download(name: str, weights: str) -> tuple[Path, str, list[str] | None]:
-    """Published weights, through torchvision and its cache: the file, the name that `DEFAULT` means, the classes."""
+    """Published weights, through their publisher's cache: the file, the name that `DEFAULT` means, the classes."""
     package, _, builder = card(name).twin.partition(":")
-    if package != "torchvision":
-        raise UsageError(f"there is no file {weights}, and {name} has no published weights in torchvision")
-    files.require_torch(f"{weights} is not a file, and fetching published weights", "torchvision")
-    import torch
-    from torchvision.models import get_model_weights
-
-    choices = get_model_weights(builder).__members__
-    if weights not in choices:
-        known = ", ".join(choices)
-        raise UsageError(f"{weights!r} is neither a file nor published weights of {name}, which are: {known}")
-    entry = choices[weights]
-    path = Path(torch.hub.get_dir(), "checkpoints", Path(entry.url).name)
+    fetch = {"torchvision": _from_torchvision, "timm": _from_timm}.get(package)
+    if fetch is None or (package == "timm" and not card(name).weights):
+        raise UsageError(f"there is no file {weights}, and {name} has no published weights")
     try:
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            digest = re.search(r"-([0-9a-f]{8,})\.", path.name)
-            torch.hub.download_url_to_file(entry.url, str(path), digest and digest[1])
+        return fetch(name, builder, weights)
+    except UsageError:
+        raise
     except (OSError, RuntimeError) as error:
         raise UsageError(
             f"cannot download {weights} of {name} ({error}): are you offline? "
             "Fetch it where there is a network, and give the file instead of the name"
         ) from error
+
+
+def _refuse_unknown(name: str, weights: str, choices: Iterable[str]) -> None:
+    if weights not in choices:
+        known = ", ".join(choices)
+        raise UsageError(f"{weights!r} is neither a file nor published weights of {name}, which are: {known}")
+
+
+def _from_torchvision(name: str, builder: str, weights: str) -> tuple[Path, str, list[str] | None]:
+    files.require_torch(f"{weights} is not a file, and fetching published weights", "torchvision")
+    import torch
+    from torchvision.models import get_model_weights
+
+    choices = get_model_weights(builder).__members__
+    _refuse_unknown(name, weights, choices)
+    entry = choices[weights]
+    path = Path(torch.hub.get_dir(), "checkpoints", Path(entry.url).name)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        digest = re.search(r"-([0-9a-f]{8,})\.", path.name)
+        torch.hub.download_url_to_file(entry.url, str(path), digest and digest[1])
     return path, entry.name, entry.meta.get("categories")
+
+
+def _from_timm(name: str, builder: str, weights: str) -> tuple[Path, str, list[str] | None]:
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise UsageError(f"fetching {weights} of {name} needs: pip install huggingface_hub") from None
+
+    published = list(card(name).weights)
+    _refuse_unknown(name, weights, [*published, "DEFAULT"])
+    tag = published[0] if weights == "DEFAULT" else weights
+    huggingface_hub.utils.logging.set_verbosity_error()  # or it reports each of its attempts
+    path = huggingface_hub.hf_hub_download(f"timm/{builder}.{tag}", "model.safetensors")
+    return Path(path), tag, list(imagenet_classes()) if tag.endswith("in1k") else None

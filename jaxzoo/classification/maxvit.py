@@ -61,6 +61,10 @@ class MBConv(nnx.Module):
         *,
         rngs: nnx.Rngs,
     ):
+        self.proj = Identity()
+        if stride != 1 or in_channels != out_channels:
+            pool = [AvgPool(3, stride, 1)] if stride == 2 else []
+            self.proj = Sequential(*pool, *pointwise(in_channels, out_channels, rngs=rngs))
         mid = int(out_channels * expansion_ratio)
         layer = partial(conv, norm_layer=norm_layer, activation_layer=activation_layer, rngs=rngs)
         self.layers = NamedSequential(
@@ -72,10 +76,6 @@ class MBConv(nnx.Module):
             ),
             conv_c=pointwise(mid, out_channels, rngs=rngs)[0],
         )
-        self.proj = Identity()
-        if stride != 1 or in_channels != out_channels:
-            pool = [AvgPool(3, stride, 1)] if stride == 2 else []
-            self.proj = Sequential(*pool, *pointwise(in_channels, out_channels, rngs=rngs))
         self.stochastic_depth = StochasticDepth(p_stochastic_dropout, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:

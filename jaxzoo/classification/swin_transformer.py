@@ -100,8 +100,8 @@ class ShiftedWindowAttention(nnx.Module):
         self.proj = linear(dim, dim, proj_bias, rngs=rngs)
         self.attention_dropout = Dropout(attention_dropout, rngs=rngs)
         self.dropout = Dropout(dropout, rngs=rngs)
-        self.relative_position_index = Buffer(jnp.asarray(relative_position_index(window_size)))
         self._define_scores(rngs)
+        self.relative_position_index = Buffer(jnp.asarray(relative_position_index(window_size)))
 
     def _define_scores(self, rngs: nnx.Rngs) -> None:
         offsets = math.prod(2 * w - 1 for w in self.window_size)

@@ -15,7 +15,8 @@ from flax import nnx
 import convert
 import jaxzoo
 from convert import files, store
-from convert.weights import Weights, abstract, checkpoint_in, find, fit, preprocess_of, shapes_of
+from convert.shapes import abstract, shapes_of
+from convert.weights import Weights, checkpoint_in, find, fit, preprocess_of
 from jaxzoo import Preprocess, UsageError
 from tests.convert.conftest import small
 

@@ -19,6 +19,7 @@ from flax import nnx
 
 import jaxzoo
 from convert.rules import leaves, load_state_dict, state_dict, torch_arrays
+from convert.shapes import abstract, cast
 from convert.twins import abstract_twin, arrays, build_twin, randomise
 from jaxzoo.nn import Dropout
 from tests.parity.reduced import reduce_depth
@@ -61,13 +62,10 @@ def as_torch(x: np.ndarray, dtype: torch.dtype = torch.float64) -> torch.Tensor:
 
 def abstract_model(name: str, dtype=jnp.float32, reduced: bool = False, **arguments) -> nnx.Module:
     """Our model without its numbers: shapes only, floating leaves in the given dtype."""
-    model = nnx.eval_shape(lambda: jaxzoo.create_model(name, **arguments))
+    model = abstract(name, **arguments)
     if reduced:
         reduce_depth(model)
-    for leaf in leaves(model):
-        value = leaf.variable.get_value()
-        if jnp.issubdtype(value.dtype, jnp.floating):
-            leaf.variable.set_value(jax.ShapeDtypeStruct(value.shape, dtype))
+    cast(model, dtype)
     nnx.reseed(model, dropout=0)
     return model
 

@@ -70,7 +70,9 @@ def train_errors(pair) -> dict[str, tuple[float, str]]:
 
 def test_l0_structure(name, model):
     twin = abstract_twin(jaxzoo.card(name))
-    assert {x.key: x.torch_shape for x in leaves(model)} == {k: tuple(v.shape) for k, v in twin.state_dict().items()}
+    assert [(x.key, x.torch_shape) for x in leaves(model)] == [
+        (k, tuple(v.shape)) for k, v in twin.state_dict().items()
+    ]
     assert jaxzoo.model_info(name).parameters == sum(p.numel() for p in twin.parameters())
 
 

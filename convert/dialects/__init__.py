@@ -1,0 +1,195 @@
+"""Other names of the same tensors: one table for every family of networks that another project names its own way.
+
+A row pairs two templates, the reference's name (ours) and the other project's (theirs). `{i}` stands for a whole
+number, `{2i+1}` for one reckoned from it, `*` for the rest of the name. The first row that fits a name counts, in both
+directions. A table goes by names alone and knows no model.
+"""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Callable, Iterator, Mapping
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+
+Tensors = Mapping[str, np.ndarray]
+_PIECES = re.compile(r"(\{\d*[a-z](?:[+-]\d+)?\}|\*)")
+_FIELD = re.compile(r"\{(\d*)([a-z])([+-]\d+)?\}")
+
+
+class Template:
+    """A pattern of names that can be filled as well as matched."""
+
+    def __init__(self, text: str):
+        self._pieces = _PIECES.split(text)  # text and fields in turn
+        text_or_group = [
+            re.escape(piece) if i % 2 == 0 else "(.*)" if piece == "*" else r"(\d+)"
+            for i, piece in enumerate(self._pieces)
+        ]
+        self._pattern = re.compile("".join(text_or_group))
+
+    def match(self, name: str) -> dict[str, int | str] | None:
+        """What the fields stand for in a name, None where it does not fit."""
+        found = self._pattern.fullmatch(name)
+        values: dict[str, int | str] = {}
+        for piece, text in zip(self._pieces[1::2], found.groups() if found else (), strict=bool(found)):
+            if piece == "*":
+                values["*"] = text
+                continue
+            factor, letter, offset = _FIELD.fullmatch(piece).groups()
+            value, rest = divmod(int(text) - int(offset or 0), int(factor or 1))
+            if rest or value < 0 or values.setdefault(letter, value) != value:
+                return None
+        return values if found else None
+
+    def fill(self, values: Mapping[str, int | str]) -> str:
+        """The name with these values in its fields."""
+
+        def number(field: re.Match) -> str:
+            return str(int(field[1] or 1) * values[field[2]] + int(field[3] or 0))
+
+        return "".join(values["*"] if piece == "*" else _FIELD.sub(number, piece) for piece in self._pieces)
+
+
+_template = functools.cache(Template)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One tensor of ours, and the one or several of theirs that hold its numbers."""
+
+    ours: str
+    theirs: str | tuple[str, ...]
+    to_ours: Callable[..., np.ndarray] = lambda a: a
+    to_theirs: Callable[[np.ndarray], np.ndarray | tuple[np.ndarray, ...]] = lambda a: a
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return (self.theirs,) if isinstance(self.theirs, str) else self.theirs
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """The names of one family in another project.
+
+    `derived` are tensors of ours that follow from the architecture and that they do not store; `unused` are tensors of
+    theirs that ours does without. `epsilon` is what their networks of these names normalise with: one of ours with
+    another computes something else. `caution` is said whenever the table is used.
+    """
+
+    rows: tuple[Row, ...]
+    epsilon: float | None = None
+    derived: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    caution: str = ""
+
+    def read(self, theirs: Tensors) -> dict[str, np.ndarray]:
+        """By our names; what no row fits keeps its own."""
+        found: dict[str, np.ndarray] = {}
+        halves: dict[str, dict[int, np.ndarray]] = {}
+        for name, array in theirs.items():
+            if _any(self.unused, name):
+                continue
+            row, part, values = self._row_of(name)
+            if row is None:
+                found[name] = array
+                continue
+            ours = _template(row.ours).fill(values)
+            parts = halves.setdefault(ours, {}) | {part: array}
+            halves[ours] = parts
+            if len(parts) == len(row.parts):
+                found[ours] = row.to_ours(*(parts[i] for i in range(len(parts))))
+        return found
+
+    def write(self, ours: Tensors) -> dict[str, np.ndarray] | None:
+        """By their names; None if there is a tensor that no row fits."""
+        matches = {name: self._match(name) for name in ours if not self.derives(name)}
+        if None in matches.values():
+            return None
+        found = {}
+        for name, (row, values) in matches.items():
+            arrays = row.to_theirs(ours[name])
+            arrays = (arrays,) if isinstance(row.theirs, str) else arrays
+            found |= {_template(text).fill(values): a for text, a in zip(row.parts, arrays, strict=True)}
+        return found
+
+    def _match(self, name: str) -> tuple[Row, dict[str, int | str]] | None:
+        """The row for a tensor of ours, and what its fields stand for."""
+        matches = ((row, _template(row.ours).match(name)) for row in self.rows)
+        return next((match for match in matches if match[1] is not None), None)
+
+    def derives(self, name: str) -> bool:
+        """Whether our tensor of this name follows from the architecture."""
+        return _any(self.derived, name)
+
+    def placeholders(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+        """Those of these tensors of ours that follow from the architecture, without their numbers."""
+        return {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items() if self.derives(name)}
+
+    def knows(self, name: str) -> bool:
+        """Whether a row of this table reads a tensor of theirs."""
+        return self._row_of(name)[0] is not None or _any(self.unused, name)
+
+    def _row_of(self, name: str) -> tuple[Row | None, int, dict[str, int | str]]:
+        for row in self.rows:
+            for part, template in enumerate(row.parts):
+                values = _template(template).match(name)
+                if values is not None:
+                    return row, part, values
+        return None, 0, {}
+
+
+def _any(templates: tuple[str, ...], name: str) -> bool:
+    return any(_template(text).match(name) is not None for text in templates)
+
+
+@dataclasses.dataclass(frozen=True)
+class Refusal:
+    """Networks of theirs that look like ours and compute something else, told by names that only they have."""
+
+    marks: tuple[str, ...]
+    reason: str
+
+
+class Reading(NamedTuple):
+    """Tensors, and the table of a dialect that they were renamed by."""
+
+    dialect: str
+    table: Table
+    tensors: dict[str, np.ndarray]
+    complete: bool = True  # no name was unknown
+
+
+def _tables() -> Iterator[tuple[str, ModuleType]]:
+    from convert.dialects import timm, torchvision
+
+    yield from (("timm", timm), ("torchvision", torchvision))
+
+
+def readings(tensors: Tensors) -> Iterator[Reading]:
+    """What the tables make of these tensors, those tables that know one of the names by another."""
+    for dialect, module in _tables():
+        for table in module.TABLES:
+            read = table.read(tensors)
+            if read.keys() != tensors.keys():
+                yield Reading(dialect, table, read, all(table.knows(name) for name in tensors))
+
+
+def refusal(tensors: Tensors) -> str:
+    """Why no table reads these tensors, where their names tell; "" where they do not."""
+    for _, module in _tables():
+        for refused in module.REFUSED:
+            if all(any(_any((mark,), name) for name in tensors) for mark in refused.marks):
+                return refused.reason
+    return ""
+
+
+def written(dialect: str, tensors: Tensors) -> Reading | None:
+    """Tensors of ours by a dialect's names; None if it has no family that they all belong to."""
+    for table in dict(_tables())[dialect].TABLES:
+        found = table.write(tensors)
+        if found is not None:
+            return Reading(dialect, table, found)
+    return None

@@ -1,0 +1,107 @@
+"""Models without arrays: their names and shapes, and what the shapes in a checkpoint tell of a model's arguments."""
+
+import functools
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from convert import rules
+from jaxzoo import card, create_model
+from jaxzoo.registry import argument_names
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def shapes_of(module: nnx.Module) -> Shapes:
+    """The shape of every tensor in a module's state_dict, by torch's names."""
+    return {leaf.key: leaf.torch_shape for leaf in rules.leaves(module)}
+
+
+@functools.cache
+def default_shapes(name: str) -> Shapes:
+    """`shapes_of` a model of the zoo with its default arguments."""
+    return shapes_of(abstract(name))
+
+
+def abstract(name: str, **arguments) -> nnx.Module:
+    """A model of shapes and dtypes, without arrays; its attributes in the order in which it assigned them."""
+    assigned = {}
+
+    def build():
+        model = create_model(name, **arguments)
+        assigned.update((path, list(vars(module))) for path, module in nnx.iter_modules(model))
+        return model
+
+    model = nnx.eval_shape(build)  # sorts attributes by name
+    for path, module in nnx.iter_modules(model):
+        attributes = vars(module)
+        for attribute in assigned[path]:
+            attributes[attribute] = attributes.pop(attribute)
+    return model
+
+
+def cast(model: nnx.Module, dtype: str | np.dtype) -> nnx.Module:
+    """Gives the floating-point leaves of an abstract model this dtype, in place."""
+    for leaf in rules.leaves(model):
+        value = leaf.variable.get_value()
+        if jnp.issubdtype(value.dtype, jnp.floating):
+            leaf.variable.set_value(jax.ShapeDtypeStruct(value.shape, dtype))
+    return model
+
+
+def head_of(name: str, shapes: Shapes, arguments: Mapping[str, Any]) -> tuple[list[str], int | None]:
+    """The keys whose shape depends on the number of classes, and that number in a checkpoint of these shapes.
+
+    Nothing is known of any model: two abstract ones are compared, and sizes grow linearly with the classes.
+    """
+    few, more = 7, 11
+    small, large = _at(name, arguments, "num_classes", few, more)
+    heads = [key for key in small if small[key] != large[key]]
+    for at_few, at_more, size in _sizes(heads, small, large, shapes):
+        per_class = (at_more - at_few) / (more - few)
+        classes = few + (size - at_few) / per_class
+        if classes >= 1 and classes.is_integer():
+            return heads, int(classes)
+    return heads, None
+
+
+def image_size_of(name: str, shapes: Shapes, arguments: Mapping[str, Any]) -> int | None:
+    """The side in pixels of the images that a checkpoint of these shapes is for, if the model has to know it.
+
+    A table of positions grows with the area; two abstract models tell how.
+    """
+    side = card(name).input_size
+    small, large = _at(name, arguments, "image_size", side, 2 * side)
+    for at_side, at_double, size in _sizes(small, small, large, shapes):
+        per_pixel = (at_double - at_side) / (3 * side**2)
+        area = side**2 + (size - at_side) / per_pixel
+        if area > 0 and round(math.sqrt(area)) ** 2 == round(area):
+            return round(math.sqrt(area))
+    return None
+
+
+def lacks_auxiliary_heads(name: str, shapes: Shapes, arguments: Mapping[str, Any]) -> bool:
+    """Whether a model has heads that count in training only, and a checkpoint of these names has none."""
+    without, having = _at(name, arguments, "aux_logits", False, True)
+    heads = having.keys() - without.keys()
+    return bool(heads) and heads.isdisjoint(shapes)
+
+
+def _at(name: str, arguments: Mapping[str, Any], argument: str, *values: int) -> list[Shapes]:
+    """The shapes of a model at these values of an argument; none where it takes no such argument."""
+    if argument not in argument_names(name):
+        return [{} for _ in values]
+    return [shapes_of(abstract(name, **{**arguments, argument: value})) for value in values]
+
+
+def _sizes(keys: Iterable[str], small: Shapes, large: Shapes, shapes: Shapes) -> Iterator[tuple[int, int, int]]:
+    """The axes that differ between two models: their sizes in the one, in the other, and in a checkpoint."""
+    for key in keys:
+        for a, b, size in zip(small[key], large[key], shapes.get(key, ()), strict=False):
+            if a != b:
+                yield a, b, size
