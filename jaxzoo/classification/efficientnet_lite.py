@@ -20,12 +20,12 @@ from jaxzoo.nn import (
     BatchNormAct,
     Conv,
     Dropout,
+    Flatten,
     Linear,
     NamedSequential,
     ReLU6,
     Sequential,
     StochasticDepth,
-    flatten,
     init,
 )
 from jaxzoo.preprocess import Preprocess
@@ -107,14 +107,14 @@ class EfficientNetLite(nnx.Module):
         self.blocks = Sequential(*stages)
         self.conv_head = conv(channels, 1280, 1, rngs=rngs)
         self.bn2 = norm(1280, rngs=rngs)
-        self.global_pool = AdaptiveAvgPool(1)
+        self.global_pool = NamedSequential(pool=AdaptiveAvgPool(1), flatten=Flatten())
         self.dropout = Dropout(drop_rate, rngs=rngs)
         bound = init.uniform(1 / math.sqrt(num_classes))
         self.classifier = Linear(1280, num_classes, kernel_init=bound, bias_init=init.zeros, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = self.bn2(self.conv_head(self.blocks(self.bn1(self.conv_stem(x)))))
-        return self.classifier(self.dropout(flatten(self.global_pool(x))))
+        return self.classifier(self.dropout(self.global_pool(x)))
 
 
 def model(number: int, size: int, resize: int, interpolation: str, acc1: float, acc5: float):
