@@ -13,12 +13,12 @@ import jax
 import numpy as np
 from flax import nnx
 
+from jaxzoo.classification import mobilenetv1
 from jaxzoo.classification.efficientnet import B0
 from jaxzoo.classification.mobilenetv2 import make_divisible
 from jaxzoo.nn import (
     AdaptiveAvgPool,
     BatchNormAct,
-    Conv,
     Dropout,
     Flatten,
     Linear,
@@ -31,9 +31,8 @@ from jaxzoo.nn import (
 from jaxzoo.preprocess import Preprocess
 from jaxzoo.registry import Published, register_model
 
-conv = partial(Conv, padding="SAME", bias=False, kernel_init=init.kaiming_normal("fan_out"))
-# timm divides a kernel's outputs by its groups: what is left of a depthwise one is its inputs.
-depthwise = partial(Conv, padding="SAME", bias=False, kernel_init=init.kaiming_normal("fan_in"))
+conv = partial(mobilenetv1.conv, padding="SAME")
+depthwise = partial(mobilenetv1.depthwise, padding="SAME")
 norm = partial(BatchNormAct, eps=1e-3, activation_layer=ReLU6)
 
 # timm's names of a block's layers, without expansion and with it.
