@@ -25,14 +25,14 @@ from jaxzoo.nn import (
     relu,
 )
 from jaxzoo.nn.conv import Size
+from jaxzoo.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from jaxzoo.registry import imagenet, register_model
-
-IMAGENET_MEAN, IMAGENET_STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
 
 def from_imagenet_range(x: jax.Array) -> jax.Array:
     """Images normalised by ImageNet's mean and deviation to a range of -1 to 1, which TensorFlow trained these on."""
-    return x * jnp.asarray(IMAGENET_STD / 0.5, x.dtype) + jnp.asarray((IMAGENET_MEAN - 0.5) / 0.5, x.dtype)
+    mean, std = np.asarray(IMAGENET_MEAN), np.asarray(IMAGENET_STD)
+    return x * jnp.asarray(std / 0.5, x.dtype) + jnp.asarray((mean - 0.5) / 0.5, x.dtype)
 
 
 class BasicConv2d(nnx.Module):
