@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from convert.shapes import Shapes
 
 SHOWN = 20
-CLOSEST = 5  # models tried in order, without names to go by
+CLOSEST = 5  # models that are also tried by the order of tensors
 BUFFERS = ("running_mean", "running_var")
 
 
@@ -75,7 +75,10 @@ def fitting(tensors: dict[str, "np.ndarray"]) -> tuple[dict[str, list[str]], str
     readings = [plain, *(reading for reading in dialects.readings(tensors) if reading.complete)]
     families: dict[str, list[dialects.Reading]] = {}
     found, size, nearest, best = {}, None, "", 0
-    for name, parameters in _by_size(tensors):
+    models = _by_size(tensors)
+    for i, (name, parameters) in enumerate(models):
+        if i == CLOSEST and not found:
+            found = _in_order(tensors, [name for name, _ in models[:CLOSEST]])
         if found and parameters != size:  # what fills one model fills none of another size
             break
         family = card(name).builder.__module__
@@ -87,16 +90,16 @@ def fitting(tensors: dict[str, "np.ndarray"]) -> tuple[dict[str, list[str]], str
         same = len(shapes.items() & default_shapes(name).items()) if families[family] else 0
         if same > best:
             best, nearest = same, f"; nearest is {name}, {same} of {len(shapes)} tensors alike in name and shape"
-    return found or _in_order(tensors), nearest
+    return found, nearest
 
 
-def _in_order(tensors: dict[str, "np.ndarray"]) -> dict[str, list[str]]:
-    """Those of the few models nearest in size that the same tensors in the same order fill."""
+def _in_order(tensors: dict[str, "np.ndarray"], models: Iterable[str]) -> dict[str, list[str]]:
+    """Those of these models that the same tensors in the same order fill."""
     from convert.dialects import Reading, Table
     from convert.weights import matched
 
     found = {}
-    for name, _ in _by_size(tensors)[:CLOSEST]:
+    for name in models:
         with contextlib.suppress(UsageError):
             words = _fit(name, Reading("", Table(()), matched(name, Path(), tensors).tensors))
             found[name] = [*(words or ()), "with --match order"]
@@ -143,6 +146,7 @@ def _fit(name: str, reading: "Reading") -> list[str] | None:
     words = [f"{key}={value}" for key, value in arguments.items()]
     if reading.dialect:
         words.append(f"by {reading.dialect}'s names")
+        words += filter(None, [reading.table.caution])
         try:
             check_dialect(name, reading)
         except UsageError as error:

@@ -190,6 +190,8 @@ def translated(name: str, weights: Weights) -> Weights:
     """
     wanted = default_shapes(name).keys()
     known = len(wanted & weights.tensors.keys())
+    if known == len(wanted):
+        return weights
     readings = dialects.readings(weights.tensors)
     best = max(readings, key=lambda reading: len(wanted & reading.tensors.keys()), default=None)
     if best is None or len(wanted & best.tensors.keys()) <= max(known, len(wanted) // 2):

@@ -5,6 +5,7 @@ number, `{2i+1}` for one reckoned from it, `*` for the rest of the name. The fir
 directions. A table goes by names alone and knows no model.
 """
 
+import collections
 import dataclasses
 import functools
 import re
@@ -74,51 +75,43 @@ class Row:
 class Table:
     """The names of one family in another project.
 
-    `derived` are tensors of ours that follow from the architecture and that they do not store; `unused` are tensors of
-    theirs that ours does without. `epsilon` is what their networks of these names normalise with: one of ours with
-    another computes something else. `caution` is said whenever the table is used.
+    `epsilon` is what their networks of these names normalise with: one of ours with another computes something else.
+    `derived` are tensors of ours that follow from the architecture and that they do not store. `caution` is said
+    whenever the table is used.
     """
 
     rows: tuple[Row, ...]
     epsilon: float | None = None
     derived: tuple[str, ...] = ()
-    unused: tuple[str, ...] = ()
     caution: str = ""
 
     def read(self, theirs: Tensors) -> dict[str, np.ndarray]:
         """By our names; what no row fits keeps its own."""
         found: dict[str, np.ndarray] = {}
-        halves: dict[str, dict[int, np.ndarray]] = {}
+        parts: dict[str, dict[str, np.ndarray]] = collections.defaultdict(dict)
         for name, array in theirs.items():
-            if _any(self.unused, name):
-                continue
-            row, part, values = self._row_of(name)
-            if row is None:
+            match = self._reading_row(name)
+            if match is None:
                 found[name] = array
                 continue
+            row, part, values = match
             ours = _template(row.ours).fill(values)
-            parts = halves.setdefault(ours, {}) | {part: array}
-            halves[ours] = parts
-            if len(parts) == len(row.parts):
-                found[ours] = row.to_ours(*(parts[i] for i in range(len(parts))))
+            parts[ours][part] = array
+            if len(parts[ours]) == len(row.parts):
+                found[ours] = row.to_ours(*(parts[ours][part] for part in row.parts))
         return found
 
     def write(self, ours: Tensors) -> dict[str, np.ndarray] | None:
         """By their names; None if there is a tensor that no row fits."""
-        matches = {name: self._match(name) for name in ours if not self.derives(name)}
-        if None in matches.values():
+        rows = {name: self._writing_row(name) for name in ours if not self.derives(name)}
+        if None in rows.values():
             return None
         found = {}
-        for name, (row, values) in matches.items():
+        for name, (row, values) in rows.items():
             arrays = row.to_theirs(ours[name])
             arrays = (arrays,) if isinstance(row.theirs, str) else arrays
             found |= {_template(text).fill(values): a for text, a in zip(row.parts, arrays, strict=True)}
         return found
-
-    def _match(self, name: str) -> tuple[Row, dict[str, int | str]] | None:
-        """The row for a tensor of ours, and what its fields stand for."""
-        matches = ((row, _template(row.ours).match(name)) for row in self.rows)
-        return next((match for match in matches if match[1] is not None), None)
 
     def derives(self, name: str) -> bool:
         """Whether our tensor of this name follows from the architecture."""
@@ -129,16 +122,18 @@ class Table:
         return {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items() if self.derives(name)}
 
     def knows(self, name: str) -> bool:
-        """Whether a row of this table reads a tensor of theirs."""
-        return self._row_of(name)[0] is not None or _any(self.unused, name)
+        """Whether there is a row for a tensor of theirs."""
+        return self._reading_row(name) is not None
 
-    def _row_of(self, name: str) -> tuple[Row | None, int, dict[str, int | str]]:
-        for row in self.rows:
-            for part, template in enumerate(row.parts):
-                values = _template(template).match(name)
-                if values is not None:
-                    return row, part, values
-        return None, 0, {}
+    def _reading_row(self, name: str) -> tuple[Row, str, dict[str, int | str]] | None:
+        """The row for a tensor of theirs, its part in that row, and what the fields stand for."""
+        found = ((row, part, _template(part).match(name)) for row in self.rows for part in row.parts)
+        return next((match for match in found if match[2] is not None), None)
+
+    def _writing_row(self, name: str) -> tuple[Row, dict[str, int | str]] | None:
+        """The row for a tensor of ours, and what the fields stand for."""
+        found = ((row, _template(row.ours).match(name)) for row in self.rows)
+        return next((match for match in found if match[1] is not None), None)
 
 
 def _any(templates: tuple[str, ...], name: str) -> bool:

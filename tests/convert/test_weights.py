@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
+from safetensors.torch import save_file
 
 import convert
 import jaxzoo
 from convert import files, store
 from convert.shapes import abstract, shapes_of
+from convert.twins import build_twin
 from convert.weights import Weights, checkpoint_in, find, fit, preprocess_of
 from jaxzoo import Preprocess, UsageError
 from tests.convert.conftest import small
@@ -124,6 +126,34 @@ def test_offline_is_said_in_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr("urllib.request.urlopen", fail)
     with pytest.raises(UsageError, match=r"are you offline.*give the file"):
         convert.load("resnet18", "DEFAULT")
+
+
+def test_timms_published_weights_are_fetched_from_its_hub(tmp_path, monkeypatch):
+    twin = build_twin(jaxzoo.card("efficientnet_lite0"))
+    save_file(twin.state_dict(), tmp_path / "model.safetensors")
+    asked = []
+
+    def download(*where):
+        asked.append(where)
+        return str(tmp_path / "model.safetensors")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    for tag in ("in1k", "DEFAULT"):
+        found = find("efficientnet_lite0", tag)
+        assert found.tensors.keys() == twin.state_dict().keys()
+        assert (found.classes[967], found.preprocess["interpolation"]) == ("espresso", "bicubic")
+    assert asked == 2 * [("timm/tf_efficientnet_lite0.in1k", "model.safetensors")]
+
+    def fail(*where):
+        raise FileNotFoundError("cannot find the requested files in the local cache")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
+    with pytest.raises(UsageError, match=r"are you offline.*give the file"):
+        find("efficientnet_lite0", "in1k")
+    with pytest.raises(UsageError, match="published weights of efficientnet_lite0, which are: in1k, DEFAULT"):
+        find("efficientnet_lite0", "in22k")
+    with pytest.raises(UsageError, match="lenet5 has no published weights"):
+        find("lenet5", "DEFAULT")
 
 
 def test_a_run_means_its_best_checkpoint_or_its_last(tmp_path):
