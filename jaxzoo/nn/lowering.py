@@ -5,21 +5,22 @@ work and the memory; it runs depthwise ones a hundred times slower than torch, a
 pixels fifty times slower than a product of matrices. So here
 - a 1×1 convolution is a product of matrices,
 - so is one with a tiny output, of the patches that each position sees,
-- a depthwise one is a sum of shifted products,
+- a depthwise one is a sum of shifted products, and so are its gradients,
 - and the gradient of a grouped kernel one product of matrices per group.
 """
 
 import functools
-import itertools
 import math
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxzoo.nn.linear import affine
 from jaxzoo.nn.precision import wide
+from jaxzoo.nn.taps import output_size, pad, phases, placed, put_back, seen, taps_of
 
 Sides = tuple[tuple[int, int], ...]
 
@@ -49,7 +50,8 @@ def _choose(
     """The formulation that is fastest on a CPU."""
     if groups == 1 and kernel.shape[:-2] == (1,) * (kernel.ndim - 2) and not any(map(any, padding)):
         return _one_by_one
-    if max(_output_size(x, kernel, strides, padding, dilation)) <= 2:
+    padded = [length + sum(sides) for length, sides in zip(x.shape[1:-1], padding, strict=True)]
+    if max(output_size(padded, kernel.shape[:-2], strides, dilation)) <= 2:
         return _by_patches
     return _grouped if groups > 1 else _xla
 
@@ -59,15 +61,14 @@ def _one_by_one(x: jax.Array, kernel: jax.Array, strides, padding: Sides, dilati
 
 
 def _by_patches(x: jax.Array, kernel: jax.Array, strides, padding: Sides, dilation, groups: int) -> jax.Array:
-    size = _output_size(x, kernel, strides, padding, dilation)
-    x = _pad(x, padding)
-    seen = jnp.stack([_seen(x, tap, strides, dilation, size) for tap in _taps(kernel)], -2)
+    windows = jnp.stack([*seen(pad(x, padding), kernel.shape[:-2], strides, dilation)], -2)
+    size = windows.shape[1:-2]
     if groups == 1:
-        y = affine(seen.reshape(-1, math.prod(kernel.shape[:-1])), kernel.reshape(-1, kernel.shape[-1]))
+        y = affine(windows.reshape(-1, math.prod(kernel.shape[:-1])), kernel.reshape(-1, kernel.shape[-1]))
     else:
-        seen = seen.reshape(-1, seen.shape[-2], groups, kernel.shape[-2])  # (positions, taps, groups, in)
-        weights = kernel.reshape(seen.shape[1], kernel.shape[-2], groups, -1)  # (taps, in, groups, out)
-        y = jnp.einsum("ptgi,tigo->pgo", seen, weights)
+        windows = windows.reshape(-1, windows.shape[-2], groups, kernel.shape[-2])  # (positions, taps, groups, in)
+        weights = kernel.reshape(windows.shape[1], kernel.shape[-2], groups, -1)  # (taps, in, groups, out)
+        y = jnp.einsum("ptgi,tigo->pgo", windows, weights)
     return y.reshape(x.shape[0], *size, kernel.shape[-1])
 
 
@@ -80,7 +81,7 @@ def _xla(x: jax.Array, kernel: jax.Array, strides, padding: Sides, dilation, gro
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
 def _grouped(x: jax.Array, kernel: jax.Array, strides, padding: Sides, dilation, groups: int) -> jax.Array:
     if _is_depthwise(kernel, groups):
-        return _shift_and_add(_pad(x, padding), kernel, strides, dilation)
+        return _depthwise(pad(x, padding), kernel, strides, dilation)
     return _xla(x, kernel, strides, padding, dilation, groups)
 
 
@@ -90,21 +91,20 @@ def _forward(x, kernel, strides, padding, dilation, groups):
 
 def _backward(strides, padding, dilation, groups, inputs, gradient):
     x, kernel = inputs
-    size = gradient.shape[1:-1]
+    padded = pad(x, padding)
     if _is_depthwise(kernel, groups):
-        # Zeros between the gradient's elements undo the stride; then it is filtered with the kernel turned around.
-        sides = [
-            (d * (k - 1) - low, length + low - (n - 1) * s - 1, s - 1)
-            for d, k, (low, _), length, n, s in zip(
-                dilation, kernel.shape[:-2], padding, x.shape[1:-1], size, strides, strict=True
-            )
-        ]
-        spaced = lax.pad(gradient, jnp.zeros((), gradient.dtype), [(0, 0, 0), *sides, (0, 0, 0)])
-        turned = jnp.flip(kernel, range(kernel.ndim - 2))
-        x_gradient = _shift_and_add(spaced, turned, (1,) * len(size), dilation)
-        return x_gradient, _depthwise_kernel_gradient(_pad(x, padding), kernel, gradient, strides, dilation)
+        x_gradient = put_back(
+            lambda tap, g: wide(g) * wide(kernel[tap][0]),
+            [gradient],
+            padded.shape[1:-1],
+            kernel.shape[:-2],
+            strides,
+            dilation,
+        )
+        x_gradient = pad(x_gradient.astype(x.dtype), [(-low, -high) for low, high in padding])
+        return x_gradient, _depthwise_kernel_gradient(padded, kernel, gradient, strides, dilation)
     (x_gradient,) = jax.vjp(lambda x: _xla(x, kernel, strides, padding, dilation, groups), x)[1](gradient)
-    return x_gradient, _grouped_kernel_gradient(_pad(x, padding), kernel, gradient, strides, dilation, groups)
+    return x_gradient, _grouped_kernel_gradient(padded, kernel, gradient, strides, dilation, groups)
 
 
 _grouped.defvjp(_forward, _backward)
@@ -114,49 +114,48 @@ def _is_depthwise(kernel: jax.Array, groups: int) -> bool:
     return kernel.shape[-2] == 1 and kernel.shape[-1] == groups
 
 
-def _output_size(x: jax.Array, kernel: jax.Array, strides, padding: Sides, dilation) -> list[int]:
-    axes = zip(x.shape[1:-1], kernel.shape[:-2], strides, padding, dilation, strict=True)
-    return [(length + sum(sides) - d * (k - 1) - 1) // s + 1 for length, k, s, sides, d in axes]
-
-
-def _pad(x: jax.Array, padding: Sides) -> jax.Array:
-    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((*sides, 0) for sides in padding), (0, 0, 0)])
-
-
-def _taps(kernel: jax.Array):
-    return itertools.product(*map(range, kernel.shape[:-2]))
-
-
-def _seen(x: jax.Array, tap: Sequence[int], strides, dilation, size: Sequence[int]) -> jax.Array:
-    """What one tap of the kernel sees of the padded input: (N, *size, C)."""
-    starts = [t * d for t, d in zip(tap, dilation, strict=True)]
-    stops = [start + (n - 1) * s + 1 for start, n, s in zip(starts, size, strides, strict=True)]
-    return lax.slice(x, (0, *starts, 0), (x.shape[0], *stops, x.shape[-1]), (1, *strides, 1))
-
-
-def _shift_and_add(x: jax.Array, kernel: jax.Array, strides, dilation) -> jax.Array:
-    size = _output_size(x, kernel, strides, ((0, 0),) * len(strides), dilation)
-    products = (wide(_seen(x, tap, strides, dilation, size)) * wide(kernel[tap][0]) for tap in _taps(kernel))
+def _depthwise(x: jax.Array, kernel: jax.Array, strides, dilation) -> jax.Array:
+    windows = seen(x, kernel.shape[:-2], strides, dilation)
+    weights = (kernel[tap][0] for tap in taps_of(kernel.shape[:-2]))
+    products = (wide(window) * wide(weight) for window, weight in zip(windows, weights, strict=True))
     return functools.reduce(jnp.add, products).astype(x.dtype)
 
 
 def _depthwise_kernel_gradient(x, kernel, gradient, strides, dilation) -> jax.Array:
-    size, factor = gradient.shape[1:-1], wide(gradient)
-    axes = tuple(range(gradient.ndim - 1))
+    """Positions, images too, are counted in one row, so that a tap sees it from another start; block by block."""
+    kernel_size, channels = kernel.shape[:-2], x.shape[-1]
+    parts = phases(x, strides)
+    length = parts.shape[len(strides) + 1 : -1]
+    gradient = pad(gradient, [(0, n - m) for n, m in zip(length, gradient.shape[1:-1], strict=True)])
+    gradient = gradient.reshape(-1, channels)
+    rows = min(len(gradient), max(1, 2**14 // channels))  # of a block, which stays in the cache
+    blocks = -(-len(gradient) // rows)
+    places = [placed(tap, strides, dilation) for tap in taps_of(kernel_size)]
+    at_phase = np.array([np.ravel_multi_index(phase, strides) for phase, _ in places])
+    at_row = np.array([sum(a * math.prod(length[i + 1 :]) for i, a in enumerate(start)) for _, start in places])
+    behind = blocks * rows - len(gradient)
+    gradient = jnp.pad(gradient, [(0, behind), (0, 0)])
+    parts = parts.reshape(math.prod(strides), -1, channels)
+    parts = jnp.pad(parts, [(0, 0), (0, behind + int(at_row.max())), (0, 0)])
 
-    def row(first: jax.Array) -> jax.Array:
-        """The taps with one index along the first axis: a loop over these keeps programs with large kernels small."""
-        slab = lax.dynamic_slice_in_dim(x, first * dilation[0], (size[0] - 1) * strides[0] + 1, 1)
-        taps = itertools.product([0], *map(range, kernel.shape[1:-2]))
-        return jnp.stack([jnp.sum(wide(_seen(slab, tap, strides, dilation, size)) * factor, axes) for tap in taps])
+    def along_first_axis(places: tuple[jax.Array, jax.Array]) -> jax.Array:
+        def add_block(block: jax.Array, sums: list[jax.Array]) -> list[jax.Array]:
+            factor = wide(lax.dynamic_slice_in_dim(gradient, block * rows, rows))
+            starts = [(phase, block * rows + row, 0) for phase, row in zip(*places, strict=True)]
+            windows = [lax.dynamic_slice(parts, start, (1, rows, channels))[0] for start in starts]
+            return [total + wide(window) * factor for total, window in zip(sums, windows, strict=True)]
 
-    return lax.map(row, jnp.arange(kernel.shape[0])).reshape(kernel.shape).astype(kernel.dtype)
+        zeros = jnp.zeros((rows, channels), wide(gradient).dtype)
+        sums = lax.fori_loop(0, blocks, add_block, [zeros] * places[0].size)
+        return jnp.stack([total.sum(0) for total in sums])
+
+    places = (jnp.asarray(at.reshape(kernel_size[0], -1)) for at in (at_phase, at_row))
+    return lax.map(along_first_axis, tuple(places)).reshape(kernel.shape).astype(kernel.dtype)
 
 
 def _grouped_kernel_gradient(x, kernel, gradient, strides, dilation, groups: int) -> jax.Array:
-    size = gradient.shape[1:-1]
-    seen = jnp.stack([_seen(x, tap, strides, dilation, size) for tap in _taps(kernel)])
-    seen = seen.reshape(len(seen), -1, groups, kernel.shape[-2])  # (taps, positions, groups, in)
+    windows = jnp.stack([*seen(x, kernel.shape[:-2], strides, dilation)])
+    windows = windows.reshape(len(windows), -1, groups, kernel.shape[-2])  # (taps, positions, groups, in)
     gradient = gradient.reshape(-1, groups, kernel.shape[-1] // groups)  # (positions, groups, out)
-    result = jnp.einsum("tpgi,pgo->tigo", seen, gradient, precision=lax.Precision.HIGHEST)
+    result = jnp.einsum("tpgi,pgo->tigo", windows, gradient, precision=lax.Precision.HIGHEST)
     return result.reshape(kernel.shape)

@@ -1,5 +1,6 @@
 """Normalisation as torch computes it: in float32 at least, returned in the promoted dtype of input and scale."""
 
+import functools
 import math
 
 import jax
@@ -8,6 +9,7 @@ from flax import nnx
 from jax import lax
 
 from jaxzoo.nn.precision import narrow, wide
+from jaxzoo.nn.total import total
 
 
 def _check_channels(layer: nnx.Module, x: jax.Array) -> None:
@@ -24,6 +26,42 @@ def _normalise(layer: nnx.Module, x: jax.Array, mean: jax.Array, var: jax.Array)
     if layer.bias is not None:
         y = y + layer.bias[...].astype(y.dtype)
     return narrow(y, x) if layer.scale is None else y.astype(jnp.result_type(x, layer.scale[...]))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _by_batch(
+    x: jax.Array, scale: jax.Array | None, bias: jax.Array | None, epsilon: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`x` normalised by its own statistics, and these: mean and biased variance, through which no gradient flows."""
+    return _by_batch_forward(x, scale, bias, epsilon)[0]
+
+
+def _by_batch_forward(x, scale, bias, epsilon):
+    n, y = math.prod(x.shape[:-1]), wide(x)
+    mean = total(wide, x) / n
+    var = total(lambda x: jnp.square(wide(x) - mean), x) / n
+    root = lax.rsqrt(var + epsilon)
+    y = (y - mean) * (root if scale is None else root * scale.astype(y.dtype))
+    y = y if bias is None else y + bias.astype(y.dtype)
+    y = narrow(y, x) if scale is None else y.astype(jnp.result_type(x, scale))
+    return (y, mean, var), (x, scale, bias, mean, root)
+
+
+def _by_batch_backward(epsilon, kept, gradients):
+    x, scale, bias, mean, root = kept
+    n, gradient, y = math.prod(x.shape[:-1]), wide(gradients[0]), wide(x) - mean
+    along_bias = total(wide, gradient)
+    along_scale = root * total(lambda gradient, x: gradient * (wide(x) - mean), gradient, x)
+    factor = root if scale is None else root * scale.astype(y.dtype)
+    x_gradient = factor * (gradient - along_bias / n - y * (root * along_scale / n))
+    return (
+        x_gradient.astype(x.dtype),
+        None if scale is None else along_scale.astype(scale.dtype),
+        None if bias is None else along_bias.astype(bias.dtype),
+    )
+
+
+_by_batch.defvjp(_by_batch_forward, _by_batch_backward)
 
 
 class BatchNorm(nnx.BatchNorm):
@@ -50,12 +88,12 @@ class BatchNorm(nnx.BatchNorm):
         n = math.prod(x.shape[:-1])
         if n < 2:
             raise ValueError(f"BatchNorm needs more than one value per channel to train, and was given shape {x.shape}")
-        axes = tuple(range(x.ndim - 1))
-        mean, var = jnp.mean(wide(x), axes), jnp.var(wide(x), axes)
+        scale, bias = (None if v is None else v[...] for v in (self.scale, self.bias))
+        y, mean, var = _by_batch(x, scale, bias, self.epsilon)
         self._track(self.mean, mean)
         self._track(self.var, var * (n / (n - 1)))
         self.num_batches_tracked.set_value(self.num_batches_tracked[...] + 1)
-        return _normalise(self, x, mean, var)
+        return y
 
     def _track(self, running: nnx.BatchStat, batch: jax.Array) -> None:
         old = running[...]

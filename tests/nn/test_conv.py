@@ -48,6 +48,8 @@ CONVOLUTIONS = {
     "depthwise strided and dilated": (5, 5, 3, {"groups": 5, "padding": 3, "dilation": 3, "stride": 2}, (9, 8)),
     "depthwise strides per axis": (5, 5, (3, 2), {"groups": 5, "padding": (1, 0), "stride": (1, 3)}, (6, 8)),
     "depthwise with unread border": (5, 5, 2, {"groups": 5, "stride": 3}, (7, 9)),
+    "depthwise 7×7 in many blocks": (96, 96, 7, {"groups": 96, "padding": 3}, (20, 17)),
+    "depthwise 5×5 strided in many blocks": (96, 96, 5, {"groups": 96, "padding": 2, "stride": 2}, (33, 30)),
     "depthwise same": (5, 5, (4, 3), {"groups": 5, "padding": "same"}, (7, 6)),
     "depthwise on one pixel": (5, 5, 5, {"groups": 5, "padding": 2}, (1, 1)),
     "depthwise with two outputs each": (3, 6, 3, {"groups": 3, "padding": 1}, (5, 6)),
