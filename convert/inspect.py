@@ -136,11 +136,13 @@ def _fit(name: str, reading: "Reading") -> list[str] | None:
 
     tensors = reading.tensors | reading.table.placeholders(default_shapes(name))
     shapes = {key: array.shape for key, array in tensors.items()}
-    if len(_differing(shapes, default_shapes(name))) > len(shapes) / 3:  # more than head, tables, heads for training
+    arguments, differing = {}, _differing(shapes, default_shapes(name))
+    if len(differing) > len(shapes) / 3:  # more than head, tables, heads for training
         return None
-    model, arguments, _ = fit(name, Weights(Path(name), tensors))
-    if _differing(shapes, shapes_of(model)):
-        return None
+    if differing:
+        model, arguments, _ = fit(name, Weights(Path(name), tensors))
+        if _differing(shapes, shapes_of(model)):
+            return None
     if "num_classes" not in arguments and (classes := head_of(name, shapes, arguments)[1]):
         arguments = {"num_classes": classes} | arguments
     words = [f"{key}={value}" for key, value in arguments.items()]

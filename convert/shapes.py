@@ -23,9 +23,19 @@ def shapes_of(module: nnx.Module) -> Shapes:
 
 
 @functools.cache
+def _default(name: str) -> nnx.Module:
+    return abstract(name)
+
+
+@functools.cache
 def default_shapes(name: str) -> Shapes:
     """`shapes_of` a model of the zoo with its default arguments."""
-    return shapes_of(abstract(name))
+    return shapes_of(_default(name))
+
+
+def epsilons(name: str) -> set[float]:
+    """What a model of the zoo keeps its divisors from zero with, where it normalises."""
+    return {module.epsilon for _, module in nnx.iter_modules(_default(name)) if hasattr(module, "epsilon")}
 
 
 def abstract(name: str, **arguments) -> nnx.Module:

@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 
 from convert import dialects, files, pairing, rules, store
-from convert.shapes import Shapes, abstract, default_shapes, head_of, image_size_of, lacks_auxiliary_heads
+from convert.shapes import Shapes, abstract, default_shapes, epsilons, head_of, image_size_of, lacks_auxiliary_heads
 from jaxzoo import Preprocess, UsageError, card, create_model
 from jaxzoo.imagenet import imagenet_classes
 
@@ -224,7 +224,7 @@ def in_dialect(name: str, dialect: str, tensors: Mapping[str, np.ndarray]) -> di
 
 def check_dialect(name: str, reading: dialects.Reading) -> None:
     """Raises UsageError where a dialect's networks of the same names normalise with another epsilon."""
-    used = {m.epsilon for _, m in nnx.iter_modules(abstract(name)) if hasattr(m, "epsilon")}
+    used = epsilons(name)
     if reading.table.epsilon and used - {reading.table.epsilon}:
         ours = ", ".join(f"{epsilon:g}" for epsilon in sorted(used))
         raise UsageError(

@@ -15,6 +15,7 @@ import convert
 import jaxzoo
 from convert import dialects
 from convert.__main__ import main
+from convert.inspect import fitting
 from convert.twins import abstract_twin, arrays, build_twin, randomise
 from convert.weights import Weights, in_dialect, translated
 from jaxzoo import UsageError
@@ -235,6 +236,16 @@ def test_inspect_names_the_architecture(tmp_path, capsys, name, arguments, says)
     torch.save(timm.create_model(TWINS[name][0], **arguments).state_dict(), tmp_path / "timm.pth")
     main(["inspect", str(tmp_path / "timm.pth")])
     assert f"fits: {says}" in capsys.readouterr().out
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", jaxzoo.list_models())
+def test_inspect_tells_every_architecture_and_its_classes(name):
+    known = [placeholders(abstract_twin(jaxzoo.card(name)))] + ([placeholders(on_meta(name))] if name in TWINS else [])
+    for tensors in known:
+        found, _ = fitting(tensors)
+        assert [*found] == [name]
+        assert found[name][0].startswith("num_classes=")
 
 
 def test_templates_reckon():
