@@ -289,8 +289,6 @@ def _download(name: str, weights: str) -> tuple[Path, str, list[str] | None]:
         raise UsageError(f"there is no file {weights}, and {name} has no published weights")
     try:
         return fetch(name, builder, weights)
-    except UsageError:
-        raise
     except (OSError, RuntimeError) as error:
         raise UsageError(
             f"cannot download {weights} of {name} ({error}): are you offline? "

@@ -17,7 +17,7 @@ from convert import dialects
 from convert.__main__ import main
 from convert.inspect import fitting
 from convert.twins import abstract_twin, arrays, build_twin, randomise
-from convert.weights import Weights, in_dialect, translated
+from convert.weights import Weights, fit, in_dialect, translated
 from jaxzoo import UsageError
 from tests.convert.test_commands import fails
 
@@ -175,6 +175,13 @@ def test_the_namesakes_that_pad_otherwise_are_warned_of():
     weights = Weights(Path("b0.pth"), placeholders(on_meta("efficientnet_b0")))
     with pytest.warns(UserWarning, match="tf_ networks bear the same names"):
         assert translated("efficientnet_b0", weights).dialect == "timm"
+
+
+def test_arguments_are_read_from_timms_shapes():
+    with torch.device("meta"):
+        theirs = timm.create_model(TWINS["vit_b_16"][0], img_size=384, num_classes=17)
+    weights = translated("vit_b_16", Weights(Path("vit.pth"), placeholders(theirs)))
+    assert fit("vit_b_16", weights)[1] == {"num_classes": 17, "image_size": 384}
 
 
 @pytest.mark.parametrize("name", ["densenet121", "vgg11", "swin_t", "vit_b_32", "convnext_tiny", "regnet_x_400mf"])
