@@ -188,14 +188,14 @@ def translated(name: str, weights: Weights) -> Weights:
     Raises:
       UsageError: the networks of that dialect compute something else.
     """
+    readings, reason = list(dialects.readings(weights.tensors)), dialects.refusal(weights.tensors)
+    if not readings and not reason:
+        return weights
     wanted = default_shapes(name).keys()
     known = len(wanted & weights.tensors.keys())
-    if known == len(wanted):
-        return weights
-    readings = dialects.readings(weights.tensors)
     best = max(readings, key=lambda reading: len(wanted & reading.tensors.keys()), default=None)
     if best is None or len(wanted & best.tensors.keys()) <= max(known, len(wanted) // 2):
-        if not known and (reason := dialects.refusal(weights.tensors)):
+        if reason and not known:
             raise UsageError(f"{weights.path} does not fit {name}: {reason}")
         return weights
     check_dialect(name, best)

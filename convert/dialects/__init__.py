@@ -9,7 +9,7 @@ import collections
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import NamedTuple
 
@@ -29,11 +29,12 @@ class Template:
             re.escape(piece) if i % 2 == 0 else "(.*)" if piece == "*" else r"(\d+)"
             for i, piece in enumerate(self._pieces)
         ]
-        self._pattern = re.compile("".join(text_or_group))
+        self.pattern = "".join(text_or_group)
+        self._compiled = re.compile(self.pattern)
 
     def match(self, name: str) -> dict[str, int | str] | None:
         """What the fields stand for in a name, None where it does not fit."""
-        found = self._pattern.fullmatch(name)
+        found = self._compiled.fullmatch(name)
         values: dict[str, int | str] = {}
         for piece, text in zip(self._pieces[1::2], found.groups() if found else (), strict=bool(found)):
             if piece == "*":
@@ -121,9 +122,13 @@ class Table:
         """Those of these tensors of ours that follow from the architecture, without their numbers."""
         return {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items() if self.derives(name)}
 
-    def knows(self, name: str) -> bool:
-        """Whether there is a row for a tensor of theirs."""
-        return self._reading_row(name) is not None
+    @functools.cached_property
+    def _theirs(self) -> re.Pattern:
+        return re.compile("|".join(_template(part).pattern for row in self.rows for part in row.parts))
+
+    def knows(self, names: Iterable[str]) -> int:
+        """How many of these names of theirs there are rows for."""
+        return sum(self._theirs.fullmatch(name) is not None for name in names)
 
     def _reading_row(self, name: str) -> tuple[Row, str, dict[str, int | str]] | None:
         """The row for a tensor of theirs, its part in that row, and what the fields stand for."""
@@ -164,12 +169,12 @@ def _tables() -> Iterator[tuple[str, ModuleType]]:
 
 
 def readings(tensors: Tensors) -> Iterator[Reading]:
-    """What the tables make of these tensors, those tables that know one of the names by another."""
+    """What the tables make of these tensors that know more than half of the names, some of them by another."""
     for dialect, module in _tables():
         for table in module.TABLES:
-            read = table.read(tensors)
-            if read.keys() != tensors.keys():
-                yield Reading(dialect, table, read, all(table.knows(name) for name in tensors))
+            known = table.knows(tensors)
+            if 2 * known > len(tensors) and (read := table.read(tensors)).keys() != tensors.keys():
+                yield Reading(dialect, table, read, known == len(tensors))
 
 
 def refusal(tensors: Tensors) -> str:

@@ -13,6 +13,7 @@ VIT = Table(  # torchvision.models.vision_transformer.MLPBlock
     (
         Row("encoder.layers.encoder_layer_{b}.mlp.0.*", "encoder.layers.encoder_layer_{b}.mlp.linear_1.*"),
         Row("encoder.layers.encoder_layer_{b}.mlp.3.*", "encoder.layers.encoder_layer_{b}.mlp.linear_2.*"),
+        *(Row(name, name) for name in ("class_token", "conv_proj.*", "encoder.*", "heads.*")),
     ),
 )
 
