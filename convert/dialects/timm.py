@@ -133,7 +133,6 @@ CONVNEXT = Table(
 )
 
 _STEM = (("features.0.0.*", "conv_stem.*"), ("features.0.1.*", "bn1.*"))
-_TENSORFLOW = "timm's tf_ networks bear the same names and compute something else: they pad as TensorFlow does"
 
 EFFICIENTNET = Table(
     rows(*_STEM, ("features.8.0.*", "conv_head.*"), ("features.8.1.*", "bn2.*"), ("classifier.1.*", "classifier.*"))
@@ -158,7 +157,7 @@ EFFICIENTNET = Table(
         at=("features.{s+1}.{b}.block.", "blocks.{s}.{b}."),
     ),
     epsilon=1e-5,
-    caution=_TENSORFLOW,
+    caution="timm's tf_ networks bear the same names and compute something else: they pad as TensorFlow does",
 )
 
 REGNET = Table(
@@ -226,15 +225,12 @@ TABLES = (
     *(CONVNEXT, EFFICIENTNET, MOBILENET_V2, MNASNET, REGNET),
 )
 
+_OTHER_EPSILON = (
+    "timm's {} normalises with epsilon 1e-05, torchvision's with 0.001 "
+    "(timm's tf_ networks with 0.001 too, but they pad as TensorFlow does)"
+)
+
 REFUSED = (
-    Refusal(
-        ("conv_stem.weight", "conv_head.bias"),
-        "timm's MobileNetV3 normalises with epsilon 1e-05, torchvision's with 0.001 "
-        "(timm's tf_ networks with 0.001 too, but they pad as TensorFlow does)",
-    ),
-    Refusal(
-        ("conv_stem.weight", "blocks.{s}.{b}.conv_exp.weight"),
-        "timm's EfficientNetV2 normalises with epsilon 1e-05, torchvision's with 0.001 "
-        "(timm's tf_ networks with 0.001 too, but they pad as TensorFlow does)",
-    ),
+    Refusal(("conv_stem.weight", "conv_head.bias"), _OTHER_EPSILON.format("MobileNetV3")),
+    Refusal(("conv_stem.weight", "blocks.{s}.{b}.conv_exp.weight"), _OTHER_EPSILON.format("EfficientNetV2")),
 )

@@ -41,7 +41,7 @@ def round_trip(name: str, folder: Path) -> None:
     main(["to-flax", "--model", name, "--weights", str(folder / "in.pth"), "--out", str(folder / "flax")])
     main(["to-torch", "--from", str(folder / "flax"), "--out", str(folder / "out.pth")])
     back = torch.load(folder / "out.pth", weights_only=True, mmap=True)
-    assert back.keys() == state.keys()
+    assert [*back] == [*state]
     for key, tensor in state.items():
         assert (back[key].dtype, back[key].shape) == (tensor.dtype, tensor.shape)
         assert torch.equal(bits(back[key]), bits(tensor)), key
