@@ -1,10 +1,10 @@
 """Convolutions as the CPU computes them fast; elsewhere XLA's own serve.
 
 XLA's CPU compiler turns the gradients of a grouped convolution into dense ones, which cost up to a thousand times the
-work and the memory; it runs depthwise ones a hundred times slower than torch, and those with an output of one or two
-pixels fifty times slower than a product of matrices. So here
+work and the memory; it runs depthwise ones a hundred times slower than torch, and those with an output of a few
+pixels up to fifty times slower than a product of matrices. So here
 - a 1×1 convolution is a product of matrices,
-- so is one with a tiny output, of the patches that each position sees,
+- so is one with a small output, of the patches that each position sees,
 - a depthwise one is a sum of shifted products, and so are its gradients,
 - and the gradient of a grouped kernel one product of matrices per group.
 """
@@ -51,7 +51,7 @@ def _choose(
     if groups == 1 and kernel.shape[:-2] == (1,) * (kernel.ndim - 2) and not any(map(any, padding)):
         return _one_by_one
     padded = [length + sum(sides) for length, sides in zip(x.shape[1:-1], padding, strict=True)]
-    if max(output_size(padded, kernel.shape[:-2], strides, dilation)) <= 2:
+    if max(output_size(padded, kernel.shape[:-2], strides, dilation)) <= (8 if groups == 1 else 2):
         return _by_patches
     return _grouped if groups > 1 else _xla
 

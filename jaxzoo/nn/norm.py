@@ -17,15 +17,20 @@ def _check_channels(layer: nnx.Module, x: jax.Array) -> None:
         raise ValueError(f"{type(layer).__name__} of {layer.num_features} channels was given {x.shape}, channels last")
 
 
+def _scaled(y: jax.Array, x: jax.Array, scale: jax.Array | None, bias: jax.Array | None) -> jax.Array:
+    """`y * scale + bias` in the dtype that `x`, of which `y` was computed, has together with them."""
+    y = y if scale is None else y * scale.astype(y.dtype)
+    y = y if bias is None else y + bias.astype(y.dtype)
+    return narrow(y, x) if scale is None else y.astype(jnp.result_type(x, scale))
+
+
 def _normalise(layer: nnx.Module, x: jax.Array, mean: jax.Array, var: jax.Array) -> jax.Array:
     """`(x - mean) / sqrt(var + epsilon) * scale + bias`."""
-    factor = lax.rsqrt(var + layer.epsilon)
-    if layer.scale is not None:
-        factor = factor * layer.scale[...].astype(factor.dtype)
-    y = (wide(x) - mean) * factor
-    if layer.bias is not None:
-        y = y + layer.bias[...].astype(y.dtype)
-    return narrow(y, x) if layer.scale is None else y.astype(jnp.result_type(x, layer.scale[...]))
+    return _scaled((wide(x) - mean) * lax.rsqrt(var + layer.epsilon), x, *_affine(layer))
+
+
+def _affine(layer: nnx.Module) -> tuple[jax.Array | None, jax.Array | None]:
+    return tuple(None if v is None else v[...] for v in (layer.scale, layer.bias))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -41,10 +46,7 @@ def _by_batch_forward(x, scale, bias, epsilon):
     mean = total(wide, x) / n
     var = total(lambda x: jnp.square(wide(x) - mean), x) / n
     root = lax.rsqrt(var + epsilon)
-    y = (y - mean) * (root if scale is None else root * scale.astype(y.dtype))
-    y = y if bias is None else y + bias.astype(y.dtype)
-    y = narrow(y, x) if scale is None else y.astype(jnp.result_type(x, scale))
-    return (y, mean, var), (x, scale, bias, mean, root)
+    return (_scaled((y - mean) * root, x, scale, bias), mean, var), (x, scale, bias, mean, root)
 
 
 def _by_batch_backward(epsilon, kept, gradients):
@@ -88,8 +90,7 @@ class BatchNorm(nnx.BatchNorm):
         n = math.prod(x.shape[:-1])
         if n < 2:
             raise ValueError(f"BatchNorm needs more than one value per channel to train, and was given shape {x.shape}")
-        scale, bias = (None if v is None else v[...] for v in (self.scale, self.bias))
-        y, mean, var = _by_batch(x, scale, bias, self.epsilon)
+        y, mean, var = _by_batch(x, *_affine(self), self.epsilon)
         self._track(self.mean, mean)
         self._track(self.var, var * (n / (n - 1)))
         self.num_batches_tracked.set_value(self.num_batches_tracked[...] + 1)
@@ -99,6 +100,38 @@ class BatchNorm(nnx.BatchNorm):
         old = running[...]
         new = (1 - self.share) * old + self.share * lax.stop_gradient(batch)
         running.set_value(new.astype(old.dtype))  # `running[...] =` traces in time that grows with the program so far
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _by_position(x: jax.Array, scale: jax.Array | None, bias: jax.Array | None, epsilon: float) -> jax.Array:
+    """`x` normalised by mean and variance over its last axis."""
+    return _by_position_forward(x, scale, bias, epsilon)[0]
+
+
+def _by_position_forward(x, scale, bias, epsilon):
+    y = wide(x)
+    mean, root = y.mean(-1, keepdims=True), lax.rsqrt(y.var(-1, keepdims=True) + epsilon)
+    return _scaled((y - mean) * root, x, scale, bias), (x, scale, bias, mean, root)
+
+
+def _by_position_backward(epsilon, kept, gradient):
+    x, scale, bias, mean, root = kept
+    y, slope = (wide(x) - mean) * root, wide(gradient)
+    slope = slope if scale is None else slope * scale.astype(slope.dtype)
+    along_y = (slope * y).mean(-1, keepdims=True)
+    x_gradient = root * (slope - slope.mean(-1, keepdims=True) - y * along_y)
+    return (
+        x_gradient.astype(x.dtype),
+        None
+        if scale is None
+        else total(
+            lambda gradient, x, mean, root: wide(gradient) * ((wide(x) - mean) * root), gradient, x, mean, root
+        ).astype(scale.dtype),
+        None if bias is None else total(wide, gradient).astype(bias.dtype),
+    )
+
+
+_by_position.defvjp(_by_position_forward, _by_position_backward)
 
 
 class LayerNorm(nnx.LayerNorm):
@@ -123,8 +156,7 @@ class LayerNorm(nnx.LayerNorm):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         _check_channels(self, x)
-        y = wide(x)
-        return _normalise(self, x, y.mean(-1, keepdims=True), y.var(-1, keepdims=True))
+        return _by_position(x, *_affine(self), self.epsilon)
 
 
 class GroupNorm(nnx.GroupNorm):

@@ -22,7 +22,7 @@ def total(term: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
 
 
 def _by_eighths(term: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
-    arrays = [x.reshape(len(x), -1, x.shape[-1]) for x in arrays]
+    arrays = [x.reshape(math.prod(x.shape[:-1][:1]), math.prod(x.shape[1:-1]), x.shape[-1]) for x in arrays]
     for axis in (1, 0):  # the batch last, for it may be spread over devices
         while (length := arrays[0].shape[axis]) >= 16 and math.prod(arrays[0].shape[:-1]) > 512:
             part = -(-length // 8)

@@ -14,6 +14,9 @@ RNGS = nnx.Rngs(0)
 # channels in and out, kernel size, further arguments, input height and width
 CONVOLUTIONS = {
     "plain": (3, 5, 3, {}, (7, 9)),
+    "larger": (3, 5, 3, {"padding": 1}, (12, 13)),
+    "larger, dilated and strided": (3, 5, 3, {"dilation": 2, "stride": 2, "padding": 2}, (21, 20)),
+    "larger, even kernel": (3, 5, (2, 4), {"padding": 1}, (12, 13)),
     "pointwise": (4, 6, 1, {}, (5, 3)),
     "pointwise strided": (4, 6, 1, {"stride": 2}, (7, 8)),
     "pointwise strided by three, padded": (4, 6, 1, {"stride": 3, "padding": 1}, (7, 8)),
@@ -155,7 +158,7 @@ def test_impossible_arguments_are_named(kind, arguments, named):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ({"padding": "SAME"}, "'SAME'"),
+        ({"padding": "Same"}, "'Same'"),
         ({"padding": "same", "stride": 2}, "stride"),
         ({"padding_mode": "mirror"}, "'mirror'.*reflect"),
     ],
