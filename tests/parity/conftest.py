@@ -1,4 +1,4 @@
-"""Records the measured errors, and writes them as a table: `python -m pytest tests/parity --full --parity-table FILE`."""
+"""Records the measured errors, and writes them as a table: `pytest tests/parity --full --parity-table FILE`."""
 
 import ctypes
 import gc
