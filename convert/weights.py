@@ -1,5 +1,6 @@
 """Weights for a model of the zoo: where they come from, how many classes they have, and the model that they fill."""
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -88,8 +89,9 @@ def find(name: str, weights: str | Path, *, match: str = "names") -> Weights:
         contents = files.contents(path)
         return matched(name, contents.path, contents.tensors)
     if path.exists() or path.suffix or os.sep in str(weights) or "#" in str(weights):
-        return _from_file(name, path)
-    path, key, classes = _download(name, str(weights))
+        key, classes = _published_as(name, path)
+    else:
+        path, key, classes = _download(name, str(weights))
     found = _from_file(name, path)
     found.classes = classes
     if key in published:
@@ -294,6 +296,19 @@ def _download(name: str, weights: str) -> tuple[Path, str, list[str] | None]:
             f"cannot download {weights} of {name} ({error}): are you offline? "
             "Fetch it where there is a network, and give the file instead of the name"
         ) from error
+
+
+def _published_as(name: str, path: Path) -> tuple[str | None, list[str] | None]:
+    """The name and the classes of the weights that torchvision publishes as a file of this name, which has a digest."""
+    package, _, builder = card(name).twin.partition(":")
+    if package == "torchvision" and re.search(r"-[0-9a-f]{8}\.pth$", path.name):
+        with contextlib.suppress(ImportError):
+            from torchvision.models import get_model_weights
+
+            for entry in get_model_weights(builder):
+                if Path(entry.url).name == path.name:
+                    return entry.name, entry.meta.get("categories")
+    return None, None
 
 
 def _refuse_unknown(name: str, weights: str, choices: Iterable[str]) -> None:

@@ -117,6 +117,15 @@ def test_published_weights_are_fetched_through_torchvision(tmp_path, monkeypatch
     assert found.preprocess["crop"] == 224
 
 
+def test_a_file_that_torchvision_publishes_is_known_by_its_name(tmp_path):
+    tensors = {key: torch.zeros(shape) for key, shape in shapes_of(abstract("googlenet")).items()}
+    for file, arguments in (("googlenet-1378be20.pth", {"transform_input": True}), ("googlenet.pth", {})):
+        torch.save(tensors, tmp_path / file)
+        found = find("googlenet", tmp_path / file)
+        assert found.arguments == arguments
+        assert (found.classes or [None])[0] == ("tench" if arguments else None)
+
+
 def test_offline_is_said_in_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
