@@ -6,7 +6,7 @@ pixels up to fifty times slower than a product of matrices. So here
 - a 1×1 convolution is a product of matrices,
 - so is one with a small output, of the patches that each position sees,
 - a depthwise one is a sum of shifted products, and so are its gradients,
-- and the gradient of a grouped kernel one product of matrices per group.
+- and one in groups a few dense ones; the gradient of a kernel with many groups is one product of matrices per group.
 """
 
 import functools
@@ -53,7 +53,10 @@ def _choose(
     padded = [length + sum(sides) for length, sides in zip(x.shape[1:-1], padding, strict=True)]
     if max(output_size(padded, kernel.shape[:-2], strides, dilation)) <= (8 if groups == 1 else 2):
         return _by_patches
-    return _grouped if groups > 1 else _xla
+    if groups == 1:
+        return _xla
+    few = -(-groups // _groups_per_block(kernel, groups)) <= 8  # each block is a program of its own to compile
+    return _by_blocks if few and not _is_depthwise(kernel, groups) else _grouped
 
 
 def _one_by_one(x: jax.Array, kernel: jax.Array, strides, padding: Sides, dilation, groups: int) -> jax.Array:
@@ -76,6 +79,26 @@ def _xla(x: jax.Array, kernel: jax.Array, strides, padding: Sides, dilation, gro
     return lax.conv_general_dilated(
         x, kernel, strides, padding, None, dilation, dimensions(x.ndim - 2), feature_group_count=groups
     )
+
+
+def _by_blocks(x: jax.Array, kernel: jax.Array, strides, padding: Sides, dilation, groups: int) -> jax.Array:
+    *taps, ins, outs = kernel.shape
+    outs, together = outs // groups, _groups_per_block(kernel, groups)
+    blocks = []
+    for first in range(0, groups, together):
+        count = min(together, groups - first)
+        part = kernel[..., first * outs : (first + count) * outs].reshape(*taps, 1, ins, count, outs)
+        dense = jnp.where(jnp.eye(count, dtype=bool)[:, None, :, None], part, 0)  # zero from one group to another
+        dense = dense.reshape(*taps, count * ins, count * outs)
+        part_of_x = x[..., first * ins : (first + count) * ins]
+        plan = strides, padding, dilation, 1
+        blocks.append(_choose(part_of_x, dense, *plan)(part_of_x, dense, *plan))
+    return jnp.concatenate(blocks, -1)
+
+
+def _groups_per_block(kernel: jax.Array, groups: int) -> int:
+    """As many as make up the 32 channels from which on XLA's dense convolutions are efficient."""
+    return max(1, 32 // max(kernel.shape[-2], kernel.shape[-1] // groups))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
