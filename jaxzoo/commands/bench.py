@@ -65,6 +65,8 @@ def bench(
     cards = [card(name) for name in model.split(",")]
     if min(*batch, threads, seconds, 1 if size is None else size) <= 0:
         raise UsageError("--batch, --size, --threads and --seconds must be above 0")
+    if csv and not csv.parent.is_dir():
+        raise UsageError(f"--csv {csv}: there is no folder {csv.parent}")
     gpu = _prepare(device, threads, against)
     console = Console(highlight=False)
     console.print(_conditions(gpu, threads, precision, against), soft_wrap=True)

@@ -2,6 +2,7 @@
 
 import csv
 import sys
+from pathlib import Path
 
 import jax
 import pytest
@@ -50,6 +51,7 @@ def test_a_model_can_be_measured_alone(monkeypatch, tmp_path):
         ({"batch": (8, 0)}, "--batch"),
         ({"size": 0}, "--size"),
         ({"device": "gpu"}, "--device gpu"),
+        ({"csv": Path("nowhere/figures.csv")}, "no folder nowhere"),
     ],
 )
 def test_impossible_requests_are_named(arguments, named):
