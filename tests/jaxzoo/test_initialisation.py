@@ -14,10 +14,23 @@ ENOUGH = 100  # numbers, for their deviation to be near their distribution's
 
 @pytest.mark.full
 @pytest.mark.parametrize("name", jaxzoo.list_models())
-def test_every_parameter_has_its_twins_mean_and_deviation(name):
+def test_a_model_starts_as_its_twin(name):
+    check(name)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_residual_branches_start_at_zero_when_asked(name):
+    check(name, zero_init_residual=True, num_classes=3)
+
+
+def check(name: str, **arguments) -> None:
+    """Every parameter has its twin's mean and deviation, every buffer its numbers."""
     torch.manual_seed(1)
-    twin = {key: p.detach().numpy() for key, p in build_twin(jaxzoo.card(name)).named_parameters()}
-    ours = state_dict(jaxzoo.create_model(name, seed=1))
+    module = build_twin(jaxzoo.card(name), **arguments)
+    twin = {key: p.detach().numpy() for key, p in module.named_parameters()}
+    ours = state_dict(jaxzoo.create_model(name, seed=1, **arguments))
+    for key in module.state_dict().keys() - twin.keys():
+        np.testing.assert_allclose(ours[key], module.state_dict()[key].numpy(), rtol=1e-6, err_msg=key)
     alike = {}  # tensors too small to say much, together with those of the same shape and end of the name
     for key, array in twin.items():
         alike.setdefault((key.rpartition(".")[2], array.shape), []).append(key)

@@ -201,6 +201,6 @@ def test_weights_start_a_run_and_a_head_of_another_size_is_replaced_and_named(wh
             paint(tmp_path / "pets" / name / f"{i}.png")
     options = f"--model tiny --data folder:{tmp_path / 'pets'} --epochs 1 --batch-size 4 --image-size 32".split()
     said = train(*options, "--lr", "1e-30", "--weights", whole, "--out", tmp_path / "run")
-    assert "for 2 classes these start fresh: fc.bias, fc.weight" in said
+    assert "for 2 classes these start fresh: fc.weight, fc.bias" in said
     ours, theirs = store.load(tmp_path / "run" / "best")[0], store.load(whole / "best")[0]
     np.testing.assert_array_equal(ours["model/conv.kernel"], theirs["model/conv.kernel"])
