@@ -146,7 +146,7 @@ def test_predictions_are_torchs(capsys, monkeypatch, tmp_path, twin, weights, pi
         expected = likely.topk(3)
         assert [p["index"] for p in row["top"]] == expected.indices.tolist()
         assert [p["name"] for p in row["top"]] == [published.meta["categories"][i] for i in expected.indices]
-        np.testing.assert_allclose([p["probability"] for p in row["top"]], expected.values, rtol=1e-3)
+        np.testing.assert_allclose([p["probability"] for p in row["top"]], expected.values, rtol=1e-5)
         for rank, p in enumerate(row["top"], 1):
             assert f"{100 * p['probability']:.2f} %  {p['name']} ({p['index']})" in out
             lines.append([str(path), str(rank), str(p["index"]), p["name"], str(p["probability"])])

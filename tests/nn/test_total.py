@@ -14,9 +14,9 @@ from tests.compare import close, normal
 def test_total_is_a_sum(shape):
     x, y = (jnp.asarray(normal(*shape, seed=seed)) for seed in (0, 1))
     axes = tuple(range(len(shape) - 1))
-    close(jax.jit(lambda x, y: total(jnp.multiply, x, y + 1))(x, y), (x * (y + 1)).sum(axes), bound=1e-12)
+    close(jax.jit(lambda x, y: total(jnp.multiply, x, y + 1))(x, y), (x * (y + 1)).sum(axes), bound=1e-14)
 
 
 def test_total_has_the_gradient_of_a_sum():
     x = jnp.asarray(normal(3, 23, 29, 2))
-    close(jax.jit(jax.grad(lambda x: (total(jnp.square, x) ** 2).sum()))(x), 4 * x * (x**2).sum((0, 1, 2)), bound=1e-12)
+    close(jax.jit(jax.grad(lambda x: (total(jnp.square, x) ** 2).sum()))(x), 4 * x * (x**2).sum((0, 1, 2)), bound=1e-14)
