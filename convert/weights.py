@@ -68,10 +68,17 @@ def load(
       UsageError: unknown name; unreadable or unfitting weights, all differences listed.
     """
     found = find(name, weights, match=match)
-    model, arguments, skipped = fit(name, found, num_classes=num_classes, head=head, **arguments)
-    rules.load_state_dict(model, found.tensors, skip=skipped)
+    return filled(name, found, num_classes=num_classes, head=head, seed=seed, **arguments)[0]
+
+
+def filled(
+    name: str, weights: Weights, *, num_classes: int | None = None, head: str = "strict", seed: int = 0, **arguments
+) -> tuple[nnx.Module, dict[str, Any]]:
+    """The model that `load` gives, of weights that are read already, and the arguments that built it."""
+    model, arguments, skipped = fit(name, weights, num_classes=num_classes, head=head, **arguments)
+    rules.load_state_dict(model, weights.tensors, skip=skipped)
     fill_fresh(model, name, arguments, seed)
-    return model
+    return model, arguments
 
 
 def find(name: str, weights: str | Path, *, match: str = "names") -> Weights:
@@ -127,7 +134,7 @@ def fit(
         return model, arguments, []
     if head == "skip":
         found = ", ".join(f"{key} {shapes.get(key, 'missing')}" for key in heads)
-        warnings.warn(f"left fresh, for {weights.path.name} has another head: {found}", stacklevel=3)
+        warnings.warn(f"left fresh, for {weights.path.name} has another head: {found}", stacklevel=4)
         return model, arguments, heads
     if classes:
         raise UsageError(
@@ -278,7 +285,7 @@ def _from_directory(name: str, path: Path) -> Weights:
     known = {leaf.path for leaf in rules.leaves(model)}
     tensors = rules.torch_arrays(model, arrays) | {key: a for key, a in arrays.items() if key not in known}
     if "train" in manifest:  # JAX counts in int32, torch in int64
-        tensors = {k: a.astype(np.int64) if a.dtype == np.int32 else a for k, a in tensors.items()}
+        tensors = {key: rules.as_torch(array) for key, array in tensors.items()}
     about = manifest.get("classes"), manifest.get("preprocess")
     return Weights(path, tensors, arguments, *about, rules.versions(model))
 

@@ -136,14 +136,11 @@ def _paths(images: Sequence[Path]) -> list[Path]:
 
 
 def _classifier(name: str, weights: str) -> Classifier:
-    from convert.rules import load_state_dict
-    from convert.weights import fill_fresh, find, fit, preprocess_of
+    from convert.weights import filled, find, preprocess_of
 
     keep_compiled_programs()
     found = find(name, weights)
-    model, arguments, _ = fit(name, found)
-    load_state_dict(model, found.tensors)
-    fill_fresh(model, name, arguments, seed=0)
+    model, arguments = filled(name, found)
     graph, state = nnx.split(model)
     run = jax.jit(lambda state, pixels: nnx.merge(graph, state)(pixels))
     return Classifier(functools.partial(run, state), preprocess_of(name, found, arguments), found.classes)
