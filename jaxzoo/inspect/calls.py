@@ -2,10 +2,13 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from flax import nnx
+from jax.extend.core import ClosedJaxpr
 
 
 @contextlib.contextmanager
@@ -34,3 +37,18 @@ def around_calls(model: nnx.Module, around: Callable[[str, Callable[[], Any]], A
                 del kind.__call__
             else:
                 kind.__call__ = call
+
+
+def program(model: nnx.Module, shape: Sequence[int], around: Callable[[str, Callable[[], Any]], Any]) -> ClosedJaxpr:
+    """One forward pass of a model, which may be abstract, on an input of this shape; `around_calls` while it is traced.
+
+    Nothing is computed.
+    """
+    graph, state = nnx.split(model)
+
+    def run(state: nnx.State, x: jax.Array) -> Any:
+        copy = nnx.merge(graph, state, copy=True)
+        with around_calls(copy, around):
+            return copy(x)
+
+    return jax.make_jaxpr(run)(state, jax.ShapeDtypeStruct(tuple(shape), jnp.float32))

@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax.extend.core import Jaxpr, JaxprEqn, jaxprs_in_params
 
-from jaxzoo.inspect.calls import around_calls
+from jaxzoo.inspect.calls import program
 
 _SCOPE = "path:"  # marks the scopes that are paths of modules
 
@@ -28,16 +27,8 @@ def multiply_adds(model: nnx.Module, shape: Sequence[int]) -> dict[str, int]:
       model: any NNX module of one input; it is run in the mode it is in.
       shape: of the input, (N, H, W, C) for images.
     """
-    graph, state = nnx.split(model)
-
-    def run(state: nnx.State, x: jax.Array) -> Any:
-        copy = nnx.merge(graph, state, copy=True)
-        with around_calls(copy, _name):
-            return copy(x)
-
-    program = jax.make_jaxpr(run)(state, jax.ShapeDtypeStruct(tuple(shape), jnp.float32))
     counts: Counter[str] = Counter()
-    _count(program.jaxpr, "", 1, counts)
+    _count(program(model, shape, _name).jaxpr, "", 1, counts)
     return dict(counts)
 
 
@@ -46,8 +37,8 @@ def _name(path: str, call: Callable[[], Any]) -> Any:
         return call()
 
 
-def _count(program: Jaxpr, path: str, times: int, counts: Counter[str]) -> None:
-    for equation in program.eqns:
+def _count(code: Jaxpr, path: str, times: int, counts: Counter[str]) -> None:
+    for equation in code.eqns:
         scopes = [s.name for s in equation.source_info.name_stack.stack if hasattr(s, "name")]
         inner = next((s.removeprefix(_SCOPE) for s in reversed(scopes) if s.startswith(_SCOPE)), path)
         if cost := _COSTS.get(equation.primitive.name):

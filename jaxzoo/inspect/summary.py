@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxzoo.inspect.calls import around_calls
+from jaxzoo.inspect.calls import program
 from jaxzoo.inspect.flops import multiply_adds
 
 
@@ -72,7 +72,6 @@ def _inside(path: str, outer: str) -> bool:
 
 def _outputs(model: nnx.Module, shape: Sequence[int]) -> dict[str, tuple[tuple[int, ...], ...]]:
     """The shapes that each submodule returned, in the order in which they started."""
-    graph, state = nnx.split(model)
     found: dict[str, tuple[tuple[int, ...], ...]] = {}
 
     def record(path: str, call: Callable[[], Any]) -> Any:
@@ -81,10 +80,5 @@ def _outputs(model: nnx.Module, shape: Sequence[int]) -> dict[str, tuple[tuple[i
         found[path] = tuple(map(jnp.shape, jax.tree.leaves(result)))
         return result
 
-    def run(state: nnx.State, x: jax.Array) -> None:
-        copy = nnx.merge(graph, state, copy=True)
-        with around_calls(copy, record):
-            copy(x)
-
-    jax.eval_shape(run, state, jax.ShapeDtypeStruct(tuple(shape), jnp.float32))
+    program(model, shape, record)
     return found
