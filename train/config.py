@@ -1,6 +1,7 @@
-"""The options of `python -m train`: one frozen dataclass, which command line, --help and config.yaml are made of."""
+"""The options of `python -m train`: frozen dataclasses, which command line, --help and config.yaml are made of."""
 
 import dataclasses
+import inspect
 import json
 import math
 import os
@@ -15,82 +16,192 @@ import yaml
 
 from jaxzoo.errors import UsageError
 
-# What may differ when a run is continued: nothing that changes the numbers, but for the number of epochs.
-RESUMABLE = ("epochs", "save_every", "keep", "workers", "devices", "eval_only", "resume")
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    model: str = "swin_t"
+    """Name of the model; `python -m jaxzoo list` has them all."""
+    data: str = "digits"
+    """`digits`; `folder:PATH` with one folder of images per class (or train/ and val/ that hold such folders);
+    `list:FILE.csv` with lines of path and label; `tfds:NAME[:SPLIT]` for a prepared tensorflow-datasets data set."""
+    recipe: str | None = None
+    """`published`: how torchvision trained this model; `finetune`: for pretrained weights; or one of
+    `python -m train recipes`. Options given beside it win. Default: settings by kind of network and data."""
+    epochs: int | None = None
+    """How often the training images are gone through. Default: 7 for digits, 10 with --weights, else 30."""
+    batch_size: int = 64
+    """Images per step, over all devices and processes together."""
+    weights: str | None = None
+    """Start from these weights: a .pth, .pt or .safetensors file, a converted folder, a run, or a torchvision name
+    such as IMAGENET1K_V1. A head for another number of classes starts fresh, and that is said."""
+    resume: str | None = None
+    """Continue this run folder, bit for bit. Its config.yaml holds the options; --epochs and what concerns only the
+    machine or the records may be given anew."""
+    eval_only: bool = False
+    """Only print the metrics on the held-out images, of --weights or --resume; writes nothing."""
+    seed: int = 0
+    """Decides initial parameters, order of images, augmentation, dropout and the held-out split."""
+    model_args: tuple[str, ...] = ()
+    """Arguments of the model as NAME=VALUE, such as dropout=0.2 stochastic_depth_prob=0.1."""
+    out: str | None = None
+    """The run's folder, which must not exist. Default: runs/MODEL-DATA-TIME."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Images:
+    image_size: int | None = None
+    """Side of the square the model sees, in pixels. Default: 32 for digits, else what the model was published with."""
+    progressive: str | None = None
+    """FROM:TO:STAGES, such as 128:224:4: the image size grows in so many equal stages, and dropout and the magnitude
+    of RandAugment with it (EfficientNetV2)."""
+    val_fraction: float = 0.2
+    """Part of every class that is held out when the data has no split of its own."""
+    strict_data: bool = False
+    """An image that cannot be read stops the run; otherwise it is named once, counted and replaced by another."""
+    workers: int = min(16, os.cpu_count() or 1)
+    """Threads that read and augment images. Results do not depend on it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    flip: Literal["auto", "yes", "no"] = "auto"
+    """Mirror half of the training images, at random; auto: yes, but not for digits."""
+    crop_area: float | None = None
+    """Training crops cover at least this part of an image, at a random place and aspect ratio; 1 takes the
+    evaluation's centre crop instead. Default: 0.08, with fewer than 10,000 images 0.35, and 1 for digits."""
+    shift: int | None = None
+    """Training images are moved by up to so many pixels each way. Default: 0, and 2 for digits."""
+    color_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    """By how much brightness, contrast, saturation and hue change at most, as in torchvision's ColorJitter."""
+    auto_augment: Literal["none", "autoaugment", "randaugment", "trivialaugment"] = "none"
+    """A policy of random operations: AutoAugment's for ImageNet, RandAugment, or TrivialAugmentWide."""
+    ra_ops: int = 2
+    """Operations that RandAugment applies one after the other."""
+    ra_magnitude: int = 9
+    """Strength of RandAugment's operations, 0 to 30."""
+    random_erase: float = 0.0
+    """Probability that a random rectangle of a training image becomes the mean colour."""
+    mixup: float = 0.0
+    """Mix pairs of training images and their labels; the parameter of the Beta distribution, 0 for none."""
+    cutmix: float = 0.0
+    """Paste rectangles of other training images; the parameter of the Beta distribution, 0 for none. With --mixup too,
+    every batch draws one of them."""
+    repeats: int = 1
+    """Every image comes so many times in a row of its epoch, differently augmented, and an epoch has as many images
+    as without (repeated augmentation)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimization:
+    optimizer: Literal["adamw", "sgd", "sgd_nesterov", "rmsprop", "rmsprop_tf", "lamb"] = "adamw"
+    """Which optimizer; rmsprop_tf adds epsilon inside the root, as TensorFlow does."""
+    lr: float | None = None
+    """Peak learning rate. Default: 1e-3 for AdamW and LAMB, 0.05 for SGD, 0.01 for RMSprop; a tenth of that with
+    --weights, a third for networks without normalisation."""
+    schedule: Literal["cosine", "constant", "step", "poly", "one_cycle"] = "cosine"
+    """How the learning rate goes on after the warm-up; cosine, poly and one_cycle end at --lr-min."""
+    lr_min: float = 0.0
+    """The learning rate that the schedule ends at."""
+    lr_step: float = 30
+    """Epochs after which schedule step multiplies the rate by --lr-gamma, every time."""
+    lr_gamma: float = 0.1
+    """Factor of schedule step."""
+    lr_power: float = 0.9
+    """Exponent of schedule poly."""
+    warmup_epochs: float = 1.0
+    """Epochs over which the learning rate rises; at most half of the run."""
+    warmup_start: float = 0.0
+    """Part of the peak rate that the warm-up begins with."""
+    weight_decay: float = 0.05
+    """Decoupled for AdamW and LAMB, L2 for SGD and RMSprop."""
+    no_decay: tuple[Literal["norms", "biases", "tables"], ...] = ("norms", "biases", "tables")
+    """Parameters without weight decay: of normalisation layers, biases, and tables of positions and tokens."""
+    layer_decay: float = 1.0
+    """Every layer before the head learns at so many times the rate of the one after it; 1 for all alike."""
+    momentum: float = 0.9
+    """Momentum of SGD and RMSprop."""
+    accumulate: int = 1
+    """Steps whose gradients are averaged into one update."""
+    clip_norm: float | None = None
+    """Gradients are scaled down to this global norm; 0 leaves them alone. Default: 0, and 1 for networks without
+    normalisation."""
+    label_smoothing: float = 0.1
+    """Part of the target spread evenly over all classes."""
+    dropout: float | None = None
+    """Rate of all dropout layers. Default: the model's own."""
+    drop_path: float | None = None
+    """Stochastic depth: the probability that the last residual block is left out; earlier ones less. Default: the
+    model's own."""
+    ema: float = 0.0
+    """Decay per step of an average of the weights, such as 0.9999, evaluated and saved beside them; 0 for none."""
+    patience: int = 0
+    """End when the held-out metric has not improved for so many epochs; 0 for never."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Transfer:
+    freeze: tuple[str, ...] = ()
+    """Parts that do not learn and keep their batch statistics: `backbone` is all but the head, or paths such as
+    features.0,features.1."""
+    train_only: tuple[str, ...] = ()
+    """The only parts that learn: `head`, or paths."""
+    cache_features: bool = False
+    """Compute what the frozen backbone makes of every image once, keep it on disk, and train the head on that; without
+    augmentation."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What the model computes in. Parameters, optimizer and loss stay float32."""
+    remat: bool = False
+    """Compute activations again for the gradients instead of keeping them: less memory, about a third more time."""
+    devices: int | None = None
+    """How many local devices to share each batch among. Default: all."""
+    batch_norm: Literal["sync", "local"] = "sync"
+    """Batch statistics of the whole batch, or of each device's own part, as in torch's DistributedDataParallel."""
+    shard_params: bool = False
+    """Divide parameters and optimizer state among the devices, for models that do not fit one."""
+    distributed: Literal["no", "auto"] = "no"
+    """auto: one of many processes, as Slurm, Open MPI, Kubernetes or a Cloud TPU pod started it."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, when processes are started by hand."""
+    num_processes: int | None = None
+    """How many processes there are, with --coordinator."""
+    process_id: int | None = None
+    """Which of them this is, from 0, with --coordinator."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+    save_every: int = 0
+    """Save a checkpoint every so many steps, besides the one at the end of each epoch; 0 for none."""
+    keep: int = 2
+    """How many of the newest checkpoints to keep, besides best/."""
+    on_nan: Literal["stop", "skip"] = "stop"
+    """When loss or gradients are not finite: save the last good state and stop, or leave that step out and go on."""
+    tensorboard: bool = False
+    """Write TensorBoard events: numbers, pictures, histograms of weights and gradients."""
+    log_every: int = 50
+    """Steps between lines of steps.jsonl and TensorBoard's numbers."""
+
+
+GROUPS = (Run, Images, Augmentation, Optimization, Transfer, Machine, Records)
+
+# What may differ when a run is continued: nothing that changes the numbers, but for the number of epochs.
+RESUMABLE = (
+    *("epochs", "workers", "devices", "eval_only", "resume", "distributed", "coordinator", "num_processes"),
+    *("process_id", *(field.name for field in dataclasses.fields(Records))),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(*reversed(GROUPS)):
     """Train an image model.
 
     With nothing but --model it learns scikit-learn's handwritten digits, which come with jaxzoo. Everything a run
     produces goes into one folder, named at the start; Ctrl-C saves, and --resume continues as if nothing had happened.
     """
-
-    model: str = "swin_t"
-    """Name of the model; `python -m jaxzoo list` has them all."""
-    data: str = "digits"
-    """`digits`; `folder:PATH` with one folder of images per class (or train/ and val/ that hold such folders);
-    `tfds:NAME` for a prepared tensorflow-datasets data set."""
-    out: str | None = None
-    """The run's folder, which must not exist. Default: runs/MODEL-DATA-TIME."""
-
-    epochs: int = 7
-    """How often the training images are gone through."""
-    batch_size: int = 64
-    """Images per step, over all devices together."""
-    image_size: int | None = None
-    """Side of the square the model sees, in pixels. Default: 32 for digits, else what the model was published with."""
-    flip: Literal["auto", "yes", "no"] = "auto"
-    """Mirror half of the training images, at random; auto: yes, but not for digits."""
-    crop_area: float | None = None
-    """Training crops cover at least this part of an image, at a random place and aspect ratio; 1 takes the
-    evaluation's centre crop instead. Default: 0.35, and 1 for digits."""
-    shift: int | None = None
-    """Training images are moved by up to so many pixels each way. Default: 0, and 2 for digits."""
-    val_fraction: float = 0.2
-    """Part of every class that is held out when the data has no split of its own."""
-
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    """Which optimizer. SGD with momentum wants a larger --lr, about 0.05."""
-    lr: float = 1e-3
-    """Peak learning rate."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """How the learning rate goes on after the warm-up; cosine falls to 0 at the last step."""
-    warmup_epochs: float = 1.0
-    """Epochs over which the learning rate rises from 0; at most half of the run."""
-    weight_decay: float = 0.05
-    """Decoupled for AdamW, L2 for SGD; only on the kernels of convolutions and linear layers."""
-    momentum: float = 0.9
-    """Momentum of SGD."""
-    label_smoothing: float = 0.1
-    """Part of the target spread evenly over all classes."""
-    clip_norm: float = 0.0
-    """Gradients are scaled down to this global norm; 0 leaves them alone."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """What the model computes in. Parameters, optimizer and loss stay float32."""
-    model_args: tuple[str, ...] = ()
-    """Arguments of the model as NAME=VALUE, such as dropout=0.2 stochastic_depth_prob=0.1."""
-
-    weights: str | None = None
-    """Start from these weights: a .pth, .pt or .safetensors file, a converted folder, a run, or a torchvision name
-    such as IMAGENET1K_V1. A head for another number of classes starts fresh, and that is said."""
-    resume: str | None = None
-    """Continue this run folder, bit for bit. Its config.yaml holds the options; --epochs, --save-every, --keep,
-    --workers and --devices may be given anew."""
-    eval_only: bool = False
-    """Only print the metrics on the held-out images, of --weights or --resume; writes nothing."""
-    seed: int = 0
-    """Decides initial parameters, order of images, augmentation, dropout and the held-out split."""
-
-    save_every: int = 0
-    """Save a checkpoint every so many steps, besides the one at the end of each epoch; 0 for none."""
-    keep: int = 2
-    """How many of the newest checkpoints to keep, besides best/."""
-    workers: int = min(16, os.cpu_count() or 1)
-    """Threads that read and resize images. Results do not depend on it."""
-    devices: int | None = None
-    """How many local devices to share each batch among. Default: all."""
 
 
 def parse(arguments: Sequence[str] | None = None) -> Config:
@@ -99,12 +210,19 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
     Raises:
       UsageError: an option has an impossible value, or may not be changed when a run is continued.
     """
-    import tyro
-
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    run = None if {"-h", "--help"} & set(arguments) else _value_of("--resume", arguments)
-    stored = dataclasses.replace(read(Path(run)), resume=run) if run else Config()
-    config = tyro.cli(Config, args=arguments, default=stored, prog="python -m train")
+    asks = {"-h", "--help"} & set(arguments)
+    given = {name: None if asks else _value_of(f"--{name}", arguments) for name in ("resume", "recipe", "model")}
+    run = given["resume"]
+    if run:
+        stored = dataclasses.replace(read(Path(run)), resume=run)
+    elif given["recipe"]:
+        from train import recipes
+
+        stored = Config(recipe=given["recipe"], **recipes.options(given["recipe"], given["model"] or Config.model))
+    else:
+        stored = Config()
+    config = _command_line(arguments, stored)
     for field in dataclasses.fields(Config) if run else ():
         old, new = getattr(stored, field.name), getattr(config, field.name)
         if old != new and field.name not in RESUMABLE:
@@ -116,28 +234,120 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
     return config
 
 
+def _command_line(arguments: Sequence[str], default: Config) -> Config:
+    """Parsed by tyro, each section of options under a title of its own in --help."""
+    import tyro
+
+    def part(section: type) -> Any:
+        return section(**{field.name: getattr(default, field.name) for field in dataclasses.fields(section)})
+
+    sections = [(section.__name__.lower(), section, dataclasses.field(default=part(section))) for section in GROUPS]
+    sectioned = dataclasses.make_dataclass("Sectioned", sections, frozen=True)
+    parsed = tyro.cli(
+        sectioned,
+        args=arguments,
+        prog="python -m train",
+        description=inspect.cleandoc(Config.__doc__),
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+    return Config(
+        **{name: value for section in GROUPS for name, value in vars(getattr(parsed, section.__name__.lower())).items()}
+    )
+
+
+_COUNTS_FROM_0 = ["shift", "save_every", "seed", "patience", "ra_magnitude", "process_id"]
+_COUNTS_FROM_1 = [
+    "epochs",
+    "batch_size",
+    "image_size",
+    "workers",
+    "devices",
+    "keep",
+    "ra_ops",
+    "repeats",
+    "accumulate",
+    "num_processes",
+    "log_every",
+]
+_NUMBERS = [
+    "lr",
+    "lr_min",
+    "lr_step",
+    "lr_gamma",
+    "lr_power",
+    "weight_decay",
+    "clip_norm",
+    "warmup_epochs",
+    "mixup",
+    "cutmix",
+]
+_PARTS = [
+    "momentum",
+    "label_smoothing",
+    "crop_area",
+    "val_fraction",
+    "warmup_start",
+    "random_erase",
+    "layer_decay",
+    "dropout",
+    "drop_path",
+    "ema",
+]
+
+
 def check(config: Config) -> None:
     """Refuses impossible values, one at a time, in words."""
-    for name in ("epochs", "batch_size", "image_size", "workers", "devices", "keep", "shift", "save_every", "seed"):
-        value, least = getattr(config, name), 0 if name in ("shift", "save_every", "seed") else 1
+    for name in _COUNTS_FROM_0 + _COUNTS_FROM_1:
+        value, least = getattr(config, name), int(name in _COUNTS_FROM_1)
         if value is not None and value < least:
             raise UsageError(f"{_option(name)} is {value}; it must be a whole number of at least {least}")
     if config.seed >= 2**32:
         raise UsageError(f"--seed is {config.seed}; it must be below 2^32")
-    for name in ("lr", "weight_decay", "clip_norm", "warmup_epochs"):
-        value = getattr(config, name)
-        if not 0 <= value < math.inf or (name == "lr" and value == 0):
-            least = "above 0" if name == "lr" else "of at least 0"
-            raise UsageError(f"{_option(name)} is {value}; it must be a number {least}")
-    for name in ("momentum", "label_smoothing", "crop_area", "val_fraction"):
+    for name in _NUMBERS:
+        value, positive = getattr(config, name), name in ("lr", "lr_step")
+        if value is not None and (not 0 <= value < math.inf or (positive and value == 0)):
+            raise UsageError(
+                f"{_option(name)} is {value}; it must be a number {'above 0' if positive else 'of at least 0'}"
+            )
+    for name in _PARTS:
         value = getattr(config, name)
         if value is not None and not 0 <= value <= 1:
             raise UsageError(f"{_option(name)} is {value}; it must be between 0 and 1")
         if (name == "val_fraction" and value in (0, 1)) or (name == "crop_area" and value == 0):
             raise UsageError(f"{_option(name)} is {value}, which leaves no image to look at")
+        if (name in ("ema", "dropout", "drop_path") and value == 1) or (name == "layer_decay" and value == 0):
+            raise UsageError(f"{_option(name)} is {value}, which leaves nothing to learn from")
+    if config.ra_magnitude > 30:
+        raise UsageError(f"--ra-magnitude is {config.ra_magnitude}; the strongest is 30")
+    if not (all(0 <= part < math.inf for part in config.color_jitter) and config.color_jitter[3] <= 0.5):
+        raise UsageError("--color-jitter takes brightness, contrast and saturation of at least 0, and hue up to 0.5")
     if config.eval_only and not (config.weights or config.resume):
         raise UsageError("--eval-only needs weights to evaluate: add --weights FILE or --resume RUN")
+    if config.freeze and config.train_only:
+        raise UsageError("--freeze and --train-only say the same thing in two ways; give one of them")
+    if config.cache_features and (config.progressive or config.mixup or config.cutmix):
+        raise UsageError(
+            "--cache-features sees every image once, as it is: it goes without --progressive, --mixup, --cutmix"
+        )
+    by_hand = (config.coordinator, config.num_processes, config.process_id)
+    if any(part is not None for part in by_hand) and (None in by_hand or config.distributed == "auto"):
+        raise UsageError(
+            "processes started by hand need --coordinator, --num-processes and --process-id; "
+            "--distributed auto finds all three by itself"
+        )
+    stages(config)
     model_arguments(config)
+
+
+def stages(config: Config) -> list[int]:
+    """Image sizes of `--progressive 128:224:4`: four from 128 to 224, even steps in whole pixels; none without it."""
+    if not config.progressive:
+        return []
+    match = re.fullmatch(r"(\d+):(\d+):(\d+)", config.progressive)
+    first, last, count = map(int, match.groups()) if match else (0, 0, 0)
+    if not (0 < first < last and 2 <= count <= last - first + 1):
+        raise UsageError(f"--progressive takes FROM:TO:STAGES, such as 128:224:4, not {config.progressive}")
+    return [round(first + (last - first) * stage / (count - 1)) for stage in range(count)]
 
 
 def model_arguments(config: Config) -> dict[str, Any]:
@@ -163,15 +373,15 @@ def read(run: Path) -> Config:
         raise UsageError(f"{run} is no run to continue: there is no {file}")
     try:
         values = yaml.safe_load(file.read_text())
-        values["model_args"] = tuple(values["model_args"])
-        return Config(**values)
-    except (yaml.YAMLError, TypeError, KeyError, UnicodeDecodeError) as error:
+        return Config(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    except (yaml.YAMLError, TypeError, AttributeError, UnicodeDecodeError) as error:
         raise UsageError(f"{file} is not as `python -m train` wrote it: {error}") from None
 
 
 def write(config: Config, run: Path) -> None:
     """Writes config.yaml, at once or not at all."""
-    values = dataclasses.asdict(config) | {"resume": None, "eval_only": False, "model_args": list(config.model_args)}
+    values = dataclasses.asdict(config) | {"resume": None, "eval_only": False}
+    values = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
     partial = run / ".config.yaml.partial"
     partial.write_text(yaml.safe_dump(values, sort_keys=False))
     partial.replace(run / "config.yaml")
@@ -197,4 +407,4 @@ def _option(name: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    return " ".join(value) if isinstance(value, tuple) else str(value)
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

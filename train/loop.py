@@ -35,6 +35,7 @@ def run(config: Config) -> int:
         raise UsageError(f"{folder} exists already; give another --out, or continue it with --resume {folder}")
     found = checkpoint.newest(folder, say) if config.resume else None
     setup, state = prepare(config, continuing=bool(found))
+    config = setup.config
     say(setup.summary)
     step, origin = 0, None
     if found:

@@ -15,7 +15,7 @@ import train.data
 from convert.weights import Weights
 from jaxzoo.errors import UsageError
 from jaxzoo.preprocess import Preprocess
-from train import step
+from train import defaults, step
 from train.config import Config, model_arguments
 from train.data import Data
 from train.data.batches import EvaluationBatches, TrainingBatches
@@ -29,6 +29,7 @@ from train.tasks.classification import Classification
 class Setup:
     """What does not change during a run. `manifest` is what checkpoints say of themselves."""
 
+    config: Config
     task: Task
     batches: TrainingBatches
     held_out: EvaluationBatches
@@ -48,13 +49,15 @@ def prepare(config: Config, *, continuing: bool = False) -> tuple[Setup, step.St
     weights = convert.weights.find(config.model, config.weights) if config.weights and not continuing else None
     preprocess = preprocessing(config, data, weights)
     arguments = arguments_of(config, data, preprocess)
+    model = model_of(config, arguments, weights)
+    config = defaults.filled(config, data, model)
     task = task_of(config, data, preprocess)
     batches = TrainingBatches(data.train, task.training_example, config.batch_size, config.seed)
     held_out = EvaluationBatches(data.held_out, task.evaluation_example, config.batch_size)
     schedule = learning_rate(config, batches.per_epoch)
     devices = local_devices(config.devices)
     steps, state = step.build(
-        model_of(config, arguments, weights),
+        model,
         task,
         optimizer(config, schedule),
         schedule,
@@ -79,7 +82,7 @@ def prepare(config: Config, *, continuing: bool = False) -> tuple[Setup, step.St
         f"{config.precision}, {len(devices)} x {devices[0].device_kind}\n"
         f"{config.data}: {len(data.classes)} classes, {len(data.train)} training images, {len(data.held_out)} held out"
     )
-    return Setup(task, batches, held_out, schedule, steps, manifest, summary), state
+    return Setup(config, task, batches, held_out, schedule, steps, manifest, summary), state
 
 
 def preprocessing(config: Config, data: Data, weights: Weights | None) -> Preprocess:
@@ -106,9 +109,9 @@ def task_of(config: Config, data: Data, preprocess: Preprocess) -> Task:
     return Classification(
         data.classes,
         preprocess,
-        crop_area=config.crop_area or (0.35 if data.photographs else 1.0),
-        shift=(0 if data.photographs else 2) if config.shift is None else config.shift,
-        flip=data.photographs if config.flip == "auto" else config.flip == "yes",
+        crop_area=config.crop_area,
+        shift=config.shift,
+        flip=config.flip == "yes",
         label_smoothing=config.label_smoothing,
         dtype=jnp.dtype(config.precision),
     )

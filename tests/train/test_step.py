@@ -113,9 +113,9 @@ def test_the_learning_rate_warms_up_and_falls_to_nothing():
     assert (np.diff(rates[10:]) < 0).all()
     assert 0 < rates[-1] < 0.0003
     np.testing.assert_allclose(
-        jax.vmap(learning_rate(Config(lr=5e-4, warmup_epochs=0), 10))(jnp.arange(1)), [5e-4], rtol=1e-6
+        jax.vmap(learning_rate(Config(epochs=7, lr=5e-4, warmup_epochs=0), 10))(jnp.arange(1)), [5e-4], rtol=1e-6
     )
-    constant = jax.vmap(learning_rate(Config(lr=5e-4, schedule="constant"), 10))(jnp.arange(50))
+    constant = jax.vmap(learning_rate(Config(epochs=7, lr=5e-4, schedule="constant"), 10))(jnp.arange(50))
     np.testing.assert_allclose(constant[9:], 5e-4, rtol=1e-6)
 
 
@@ -131,7 +131,9 @@ def test_only_kernels_decay(name):
         "logit_scale",
     }
     params = {path: jnp.ones(2) for path in decaying | still}
-    config = Config(optimizer=name, weight_decay=0.5, lr=0.1, momentum=0, schedule="constant", warmup_epochs=0)
+    config = Config(
+        epochs=7, optimizer=name, weight_decay=0.5, lr=0.1, momentum=0, schedule="constant", warmup_epochs=0
+    )
     transform = optimizer(config, learning_rate(config, per_epoch=10))
     updates, _ = transform.update(jax.tree.map(jnp.zeros_like, params), transform.init(params), params)
     for path, update in updates.items():
