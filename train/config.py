@@ -255,44 +255,19 @@ def _command_line(arguments: Sequence[str], default: Config) -> Config:
     )
 
 
-_COUNTS_FROM_0 = ["shift", "save_every", "seed", "patience", "ra_magnitude", "process_id"]
-_COUNTS_FROM_1 = [
-    "epochs",
-    "batch_size",
-    "image_size",
-    "workers",
-    "devices",
-    "keep",
-    "ra_ops",
-    "repeats",
-    "accumulate",
-    "num_processes",
-    "log_every",
-]
-_NUMBERS = [
-    "lr",
-    "lr_min",
-    "lr_step",
-    "lr_gamma",
-    "lr_power",
-    "weight_decay",
-    "clip_norm",
-    "warmup_epochs",
-    "mixup",
-    "cutmix",
-]
-_PARTS = [
-    "momentum",
-    "label_smoothing",
-    "crop_area",
-    "val_fraction",
-    "warmup_start",
-    "random_erase",
-    "layer_decay",
-    "dropout",
-    "drop_path",
-    "ema",
-]
+_COUNTS_FROM_0 = ("shift", "save_every", "seed", "patience", "ra_magnitude", "process_id")
+_COUNTS_FROM_1 = (
+    *("epochs", "batch_size", "image_size", "workers", "devices", "num_processes", "keep", "log_every"),
+    *("ra_ops", "repeats", "accumulate"),
+)
+_NUMBERS = (
+    *("lr", "lr_min", "lr_step", "lr_gamma", "lr_power", "warmup_epochs"),
+    *("weight_decay", "clip_norm", "mixup", "cutmix"),
+)
+_PARTS = (
+    *("momentum", "label_smoothing", "crop_area", "val_fraction", "warmup_start"),
+    *("random_erase", "layer_decay", "dropout", "drop_path", "ema"),
+)
 
 
 def check(config: Config) -> None:

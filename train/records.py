@@ -1,8 +1,16 @@
-"""metrics.csv and timing.csv: one row per epoch, each file replaced whole so that none is ever cut short."""
+"""What a run writes down: metrics.csv and timing.csv, a row per epoch, and steps.jsonl, a line now and then.
 
+CSV files are replaced whole, so that none is ever cut short. Lines are added at the end; one that a killed process left
+half written is taken away before the next is added.
+"""
+
+import contextlib
 import csv
-from collections.abc import Mapping
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 Row = Mapping[str, float]
 
@@ -18,13 +26,72 @@ def read(path: Path) -> list[Row]:
 def append(path: Path, row: Row) -> list[Row]:
     """Adds a row, takes away those of this step and later ones, and returns all. Floats are written exactly."""
     rows = [earlier for earlier in read(path) if earlier["step"] < row["step"]] + [row]
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, row.keys())
+    write(path, rows)
+    return rows
+
+
+def write(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
+    """Writes a CSV file of these rows, which all have the columns of the first unless `columns` names them."""
+    with replacing(path) as partial, partial.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns or rows[0].keys())
         writer.writeheader()
         writer.writerows(rows)
+
+
+def line(path: Path, row: Mapping[str, Any]) -> None:
+    """Adds `row` as a line of JSON, and takes away lines of its `step` and later ones. A number that is not finite
+    becomes null, since JSON has none.
+    """
+    _cut(path, row["step"])
+    row = {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()}
+    with path.open("a") as file:
+        file.write(json.dumps(row, allow_nan=False) + "\n")
+
+
+def cut_back(path: Path, step: int) -> None:
+    """Takes away the lines after `step`, which a run that continues from there will write anew."""
+    _cut(path, step + 1)
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file that `line` wrote, without one that is half written; none if the file is not there."""
+    return [json.loads(text) for text in _complete(path)]
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name to write to; what is written there takes the place of `path` at the end, at once or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    yield partial
     partial.replace(path)
-    return rows
+
+
+def _cut(path: Path, step: int) -> None:
+    """Leaves the complete lines before `step`. Looks at the last line only, where nothing is to be done."""
+    if not path.exists() or _ends_before(path, step):
+        return
+    kept = [text for text in _complete(path) if json.loads(text)["step"] < step]
+    with replacing(path) as partial:
+        partial.write_text("".join(text + "\n" for text in kept))
+
+
+def _ends_before(path: Path, step: int, most: int = 1 << 16) -> bool:
+    """Whether the file is empty, or its last line is complete and of a step before `step`."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - most))
+        end = file.read()
+    if not end.endswith(b"\n"):
+        return not end
+    try:
+        return json.loads(end.splitlines()[-1])["step"] < step
+    except (ValueError, KeyError, TypeError):  # the line is longer than what was read
+        return False
+
+
+def _complete(path: Path) -> list[str]:
+    text = path.read_text() if path.exists() else ""
+    return text.split("\n")[:-1]
 
 
 def _number(text: str) -> float:
