@@ -39,13 +39,13 @@ def write(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] 
 
 
 def line(path: Path, row: Mapping[str, Any]) -> None:
-    """Adds `row` as a line of JSON, and takes away lines of its `step` and later ones. A number that is not finite
-    becomes null, since JSON has none.
+    """Adds `row` as a line of JSON, and takes away lines of its `step` and later ones.
+
+    A number that is not finite becomes null, since JSON has none.
     """
     _cut(path, row["step"])
-    row = {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()}
     with path.open("a") as file:
-        file.write(json.dumps(row, allow_nan=False) + "\n")
+        file.write(json.dumps({name: _plain(value) for name, value in row.items()}, allow_nan=False) + "\n")
 
 
 def cut_back(path: Path, step: int) -> None:
@@ -54,8 +54,8 @@ def cut_back(path: Path, step: int) -> None:
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a file that `line` wrote, without one that is half written; none if the file is not there."""
-    return [json.loads(text) for text in _complete(path)]
+    """The lines of a file that `line` wrote, without any that is damaged; none if the file is not there."""
+    return [row for _, row in _complete(path)]
 
 
 @contextlib.contextmanager
@@ -70,7 +70,7 @@ def _cut(path: Path, step: int) -> None:
     """Leaves the complete lines before `step`. Looks at the last line only, where nothing is to be done."""
     if not path.exists() or _ends_before(path, step):
         return
-    kept = [text for text in _complete(path) if json.loads(text)["step"] < step]
+    kept = [text for text, row in _complete(path) if row["step"] < step]
     with replacing(path) as partial:
         partial.write_text("".join(text + "\n" for text in kept))
 
@@ -78,20 +78,31 @@ def _cut(path: Path, step: int) -> None:
 def _ends_before(path: Path, step: int, most: int = 1 << 16) -> bool:
     """Whether the file is empty, or its last line is complete and of a step before `step`."""
     with path.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(max(0, size - most))
+        file.seek(max(0, file.seek(0, 2) - most))
         end = file.read()
     if not end.endswith(b"\n"):
         return not end
+    row = _row(end.splitlines()[-1].decode(errors="replace"))  # None if it is longer than what was read
+    return row is not None and row["step"] < step
+
+
+def _complete(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    texts = path.read_text(errors="replace").split("\n")[:-1] if path.exists() else []
+    return [(text, row) for text in texts if (row := _row(text))]
+
+
+def _row(text: str) -> dict[str, Any] | None:
     try:
-        return json.loads(end.splitlines()[-1])["step"] < step
-    except (ValueError, KeyError, TypeError):  # the line is longer than what was read
-        return False
+        row = json.loads(text)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and "step" in row else None
 
 
-def _complete(path: Path) -> list[str]:
-    text = path.read_text() if path.exists() else ""
-    return text.split("\n")[:-1]
+def _plain(value: Any) -> Any:
+    """NumPy's and JAX's scalars as Python's."""
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _number(text: str) -> float:
