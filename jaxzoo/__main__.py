@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import tyro
 
 from jaxzoo.errors import exit_on_usage_error
+from jaxzoo.memory import keep_freed_memory
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -18,6 +19,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from jaxzoo.commands.list import list
     from jaxzoo.commands.predict import predict
 
+    keep_freed_memory()
     commands = {"list": list, "info": info, "predict": predict, "bench": bench}
     with exit_on_usage_error():
         try:

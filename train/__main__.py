@@ -10,7 +10,10 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from jaxzoo.cache import keep_compiled_programs
     from jaxzoo.errors import exit_on_usage_error
+    from jaxzoo.memory import keep_freed_memory
     from train.config import parse
+
+    keep_freed_memory()
 
     with exit_on_usage_error():
         config = parse()

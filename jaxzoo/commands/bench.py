@@ -6,6 +6,7 @@ import ctypes
 import gc
 import os
 import re
+import sys
 import time
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -68,7 +69,7 @@ def bench(
     if csv and not csv.parent.is_dir():
         raise UsageError(f"--csv {csv}: there is no folder {csv.parent}")
     gpu = _prepare(device, threads, against)
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
     console.print(_conditions(gpu, threads, precision, against), soft_wrap=True)
     rows: list[Row] = []
     with _uncached(), jax.default_device(jax.devices("gpu" if gpu else "cpu")[0]):
