@@ -1,6 +1,6 @@
-"""Where images come from, and how they become batches."""
+"""Where images come from."""
 
-import io
+import os
 
 import numpy as np
 import pytest
@@ -8,8 +8,9 @@ import sklearn.datasets
 from PIL import Image
 
 from jaxzoo import UsageError
-from train.data import digits, folder, load, stratified_split
-from train.data.batches import EvaluationBatches, TrainingBatches, read_ahead
+from train.data import digits, folder, listing, load, stratified_split, write_split
+from train.data.ahead import read_ahead
+from train.data.batches import TrainingBatches
 
 
 def paint(path, color=(200, 30, 30), size=(12, 10), mode="RGB", **options):
@@ -136,121 +137,83 @@ def test_odd_images_are_read_as_rgb(tmp_path):
     assert set(sizes.values()) == {(12, 10)}
 
 
-def test_a_damaged_image_is_named_when_its_turn_comes(pets):
-    whole = (pets / "cat" / "3.png").read_bytes()
-    (pets / "cat" / "3.png").write_bytes(whole[: len(whole) // 2])
+def damage(path):
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+
+
+def labels(item, rng):
+    return {"label": np.int32(item[1])}
+
+
+def test_a_damaged_image_stops_the_run_by_name_when_data_is_strict(pets):
+    damage(pets / "cat" / "3.png")
     data = folder.load(pets, val_fraction=0.2, seed=0)
-    batches = TrainingBatches(data.train, lambda item, rng: {"label": np.int32(item[1])}, 4, seed=0)
     with pytest.raises(UsageError, match=r"cat/3\.png"):
-        list(read_ahead(batches, 0, 10, workers=2))
+        list(read_ahead(TrainingBatches(data.train, labels, 4, seed=0), 0, 10, workers=2))
 
 
-# tensorflow-datasets
+def test_a_damaged_image_is_left_out_by_name_otherwise(pets):
+    damage(pets / "cat" / "3.png")
+    data, said = folder.load(pets, val_fraction=0.2, seed=0), []
+    batches = TrainingBatches(data.train, labels, 4, seed=0, strict=False, report=said.append)
+    assert len(list(read_ahead(batches, 0, 10, workers=2))) == 10
+    assert len(said) == 1 and f"left out: {pets}/cat/3.png cannot be read" in said[0]
+    assert list(batches.broken.values()) == [f"{pets}/cat/3.png"]
 
 
-def test_a_prepared_tfds_data_set_is_read_without_tensorflow(tmp_path, monkeypatch):
-    import tensorflow_datasets as tfds  # slow to import
-
-    class JaxzooSquares(tfds.core.GeneratorBasedBuilder):
-        VERSION = tfds.core.Version("1.0.0")
-        pkg_dir_path = code_path = None  # a class of this test, not of a package
-
-        def _info(self):
-            label = tfds.features.ClassLabel(names=["dark", "light"])
-            features = {"image": tfds.features.Image(shape=(None, None, 3)), "label": label}
-            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
-
-        def _split_generators(self, manager):
-            return {"train": self._generate_examples(20), "test": self._generate_examples(6)}
-
-        def _generate_examples(self, count):
-            for i in range(count):
-                file = io.BytesIO()
-                Image.new("RGB", (12, 10), (200 * (i % 2),) * 3).save(file, "PNG")
-                yield i, {"image": file.getvalue(), "label": i % 2}
-
-    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path))
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    with pytest.raises(UsageError, match=r"not prepared.*download_and_prepare"):
-        load("tfds:jaxzoo_squares")
-    JaxzooSquares(data_dir=tmp_path, file_format="array_record").download_and_prepare()
-    data = load("tfds:jaxzoo_squares")
-    assert (len(data.train), len(data.held_out), data.classes) == (20, 6, ["dark", "light"])
-    for source in (data.train, data.held_out):
-        for image, label in (source[i] for i in range(len(source))):
-            assert image.getpixel((0, 0)) == (200 * label,) * 3
+def test_an_image_whose_name_is_no_text_is_read_and_split(pets):
+    name = os.fsdecode(b"caf\xe9.png")
+    try:
+        paint(pets / "cat" / name)
+    except OSError:
+        pytest.skip("this file system takes names in UTF-8 only")
+    data = folder.load(pets, val_fraction=0.2, seed=0)
+    write_split(data, pets)
+    assert len(data.train) + len(data.held_out) == 16
+    again = listing.load(pets / "split.csv", val_fraction=0.2, seed=0)
+    assert [again.train.name(i) for i in range(len(again.train))] == [str(path) for path, _ in data.train.files]
 
 
-@pytest.mark.parametrize("name", ["digit", "folder:", "tfds", "tfds:no_such_data_set", "/tmp", ""])
+# The split of a run
+
+
+def test_the_split_that_was_drawn_is_written_down_and_can_be_used_again(pets, tmp_path, monkeypatch):
+    monkeypatch.chdir(pets.parent)
+    data = load("folder:pets", seed=3)
+    write_split(data, tmp_path)
+    rows = (tmp_path / "split.csv").read_text().splitlines()
+    assert rows[0] == "path,label,split" and len(rows) == 16
+    assert sum(row.endswith("cat,val") for row in rows) == 2 and sum(row.endswith("dog,val") for row in rows) == 1
+    monkeypatch.chdir("/")
+    again = load(f"list:{tmp_path / 'split.csv'}", seed=99)
+    assert again.classes == data.classes
+    for ours, theirs in ((again.train, data.train), (again.held_out, data.held_out)):
+        assert [(path.name, label) for path, label in ours.files] == [
+            (path.name, label) for path, label in theirs.files
+        ]
+        np.testing.assert_array_equal(ours.labels, theirs.labels)
+
+
+def test_no_split_is_written_where_none_was_drawn(tmp_path):
+    for place in ("train/cat", "train/dog", "val/cat", "val/dog"):
+        paint(tmp_path / place / "1.png")
+    for name in ("digits", f"folder:{tmp_path}"):
+        write_split(load(name), tmp_path)
+    assert not (tmp_path / "split.csv").exists()
+
+
+# Any source
+
+
+@pytest.mark.parametrize("name", ["digit", "folder:", "list:", "tfds", "tfds:no_such_data_set", "/tmp", ""])
 def test_an_unknown_data_set_is_refused(name):
     with pytest.raises(UsageError, match=r"unknown data|knows no data set"):
         load(name)
 
 
-# Batches
-
-
-class Numbers:
-    """A source whose items are their own indices."""
-
-    def __init__(self, count):
-        self.count = count
-
-    def __len__(self):
-        return self.count
-
-    def __getitem__(self, index):
-        return index
-
-
-def noisy(item, rng):
-    return {"index": np.int64(item), "noise": rng.random(3)}
-
-
-def stream(workers, start=0, stop=9, seed=5):
-    return list(read_ahead(TrainingBatches(Numbers(23), noisy, 5, seed), start, stop, workers=workers))
-
-
-def assert_same(ours, theirs):
-    for a, b in zip(ours, theirs, strict=True):
-        assert a.keys() == b.keys()
-        for key in a:
-            np.testing.assert_array_equal(a[key], b[key])
-
-
-@pytest.mark.parametrize("workers", [1, 2, 7])
-def test_batches_do_not_depend_on_the_number_of_workers(workers):
-    assert_same(stream(workers), [TrainingBatches(Numbers(23), noisy, 5, 5)(i) for i in range(9)])
-
-
-@pytest.mark.parametrize("start", [1, 4, 6])
-def test_a_stream_continues_at_any_batch(start):
-    assert_same(stream(2, start), stream(2)[start:])
-
-
-def test_an_epoch_shows_no_image_twice_and_the_next_one_has_another_order_and_other_noise():
-    batches = stream(1)
-    first, second = (np.concatenate([b["index"] for b in batches[i : i + 4]]) for i in (0, 4))
-    assert len(set(first)) == len(set(second)) == 20
-    assert list(first) != list(second)
-    noise = {index: set() for index in range(23)}
-    for batch in batches[:8]:
-        for index, values in zip(batch["index"], batch["noise"], strict=True):
-            noise[int(index)].add(tuple(values))
-    assert max(map(len, noise.values())) == 2
-
-
-def test_another_seed_gives_another_order():
-    assert list(stream(1)[0]["index"]) != list(stream(1, seed=6)[0]["index"])
-
-
-def test_evaluation_sees_every_example_once_and_masks_the_filling():
-    batches = EvaluationBatches(Numbers(23), lambda item: {"index": np.int64(item)}, 5)
-    seen = [b["index"][b["mask"]] for b in read_ahead(batches, 0, len(batches), workers=2)]
-    np.testing.assert_array_equal(np.concatenate(seen), np.arange(23))
-    assert all(len(batches(i)["mask"]) == 5 for i in range(len(batches)))
-
-
-def test_a_batch_larger_than_the_data_is_refused():
-    with pytest.raises(UsageError, match="--batch-size 24 is more than the 23 training images"):
-        TrainingBatches(Numbers(23), noisy, 24, seed=0)
+def test_every_item_has_a_name_and_its_label_is_known_without_reading_it(pets):
+    for data in (load("digits"), load(f"folder:{pets}")):
+        for source in (data.train, data.held_out):
+            assert len({source.name(i) for i in range(len(source))}) == len(source)
+            assert source.labels[:20].tolist() == [source[i][1] for i in range(min(20, len(source)))]

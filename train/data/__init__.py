@@ -1,17 +1,32 @@
-"""Images to learn from. One file per kind of source, each with `load(...) -> Data`; `load` here picks by the name.
+"""Images to learn from. One file per kind of source, each with `load(...) -> Data`; `load` here picks by the name."""
 
-A source is anything with a length whose items are `(PIL RGB image, label)`; items are read when they are asked for, by
-several threads.
-"""
-
+import csv
 import dataclasses
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
 from jaxzoo.errors import UsageError
+
+
+class Source(Protocol):
+    """A part of a data set. Items are read when they are asked for, by several threads."""
+
+    def __len__(self) -> int:
+        """How many items there are."""
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        """A PIL image, RGB, and its label. Raises UsageError, naming it, if the image cannot be read."""
+
+    def name(self, index: int) -> str:
+        """What people call the item: a path, or a record of something."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """All labels (N,) without decoding an image; where they lie beside the images this reads everything."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,18 +34,19 @@ class Data:
     """A data set and what follows from its kind.
 
     `image_size` is the side of its images where all have one, in pixels; `photographs` says whether a mirrored or
-    cropped image is still an image of the same class.
+    cropped image is still an image of the same class; `drawn` says that files were held out by fraction and seed.
     """
 
-    train: Sequence[tuple[Any, int]]
-    held_out: Sequence[tuple[Any, int]]
+    train: Source
+    held_out: Source
     classes: list[str]
     image_size: int | None = None
     photographs: bool = True
+    drawn: bool = False
 
 
 def load(name: str, *, val_fraction: float = 0.2, seed: int = 0) -> Data:
-    """`digits`, `folder:PATH` or `tfds:NAME`. Raises UsageError if there is no such data."""
+    """`digits`, `folder:PATH`, `list:FILE.csv` or `tfds:NAME[:SPLIT]`. Raises UsageError if there is no such data."""
     kind, _, place = name.partition(":")
     if name == "digits":
         from train.data import digits
@@ -40,11 +56,32 @@ def load(name: str, *, val_fraction: float = 0.2, seed: int = 0) -> Data:
         from train.data import folder
 
         return folder.load(place, val_fraction=val_fraction, seed=seed)
+    if kind == "list" and place:
+        from train.data import listing
+
+        return listing.load(place, val_fraction=val_fraction, seed=seed)
     if kind == "tfds" and place:
         from train.data import tfds
 
         return tfds.load(place, val_fraction=val_fraction, seed=seed)
-    raise UsageError(f"unknown data {name!r}; it is digits, folder:PATH or tfds:NAME")
+    raise UsageError(f"unknown data {name!r}; it is digits, folder:PATH, list:FILE.csv or tfds:NAME[:SPLIT]")
+
+
+def write_split(data: Data, folder: Path) -> None:
+    """Writes split.csv into a run's folder: which files were drawn to be held out. Nothing where none were.
+
+    `--data list:FOLDER/split.csv` reads it, so another run can have exactly the same split.
+    """
+    if not data.drawn:
+        return
+    partial = folder / ".split.csv.partial"
+    with partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label", "split"])
+        for side, source in (("train", data.train), ("val", data.held_out)):
+            for index, label in enumerate(source.labels.tolist()):
+                writer.writerow([Path(source.name(index)).absolute(), data.classes[label], side])
+    partial.replace(folder / "split.csv")
 
 
 def stratified_split(
@@ -62,7 +99,12 @@ def stratified_split(
         if names is None:
             order = rng.permutation(members)
         else:
-            order = np.array(sorted(members, key=lambda i: hashlib.sha256(f"{seed} {names[i]}".encode()).digest()))
+            order = np.array(
+                sorted(
+                    members,
+                    key=lambda i: hashlib.sha256(f"{seed} {names[i]}".encode(errors="surrogateescape")).digest(),
+                )
+            )
         count = min(max(1, round(fraction * len(order))), len(order) - 1)
         held_out.append(order[:count])
         train.append(order[count:])

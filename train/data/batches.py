@@ -1,65 +1,200 @@
-"""Batches, read ahead by threads.
+"""Batches of images, each the same whoever makes it.
 
-Batch `i` is a pure function of (seed, i): the order of an epoch and every random crop follow from the seed and the
-position alone. So a run continues at any batch exactly, and the number of threads changes nothing.
+Batch `i` is a pure function of (seed, i): the order of an epoch, every random crop, and what stands in for an image
+that cannot be read follow from the seed and the position alone. So a run continues at any batch exactly, and neither
+the number of threads nor the number of processes changes anything.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxzoo.errors import UsageError
+from train.data.ahead import read_ahead as read_ahead
+from train.progress import say
 
 Batch = dict[str, np.ndarray]
 
+ATTEMPTS = 100  # So many stand-ins in a row that cannot be read either mean that something else is wrong.
+
 
 class TrainingBatches:
-    """Batch `i` of a training run without end; an epoch's left-over images, fewer than a batch, sit that epoch out."""
+    """Batch `i` of a training run without end; an epoch's left-over images, fewer than a batch, sit that epoch out.
+
+    Beside what `example` makes, a batch has `indices` (N,) int32: which items of the source they are.
+
+    Args:
+      source: see `train.data.Source`.
+      example: makes arrays of fixed shape from an item, augmented by the given generator.
+      batch_size: examples per batch, over all processes together.
+      seed: decides order, augmentation and stand-ins; below 2^32.
+      repeats: how often every image comes in a row, see `epoch_order`.
+      process, processes: this process makes its part of every batch, `batch_size / processes` rows in their order.
+      strict: an image that cannot be read raises its UsageError; otherwise it is said once, counted in `broken`, and
+        another image of the source, drawn by seed, epoch and place, stands in for it.
+      report: is told of images that cannot be read.
+
+    Raises:
+      UsageError: there are fewer images than a batch has, or processes cannot share a batch equally.
+    """
 
     def __init__(
-        self, source: Sequence, example: Callable[[Any, np.random.Generator], Batch], batch_size: int, seed: int
+        self,
+        source: Sequence,
+        example: Callable[[Any, np.random.Generator], Batch],
+        batch_size: int,
+        seed: int,
+        *,
+        repeats: int = 1,
+        process: int = 0,
+        processes: int = 1,
+        strict: bool = True,
+        report: Callable[[str], None] = say,
     ):
         if batch_size > len(source):
             raise UsageError(f"--batch-size {batch_size} is more than the {len(source)} training images")
         self.source, self.example, self.batch_size, self.seed = source, example, batch_size, seed
+        self.repeats, self.rows = repeats, _rows(batch_size, process, processes)
+        self.reader = Reader(source, strict=strict, report=report)
         self.per_epoch = len(source) // batch_size
         self.order = functools.lru_cache(maxsize=2)(self._order)
 
     def _order(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng((self.seed, epoch)).permutation(len(self.source))
+        return epoch_order(len(self.source), np.random.default_rng((self.seed, epoch)), self.repeats)
 
     def __call__(self, index: int) -> Batch:
-        epoch, position = divmod(index, self.per_epoch)
-        chosen = self.order(epoch)[position * self.batch_size :][: self.batch_size]
-        return _stack(
-            [self.example(self.source[i], np.random.default_rng((self.seed, epoch, i))) for i in chosen.tolist()]
+        epoch, number = divmod(index, self.per_epoch)
+        order = self.order(epoch)
+        positions = number * self.batch_size + apart(self.batch_size, self.repeats)[self.rows]
+        examples, indices = [], []
+        for position in positions.tolist():
+            place = (self.seed, epoch, int(order[position]), position % self.repeats)
+            chosen, item = self._item(place)
+            examples.append(self.example(item, np.random.default_rng(place)))
+            indices.append(chosen)
+        return _stack(examples) | {"indices": np.array(indices, np.int32)}
+
+    def _item(self, place: tuple[int, int, int, int]) -> tuple[int, Any]:
+        """The item that belongs there and its index, or those of the first stand-in that can be read."""
+        chosen = place[2]
+        for attempt in range(ATTEMPTS):
+            if item := self.reader(chosen):
+                return chosen, item[0]
+            # A stream of its own, beside the one of the augmentation at this place.
+            stream = np.random.SeedSequence(place, spawn_key=(attempt,))
+            chosen = int(np.random.default_rng(stream).integers(len(self.source)))
+        raise UsageError(
+            f"{ATTEMPTS} images in a row cannot be read, the last being {self.source.name(chosen)}; is the disk there?"
         )
+
+    @property
+    def broken(self) -> dict[int, str]:
+        """Names by index of the images that could not be read so far, in this process."""
+        return self.reader.broken
 
 
 class EvaluationBatches:
-    """Every example once, in order. The last batch is filled up with its first example; `mask` (N,) is False there."""
+    """Every example once, in order. Where `mask` (N,) is False a row holds no example but zeros, and its index is -1.
 
-    def __init__(self, source: Sequence, example: Callable[[Any], Batch], batch_size: int):
+    That is so in the filling of the last batch, and for images that cannot be read unless `strict`. Arguments are
+    those of `TrainingBatches`.
+    """
+
+    def __init__(
+        self,
+        source: Sequence,
+        example: Callable[[Any], Batch],
+        batch_size: int,
+        *,
+        process: int = 0,
+        processes: int = 1,
+        strict: bool = True,
+        report: Callable[[str], None] = say,
+    ):
         self.source, self.example, self.batch_size = source, example, batch_size
+        self.rows = _rows(batch_size, process, processes)
+        self.reader = Reader(source, strict=strict, report=report)
+        self.blank = functools.cache(self._blank)
 
     def __len__(self) -> int:
         return -(-len(self.source) // self.batch_size)
 
     def __call__(self, index: int) -> Batch:
-        chosen = range(index * self.batch_size, min((index + 1) * self.batch_size, len(self.source)))
-        examples = [self.example(self.source[i]) for i in chosen]
-        missing = self.batch_size - len(examples)
-        return _stack(examples + examples[:1] * missing) | {"mask": np.arange(self.batch_size) < len(examples)}
+        places = range(index * self.batch_size, (index + 1) * self.batch_size)[self.rows]
+        items = [self.reader(place) if place < len(self.source) else None for place in places]
+        indices = [place if item else -1 for place, item in zip(places, items, strict=True)]
+        examples = [self.example(item[0]) if item else self.blank() for item in items]
+        return _stack(examples) | {
+            "indices": np.array(indices, np.int32),
+            "mask": np.array([item is not None for item in items]),
+        }
+
+    def _blank(self) -> Batch:
+        """Zeros in the shapes of an example."""
+        for index in range(min(ATTEMPTS, len(self.source))):
+            if item := self.reader(index):
+                return {key: np.zeros_like(value) for key, value in self.example(item[0]).items()}
+        raise UsageError(f"none of the first held-out images can be read, {self.source.name(0)} for one")
+
+    @property
+    def broken(self) -> dict[int, str]:
+        """Names by index of the images that could not be read so far, in this process."""
+        return self.reader.broken
 
 
-def read_ahead(batches: Callable[[int], Batch], start: int, stop: int, *, workers: int) -> Iterator[Batch]:
-    """`batches(start)` to `batches(stop - 1)`, in order, while `workers` threads prepare the next ones."""
-    import grain
+class Reader:
+    """Reads items of a source; one that cannot be read is reported the first time, and counted in `broken`."""
 
-    options = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=workers + 2)
-    return iter(grain.MapDataset.range(start, stop).map(batches).to_iter_dataset(options))
+    def __init__(self, source: Sequence, *, strict: bool, report: Callable[[str], None]):
+        self.source, self.strict, self.report = source, strict, report
+        self.broken: dict[int, str] = {}
+        self.lock = threading.Lock()
+
+    def __call__(self, index: int) -> tuple[Any] | None:
+        """The item, in a tuple; None if it cannot be read. Raises its UsageError if `strict`."""
+        try:
+            return (self.source[index],)
+        except UsageError as error:
+            if self.strict:
+                raise
+            with self.lock:
+                new = index not in self.broken
+                self.broken[index] = self.source.name(index)
+            if new:
+                self.report(f"left out: {error}")
+            return None
+
+
+def epoch_order(count: int, rng: np.random.Generator, repeats: int = 1) -> np.ndarray:
+    """Indices below `count` in the order of an epoch: shuffled, each `repeats` times in a row, and the first `count`.
+
+    With repeats an epoch shows that many times fewer images, each several times and differently augmented (repeated
+    augmentation: Hoffer et al., "Augment your batch", CVPR 2020; Berman et al., "MultiGrain", 2019).
+    """
+    return np.repeat(rng.permutation(count)[: -(-count // repeats)], repeats)[:count]
+
+
+def apart(batch_size: int, repeats: int) -> np.ndarray:
+    """Places in a batch, in an order in which no image stands beside another of its repetitions.
+
+    Mixup and cutmix mix neighbours, which have to be different images; and processes and devices, which take
+    consecutive rows, see an image once each where they can.
+    """
+    return np.concatenate([np.arange(first, batch_size, repeats) for first in range(repeats)])
+
+
+def _rows(batch_size: int, process: int, processes: int) -> slice:
+    """Which rows of every batch a process makes."""
+    if batch_size % processes:
+        raise UsageError(
+            f"--batch-size {batch_size} cannot be shared equally among {processes} processes; "
+            f"take a multiple of {processes}"
+        )
+    part = batch_size // processes
+    return slice(process * part, (process + 1) * part)
 
 
 def _stack(examples: list[Batch]) -> Batch:

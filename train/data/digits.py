@@ -16,10 +16,10 @@ SIZE = 32
 
 
 class Digits:
-    """Some of the digits, as RGB images of 32 x 32 pixels."""
+    """Some of the digits, as RGB images of 32 x 32 pixels; `numbers` are their places in scikit-learn's order."""
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray):
-        self.images, self.labels = images, labels
+    def __init__(self, images: np.ndarray, labels: np.ndarray, numbers: np.ndarray):
+        self.images, self.labels, self.numbers = images, labels, numbers
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -28,6 +28,9 @@ class Digits:
         gray = Image.fromarray((self.images[index] * (255 / 16)).round().astype(np.uint8))
         return gray.resize((SIZE, SIZE), Image.Resampling.BICUBIC).convert("RGB"), int(self.labels[index])
 
+    def name(self, index: int) -> str:
+        return f"digit {self.numbers[index]}"
+
 
 def load() -> Data:
     """All digits, a fifth of each held out; the split is always the same."""
@@ -35,8 +38,7 @@ def load() -> Data:
         images, labels = file["images"], file["labels"]
     train, held_out = stratified_split(labels, 0.2, seed=0)
     return Data(
-        Digits(images[train], labels[train]),
-        Digits(images[held_out], labels[held_out]),
+        *(Digits(images[part], labels[part], part) for part in (train, held_out)),
         classes=[str(digit) for digit in range(10)],
         image_size=SIZE,
         photographs=False,

@@ -6,6 +6,7 @@ PATH/train/cat/1.jpg, PATH/val/cat/2.jpg  or split as you like it
 
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from jaxzoo.errors import UsageError
@@ -25,6 +26,13 @@ class ImageFiles:
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         path, label = self.files[index]
         return read_image(path), label
+
+    def name(self, index: int) -> str:
+        return str(self.files[index][0])
+
+    @property
+    def labels(self) -> np.ndarray:
+        return np.array([label for _, label in self.files])
 
 
 def load(path: str | Path, *, val_fraction: float, seed: int) -> Data:
@@ -49,7 +57,7 @@ def load(path: str | Path, *, val_fraction: float, seed: int) -> Data:
         files, held_out = [files[i] for i in ours], [files[i] for i in theirs]
     if not held_out:
         raise UsageError(f"every class in {root} has a single image: none can be held out")
-    return Data(ImageFiles(files), ImageFiles(held_out), classes)
+    return Data(ImageFiles(files), ImageFiles(held_out), classes, drawn=not split)
 
 
 def _files(root: Path) -> tuple[list[str], list[tuple[Path, int]]]:

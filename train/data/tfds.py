@@ -1,5 +1,14 @@
-"""`tfds:NAME`: a data set that tensorflow-datasets has prepared on this machine, read without TensorFlow."""
+"""`tfds:NAME[:SPLIT]`: a data set of tensorflow-datasets, read without TensorFlow.
 
+tfds:cifar10                            train, and held out what it calls validation or else test
+tfds:cifar10:train[:10%]                a part of it
+tfds:cifar10:train[:90%],train[90%:]    to train on, and to hold out
+
+Where neither validation nor test is left, a part is held out by --val-fraction and --seed. A data set that is not on
+this machine is downloaded and prepared.
+"""
+
+import functools
 import io
 import logging
 import re
@@ -13,73 +22,117 @@ from PIL import Image
 from jaxzoo.errors import UsageError, nearest
 from jaxzoo.preprocess import read_image
 from train.data import Data
+from train.progress import say
+
+# A name may have a configuration and a version: "mnist_corrupted/identity:1.0.0".
+_NAME_AND_SPLIT = re.compile(r"([^:]+(?::[\d*]+\.[\d*]+\.[\d*]+[^:]*)?)(?::(.+))?")
 
 
 class Records:
     """Some records of a split, their images decoded when read."""
 
-    def __init__(self, records: Sequence[dict[str, Any]], indices: Sequence[int], name: str):
-        self.records, self.indices, self.name = records, indices, name
+    def __init__(self, records: Sequence[dict[str, Any]], indices: Sequence[int], title: str):
+        self.records, self.indices, self.title = records, indices, title
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        index = int(self.indices[index])
-        record = self.records[index]
-        return read_image(io.BytesIO(record["image"]), name=f"image {index} of {self.name}"), int(record["label"])
+        record = self.records[int(self.indices[index])]
+        return read_image(io.BytesIO(record["image"]), name=self.name(index)), int(record["label"])
+
+    def name(self, index: int) -> str:
+        return f"image {int(self.indices[index])} of {self.title}"
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray:
+        return np.array([int(self.records[int(index)]["label"]) for index in self.indices])
 
 
 def load(name: str, *, val_fraction: float, seed: int) -> Data:
-    """The splits `train` and `validation` or `test`; a part of `train` is held out if it is the only one.
+    """Opens NAME[:SPLIT], or downloads it first; images are read when their turn comes.
 
     Raises:
-      UsageError: unknown data set, not prepared yet, or without images and class labels.
+      UsageError: unknown data set or split, cannot be prepared here, or without images and class labels.
     """
+    name, chosen = _NAME_AND_SPLIT.fullmatch(name).groups() if _NAME_AND_SPLIT.fullmatch(name) else (name, None)
+    builder = _builder(name)
+    features = builder.info.features
+    if not {"image", "label"} <= set(features) or not hasattr(features["label"], "names"):
+        raise UsageError(f"{name} has {', '.join(features)}; classification needs an image and a class label")
+    _prepare(builder, name)
+    splits = list(builder.info.splits)
+    train, _, other = map(str.strip, (chosen or "train").partition(","))
+    if not chosen and "train" not in splits:
+        raise UsageError(f"{name} has no split named train; choose of {', '.join(splits)}: --data tfds:{name}:SPLIT")
+    used = set(re.findall(r"\w+(?=\[|\+|$)", train))
+    other = other or next((split for split in ("validation", "test") if split in splits and split not in used), None)
+
+    records = _records(builder, name, train)
+    if other:
+        held_out = _records(builder, name, other)
+        ours, theirs = np.arange(len(records)), np.arange(len(held_out))
+    else:
+        order = np.random.default_rng(seed).permutation(len(records))
+        count = max(1, round(val_fraction * len(records)))
+        held_out, ours, theirs = records, np.sort(order[count:]), np.sort(order[:count])
+    return Data(
+        Records(records, ours, f"{name}, {train}"),
+        Records(held_out, theirs, f"{name}, {other or train}"),
+        classes=list(features["label"].names),
+    )
+
+
+def _builder(name: str) -> Any:
     logging.getLogger("absl").addFilter(_without_variants)
     import tensorflow_datasets as tfds
 
     try:
-        builder = tfds.builder(name)
+        return tfds.builder(name)
     except tfds.core.DatasetNotFoundError:
         known = nearest(re.split("[/:]", name)[0], tfds.list_builders(with_community_datasets=False))
         raise UsageError(f"tensorflow-datasets knows no data set {name!r}{known}") from None
     except Exception as error:  # whatever a data set's own code raises
-        raise UsageError(f"tensorflow-datasets cannot open {name!r}: {error}") from None
-    splits, features = builder.info.splits, builder.info.features
-    prepare = (
-        'prepare it with: python -c "import tensorflow_datasets as tfds; '
-        f"tfds.builder('{name}', file_format='array_record').download_and_prepare()\""
-    )
-    if not splits:
-        raise UsageError(f"{name} is not prepared in {Path(builder.data_dir).parent}; {prepare}")
-    if not {"image", "label"} <= set(features) or not isinstance(features["label"], tfds.features.ClassLabel):
-        raise UsageError(f"{name} has {', '.join(features)}; classification needs an image and a class label")
-    if "train" not in splits:
-        raise UsageError(f"{name} has no split named train; it has {', '.join(splits)}")
+        raise UsageError(f"tensorflow-datasets cannot open {name!r}: {_first_line(error)}") from None
 
-    def records(split: str) -> Sequence:
-        try:
-            return builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
-        except NotImplementedError:
-            raise UsageError(
-                f"{name} is prepared as {builder.info.file_format.value}, not as array_record; {prepare}"
-            ) from None
 
-    train = records("train")
-    other = next((split for split in ("validation", "test") if split in splits), None)
-    if other:
-        held_out = records(other)
-        ours, theirs = np.arange(len(train)), np.arange(len(held_out))
-    else:
-        order = np.random.default_rng(seed).permutation(len(train))
-        count = max(1, round(val_fraction * len(train)))
-        held_out, ours, theirs = train, np.sort(order[count:]), np.sort(order[:count])
-    return Data(
-        Records(train, ours, f"{name}, train"),
-        Records(held_out, theirs, f"{name}, {other or 'train'}"),
-        classes=list(features["label"].names),
-    )
+def _prepare(builder: Any, name: str) -> None:
+    """Downloads and prepares what is not there yet. Raises UsageError with the commands that do it elsewhere."""
+    if builder.info.splits:
+        return
+    say(f"downloading and preparing {name} in {builder.data_dir}")
+    try:
+        builder.download_and_prepare(file_format="array_record")
+    except Exception as error:  # whatever a data set's own code raises: no network, no TensorFlow, by hand only, ...
+        raise UsageError(
+            f"{name} is not in {builder.data_dir} and cannot be prepared here ({_first_line(error)}); where there is "
+            'a network and TensorFlow, this prepares it: python -c "import tensorflow_datasets as tfds; '
+            f"tfds.builder('{name}').download_and_prepare(file_format='array_record')\"; "
+            "TFDS_DATA_DIR says where data sets lie"
+        ) from None
+
+
+def _records(builder: Any, name: str, split: str) -> Sequence:
+    import tensorflow_datasets as tfds
+
+    try:
+        records = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+    except NotImplementedError:
+        raise UsageError(
+            f"{name} is prepared as {builder.info.file_format.value}, which has no random access; with TensorFlow, "
+            f"this adds array_record: tfds convert_format --dataset_version_dir={Path(builder.data_dir)} "
+            "--out_file_format=array_record"
+        ) from None
+    except (ValueError, AssertionError, KeyError) as error:
+        known = ", ".join(builder.info.splits)
+        raise UsageError(f"{name} has no split {split!r} ({_first_line(error)}); it has {known}") from None
+    if not len(records):
+        raise UsageError(f"the split {split!r} of {name} is empty")
+    return records
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _without_variants(record: logging.LogRecord) -> bool:
