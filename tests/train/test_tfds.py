@@ -58,6 +58,22 @@ def test_without_a_network_the_error_says_what_prepares_the_data_set_and_where(s
     assert "/jaxzoo_squares/1.0.0" in said and "TFDS_DATA_DIR" in said
 
 
+def test_nobody_waits_for_hosts_that_cannot_be_reached(squares, monkeypatch):
+    def no_address(*_):
+        raise OSError
+
+    monkeypatch.setattr("socket.getaddrinfo", no_address)
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    monkeypatch.setattr(
+        squares, "url_infos", {"https://images.example/a.zip": None, "https://images.example/b.zip": None}
+    )
+    with pytest.raises(UsageError, match="images.example is not reachable"):
+        load("tfds:jaxzoo_squares")
+    monkeypatch.setattr(squares, "MANUAL_DOWNLOAD_INSTRUCTIONS", "Fetch it yourself.")
+    with pytest.raises(UsageError, match="no route to host"):
+        load("tfds:jaxzoo_squares")
+
+
 def test_with_a_network_it_is_prepared_and_read(squares, capsys):
     squares.online = True
     data = load("tfds:jaxzoo_squares")

@@ -12,6 +12,9 @@ import functools
 import io
 import logging
 import re
+import socket
+import urllib.parse
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -102,6 +105,7 @@ def _prepare(builder: Any, name: str) -> None:
         return
     say(f"downloading and preparing {name} in {builder.data_dir}")
     try:
+        _reach(builder)
         builder.download_and_prepare(file_format="array_record")
     except Exception as error:  # whatever a data set's own code raises: no network, no TensorFlow, by hand only, ...
         raise UsageError(
@@ -110,6 +114,24 @@ def _prepare(builder: Any, name: str) -> None:
             f"tfds.builder('{name}').download_and_prepare(file_format='array_record')\"; "
             "TFDS_DATA_DIR says where data sets lie"
         ) from None
+
+
+def _reach(builder: Any) -> None:
+    """Raises OSError if none of the hosts of the downloads has an address here; tfds would ask them for minutes.
+
+    Not where the files may be here already, or come by a proxy.
+    """
+    hosts = sorted({urllib.parse.urlsplit(url).hostname for url in builder.url_infos or ()} - {None})
+    here = builder.MANUAL_DOWNLOAD_INSTRUCTIONS or (builder.data_dir_root / "downloads").exists()
+    if hosts and not here and not urllib.request.getproxies() and not any(map(_has_address, hosts)):
+        raise OSError(f"{hosts[0]} is not reachable")
+
+
+def _has_address(host: str) -> bool:
+    try:
+        return bool(socket.getaddrinfo(host, None))
+    except OSError:
+        return False
 
 
 def _records(builder: Any, name: str, split: str) -> Sequence:
