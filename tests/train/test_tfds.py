@@ -67,7 +67,7 @@ def test_nobody_waits_for_hosts_that_cannot_be_reached(squares, monkeypatch):
     monkeypatch.setattr(
         squares, "url_infos", {"https://images.example/a.zip": None, "https://images.example/b.zip": None}
     )
-    with pytest.raises(UsageError, match="images.example is not reachable"):
+    with pytest.raises(UsageError, match=r"images\.example is not reachable"):
         load("tfds:jaxzoo_squares")
     monkeypatch.setattr(squares, "MANUAL_DOWNLOAD_INSTRUCTIONS", "Fetch it yourself.")
     with pytest.raises(UsageError, match="no route to host"):

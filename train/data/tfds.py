@@ -122,7 +122,7 @@ def _reach(builder: Any) -> None:
     Not where the files may be here already, or come by a proxy.
     """
     hosts = sorted({urllib.parse.urlsplit(url).hostname for url in builder.url_infos or ()} - {None})
-    here = builder.MANUAL_DOWNLOAD_INSTRUCTIONS or (builder.data_dir_root / "downloads").exists()
+    here = builder.MANUAL_DOWNLOAD_INSTRUCTIONS or any(Path(builder.data_dir_root, "downloads").rglob("*.INFO"))
     if hosts and not here and not urllib.request.getproxies() and not any(map(_has_address, hosts)):
         raise OSError(f"{hosts[0]} is not reachable")
 
