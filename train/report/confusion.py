@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from train import records
@@ -65,14 +66,14 @@ def most_confused(matrix: np.ndarray, classes: Sequence[str], count: int = 10) -
 
 
 def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> None:
-    """A cell's shade is its part of the row, its number the count."""
+    """A cell's shade is its part of the row, its number the count. Of many classes rare errors get more shade."""
     n, longest = len(classes), max(map(len, classes))
     inches = float(np.clip(1.8 + 0.42 * n, 4, 14))
-    figure = Figure(figsize=(inches + 0.6, inches), layout="constrained")
+    figure = Figure(figsize=(1.14 * inches, inches), layout="constrained")
     axes = figure.subplots()
     parts = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    shown = axes.imshow(parts, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(shown, ax=axes, label="part of the true class", shrink=0.8)
+    shown = axes.imshow(parts, cmap="Blues", norm=PowerNorm(1 if n <= 25 else 0.4, vmin=0, vmax=1))
+    figure.colorbar(shown, ax=axes, label="part of the true class", fraction=0.04)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.set_title(f"{np.trace(matrix)} of {matrix.sum()} right")

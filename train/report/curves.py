@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from train.report.figure import save
 
@@ -77,7 +77,7 @@ def _svg(rows: Sequence[Mapping[str, float]], over: str, title: str, lines: list
     }
     with matplotlib.rc_context(settings):
         figure = Figure(figsize=(4.2, 2.9))
-        _draw(figure.add_axes((0.13, 0.15, 0.84, 0.74)), rows, over, title, lines, background="none")
+        _draw(figure.add_axes((0.13, 0.15, 0.81, 0.74)), rows, over, title, lines, background="none")
         figure.patch.set_visible(False)
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
@@ -115,5 +115,10 @@ def _draw(
     values = [row[column] for row in rows for column, _, _ in lines if math.isfinite(row[column])]
     if "loss" in title and values and 0 < STEEP * min(values) < max(values):
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    else:
+        axes.ticklabel_format(axis="y", scilimits=(-2, 5))  # a learning rate's zeros would not fit
     if len(lines) > 1:
         axes.legend(frameon=False, fontsize=9)

@@ -52,25 +52,32 @@ def _summary(folder: Path, options: Mapping[str, Any]) -> str:
     if not rows:
         return '<p class="quiet">No epoch is finished yet.</p>'
     figures = []
-    for column in rows[-1]:
-        side, _, metric = column.partition("_")
-        if side not in ("val", "ema"):
-            continue
-        known = [row for row in rows if row[column] == row[column]]
-        best = (min if metric.endswith("loss") else max)(known, key=lambda row: row[column]) if known else rows[-1]
-        label = f"held-out {_metric(metric)}{', averaged weights' if side == 'ema' else ''}"
-        note = "" if best is rows[-1] else f"best {_number(column, best[column])} in epoch {best['epoch']}"
-        figures.append((label, _number(column, rows[-1][column]), note))
+    for column in [name for name in rows[-1] if name.startswith("val_")]:
+        averaged = column.replace("val_", "ema_", 1)
+        notes = [_best(rows, column)]
+        if averaged in rows[-1]:
+            note = f"{_number(averaged, rows[-1][averaged])} with averaged weights"
+            notes += [", ".join(filter(None, [note, _best(rows, averaged)]))]
+        figures.append((_metric(column), _number(column, rows[-1][column]), notes))
     total = options.get("epochs")
-    figures.append(("epochs", f"{rows[-1]['epoch']}" + (f" of {total}" if total else ""), f"{rows[-1]['step']} steps"))
+    figures.append(
+        ("epochs", f"{rows[-1]['epoch']}" + (f" of {total}" if total else ""), [f"{rows[-1]['step']} steps"])
+    )
     images, seconds = (sum(row[name] for row in timing) for name in ("images", "seconds"))
     if seconds:
-        figures.append(("speed", f"{images / seconds:,.0f} images/s", f"{_duration(seconds)} in training steps"))
+        figures.append(("speed", f"{images / seconds:,.0f} images/s", [f"{_duration(seconds)} in training steps"]))
     cards = "".join(
-        f"<div>{_of('dt', label)}<dd>{_text(value)}{_of('small', note) if note else ''}</dd></div>"
-        for label, value, note in figures
+        f"<div>{_of('dt', label)}<dd>{_text(value)}{''.join(_of('small', note) for note in notes if note)}</dd></div>"
+        for label, value, notes in figures
     )
     return f'<dl class="figures">{cards}</dl>'
+
+
+def _best(rows: Sequence[records.Row], column: str) -> str:
+    """`best 97.50% in epoch 4`, unless that is the last epoch."""
+    known = [row for row in rows if row[column] == row[column]]  # without those that are not a number
+    best = (min if column.endswith("loss") else max)(known, key=lambda row: row[column], default=rows[-1])
+    return "" if best[column] == rows[-1][column] else f"best {_number(column, best[column])} in epoch {best['epoch']}"
 
 
 def _curves(folder: Path) -> str:
@@ -104,8 +111,9 @@ def _confusion(folder: Path) -> str:
         shown, note = (_image(path.read_bytes(), "png", "confusion matrix") if path.exists() else ""), ""
     pairs = [[f"{true} → {predicted}", f"{count}"] for true, predicted, count in confusion.most_confused(*found)]
     errors = f"<div><h3>Most frequent errors</h3>{_table(['true → predicted', 'images'], pairs)}</div>" if pairs else ""
-    right = f"{matrix.trace():,} of {matrix.sum():,} held-out images are right."
-    return f'{_of("p", right)}<div class="beside"><div><div class="scroll">{shown}</div>{note}</div>{errors}</div>'
+    right = _of("p", f"{matrix.trace():,} of {matrix.sum():,} held-out images are right.")
+    columns = "beside" if len(classes) <= CELLS else "beside pictured"
+    return f'{right}<div class="{columns}"><div><div class="scroll">{shown}</div>{note}</div>{errors}</div>'
 
 
 def _cell(count: int, part: float) -> str:
@@ -137,7 +145,7 @@ def _class_table(rows: Sequence[Class], foot: str = "") -> str:
         + "</tr>"
         for row in rows
     )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody>{foot}</table>"
+    return f'<table class="classes"><thead><tr>{head}</tr></thead><tbody>{body}</tbody>{foot}</table>'
 
 
 def _sheet(name: str) -> Callable[[Path], str]:
@@ -219,8 +227,12 @@ def _number(column: str, value: float) -> str:
     return f"{value:.4f}" if column.endswith("loss") else f"{value:.2%}"
 
 
-def _metric(name: str) -> str:
-    return {"lr": "rate", "top5": "top 5"}.get(name, name.replace("_", " ").replace("val ", "held-out "))
+def _metric(column: str) -> str:
+    """`val_top5` as `held-out top 5`"""
+    side, _, metric = column.partition("_")
+    sides = {"train": "training", "val": "held-out", "ema": "averaged"}
+    words = [sides[side], metric] if side in sides else [column.replace("_", " ")]
+    return " ".join({"lr": "rate", "top5": "top 5"}.get(word, word) for word in words)
 
 
 def _duration(seconds: float) -> str:

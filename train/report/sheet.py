@@ -30,25 +30,28 @@ def draw_sheet(tiles: Sequence[Tile], title: str, path: Path, across: int = 8) -
     """Draws the tiles in rows. Large pictures are made smaller, small ones larger in whole steps.
 
     Args:
-      tiles: pictures of one size, RGB; the first line of a caption is darker than the rest, and long ones are broken.
+      tiles: pictures of one size, RGB; long lines are broken, and the last of several is fainter.
       across: how many tiles make a row.
     """
     pictures = [_fitted(tile.picture) for tile in tiles]
-    captions = [[part for text in tile.caption for part in _broken(text, SIDE, FONT)] for tile in tiles]
+    captions = [
+        [(part, i > 0 and text is tile.caption[-1]) for i, text in enumerate(tile.caption) for part in _broken(text)]
+        for tile in tiles
+    ]
     high = max((picture.height for picture in pictures), default=SIDE)
     across = max(1, min(across, len(tiles)))
     top, height = LINE + 2 * GAP, high + 4 + max(map(len, captions), default=0) * LINE + GAP
     size = (max(across, 3) * (SIDE + GAP) + GAP, top + math.ceil(len(tiles) / across) * height)
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
-    draw.text((GAP, GAP), _broken(title, size[0] - 2 * GAP, FONT + 2)[0], INK, _font(FONT + 2))
+    draw.text((GAP, GAP), title, INK, _font(FONT + 2))
     places = []
     for i, (tile, picture, caption) in enumerate(zip(tiles, pictures, captions, strict=True)):
         row, column = divmod(i, across)
         x, y = GAP + column * (SIDE + GAP), top + row * height
         sheet.paste(picture, (x, y))
-        for j, text in enumerate(caption):
-            draw.text((x, y + picture.height + 4 + j * LINE), text, FAINT if j else INK, _font(FONT))
+        for j, (text, faint) in enumerate(caption):
+            draw.text((x, y + picture.height + 4 + j * LINE), text, FAINT if faint else INK, _font(FONT))
         places.append({"box": [x, y, x + picture.width, y + picture.height], "caption": tile.caption})
     information = PngImagePlugin.PngInfo()
     information.add_text("tiles", json.dumps(places))
@@ -80,21 +83,18 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
 
 
-def _broken(text: str, width: int, size: int, most: int = 2) -> list[str]:
-    """The text in lines of at most `width` pixels, broken between words; beyond `most` lines and in long words, …"""
-    font, lines, words = _font(size), [], text.split()
-    while words and len(lines) < most:
-        taken = len(words) if len(lines) == most - 1 else 1
-        while taken < len(words) and font.getlength(" ".join(words[: taken + 1])) <= width:
-            taken += 1
-        lines.append(_cut(" ".join(words[:taken]), width, font))
-        words = words[taken:]
-    return lines or [""]
+def _broken(text: str, width: int = SIDE, most: int = 2) -> list[str]:
+    """The text in lines of at most `width` pixels, broken between words where that can be; beyond `most` lines, …"""
+    lines, rest = [], " ".join(text.split())
+    while rest and len(lines) < most - 1 and _length(rest) > width:
+        fits = next(n for n in range(len(rest), -1, -1) if _length(rest[:n]) <= width)
+        space = rest.rfind(" ", 1, fits + 1)
+        lines.append(rest[: space if space > 0 else fits])
+        rest = rest[len(lines[-1]) :].lstrip()
+    if _length(rest) > width:
+        rest = next(f"{rest[:n]}…" for n in range(len(rest), -1, -1) if _length(f"{rest[:n]}…") <= width)
+    return [*lines, rest]
 
 
-def _cut(text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(f"{text}…") > width:
-        text = text[:-1]
-    return f"{text}…"
+def _length(text: str) -> float:
+    return _font(FONT).getlength(text)

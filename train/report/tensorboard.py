@@ -1,6 +1,7 @@
 """TensorBoard events of a run: numbers, pictures, and histograms that were counted where the arrays are."""
 
 import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -25,7 +26,10 @@ def histograms(arrays: Mapping[str, jax.Array]) -> dict[str, Histogram]:
 
 
 class Events:
-    """The event file of a run, in a folder that `tensorboard --logdir` reads.
+    """The event file of a run, in a folder that `tensorboard --logdir` reads. What a method writes is on the disk when
+    it returns, so a run that is killed has all that it wrote before its last checkpoint.
+
+    (tensorboardX's own SummaryWriter hands events to a thread, and its `flush` does not wait for that.)
 
     Args:
       folder: where to write; made if need be.
@@ -37,43 +41,56 @@ class Events:
 
     def __init__(self, folder: Path, after: int | None = None):
         try:
-            from tensorboardX import SummaryWriter
+            from tensorboardX import summary
+            from tensorboardX.event_file_writer import EventsWriter
+            from tensorboardX.proto.event_pb2 import Event, SessionLog
         except ModuleNotFoundError as error:
             raise UsageError(f"--tensorboard needs {error.name}: pip install 'jaxzoo-vision[tensorboard]'") from None
-        self.writer = SummaryWriter(str(folder), purge_step=None if after is None else after + 1, flush_secs=10)
+        folder.mkdir(parents=True, exist_ok=True)
+        # By default the name says the second alone, and a run that continues within it would take the old file's place.
+        self.file = EventsWriter(str(folder / "events"), filename_suffix=f".{time.time_ns()}")
+        self.summary, self.event = summary, Event
+        if after is not None:
+            start = SessionLog(status=SessionLog.START)
+            self.file.write_event(Event(wall_time=time.time(), step=after + 1, session_log=start))
 
     def scalars(self, step: int, row: Mapping[str, float]) -> None:
         """Numbers of a step; `train_loss` and `val_loss` become `loss/train` and `loss/val`, charts side by side."""
-        for name, value in row.items():
-            if name not in ("step", "epoch") and value is not None:
-                self.writer.add_scalar(_tag(name), float(value), step)
+        named = {
+            _tag(name): value for name, value in row.items() if name not in ("step", "epoch") and value is not None
+        }
+        self._write(step, [self.summary.scalar(name, float(value)) for name, value in named.items()])
 
     def pictures(self, step: int, paths: Mapping[str, Path]) -> None:
         """PNG files by the name they get; those that are not there are left out."""
+        pictures = []
         for name, path in paths.items():
             if path.exists():
                 with Image.open(path) as image:
-                    self.writer.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
+                    pictures.append(self.summary.image(name, np.asarray(image.convert("RGB")), dataformats="HWC"))
+        self._write(step, pictures)
 
     def histograms(self, step: int, counted: Mapping[str, Histogram]) -> None:
         """What `histograms` made of arrays. Where not all of an array is finite, `NAME/finite` says how much is."""
-        for name, of in counted.items():
-            of = {part: np.asarray(value, np.float64) for part, value in of.items()}
+        summaries = []
+        for name, of in jax.device_get(dict(counted)).items():
             if of["finite"] < of["size"]:
-                self.writer.add_scalar(f"{name}/finite", float(of["finite"] / of["size"]), step)
+                summaries.append(self.summary.scalar(f"{name}/finite", float(of["finite"] / of["size"])))
             if of["finite"]:
-                low, high = _edges(of["min"], of["max"])
-                limits = np.linspace(float(low), float(high), BINS + 1)[1:]
+                low, high = _edges(*(np.float64(of[end]) for end in ("min", "max")))
                 totals = (float(of[part]) for part in ("min", "max", "finite", "sum", "squares"))
-                self.writer.add_histogram_raw(name, *totals, limits.tolist(), of["counts"].tolist(), step)
-
-    def flush(self) -> None:
-        """Returns when all is on the disk: to be called before a checkpoint, so that nothing before it gets lost."""
-        self.writer.flush()
+                limits = np.linspace(low, high, BINS + 1)[1:].tolist()
+                summaries.append(self.summary.histogram_raw(name, *totals, limits, of["counts"].tolist()))
+        self._write(step, summaries)
 
     def close(self) -> None:
-        """Writes what is left."""
-        self.writer.close()
+        """Closes the file."""
+        self.file.close()
+
+    def _write(self, step: int, summaries: list) -> None:
+        for summary in summaries:
+            self.file.write_event(self.event(wall_time=time.time(), step=step, summary=summary))
+        self.file.flush()
 
 
 def _histogram(values: jax.Array) -> Histogram:
