@@ -13,7 +13,6 @@ from jaxzoo import Preprocess, UsageError
 from jaxzoo.preprocess import resize_and_crop
 from train.config import Augmentation
 from train.data import augment
-from train.data.order import apart, epoch_order
 
 SIZES = [(61, 47), (32, 32), (40, 97), (1, 3)]
 # Of every operation the weakest, the strongest of any policy, and some that are no whole numbers.
@@ -269,34 +268,3 @@ def test_without_augmentation_an_image_of_the_right_size_stays_as_it_is_and_cost
         resize_and_crop(picture(), Preprocess(crop=32, interpolation="bicubic")),
     )
     assert rng.random() == np.random.default_rng(0).random()
-
-
-# Repeated augmentation
-
-
-def test_an_epoch_without_repetition_is_a_permutation():
-    order = epoch_order(50, np.random.default_rng(3))
-    np.testing.assert_array_equal(order, np.random.default_rng(3).permutation(50))
-
-
-@pytest.mark.parametrize(("count", "repeats"), [(50, 3), (12, 4), (5, 8), (1, 2)])
-def test_an_epoch_with_repetition_shows_fewer_images_so_many_times_and_is_as_long(count, repeats):
-    order = epoch_order(count, np.random.default_rng(3), repeats)
-    assert len(order) == count
-    shown, times = np.unique(order, return_counts=True)
-    assert len(shown) == -(-count // repeats)
-    assert sorted(times)[1:] == [repeats] * (len(shown) - 1)
-    assert all(len(set(order[i : i + repeats])) == 1 for i in range(0, count, repeats))
-
-
-@pytest.mark.parametrize(("start", "size", "repeats"), [(0, 12, 3), (14, 16, 3), (7, 9, 2), (5, 6, 1), (8, 32, 4)])
-def test_neighbours_in_a_batch_are_different_images(start, size, repeats):
-    positions = apart(np.arange(start, start + size), repeats)
-    assert sorted(positions) == list(range(start, start + size))
-    images = epoch_order(100, np.random.default_rng(0), repeats)[positions]
-    assert (images != np.roll(images, 1)).all()
-
-
-def test_no_repetition_at_all_is_refused():
-    with pytest.raises(UsageError, match="--repeats is 0"):
-        epoch_order(5, np.random.default_rng(0), 0)
