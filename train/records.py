@@ -62,8 +62,11 @@ def lines(path: Path) -> list[dict[str, Any]]:
 def replacing(path: Path) -> Iterator[Path]:
     """A name to write to; what is written there takes the place of `path` at the end, at once or not at all."""
     partial = path.with_name(f".{path.name}.partial")
-    yield partial
-    partial.replace(path)
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _cut(path: Path, step: int) -> None:

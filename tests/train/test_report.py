@@ -10,7 +10,7 @@ import yaml
 from tests.train.test_pictures import MEAN, STD, confused, epochs
 from train import records
 from train.config import Config
-from train.report import batch, confusion, mistakes, page
+from train.report import batch, confusion, mistakes, page, worth_less_than_the_run
 
 CLASSES = ["cat", "dog", "<script>alert('emu')</script>"]
 
@@ -116,3 +116,12 @@ def test_options_that_differ_from_the_defaults_come_first(run):
     assert "folder:&lt;b&gt;pets" in shown and "<td>epochs</td>" in shown
     assert "<td>lr</td>" not in shown and "<td>lr</td>" in everything
     assert Config().lr is None
+
+
+def test_a_report_that_cannot_be_written_does_not_end_the_run():
+    said = []
+    with worth_less_than_the_run(said.append):
+        raise OSError("no space left on device")
+    assert said == ["the report is not complete: OSError: no space left on device"]
+    with pytest.raises(KeyboardInterrupt), worth_less_than_the_run(said.append):
+        raise KeyboardInterrupt

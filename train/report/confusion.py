@@ -69,7 +69,8 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> No
     """A cell's shade is its part of the row, its number the count. Of many classes rare errors get more shade."""
     n, longest = len(classes), max(map(len, classes))
     inches = float(np.clip(1.8 + 0.42 * n, 4, 14))
-    figure = Figure(figsize=(1.14 * inches, inches), layout="constrained")
+    words = 0.09 * min(longest, 24) if longest >= 3 and n <= 40 else 0  # room for the names of the classes
+    figure = Figure(figsize=(1.14 * inches + words, inches + words), layout="constrained")
     axes = figure.subplots()
     parts = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     shown = axes.imshow(parts, cmap="Blues", norm=PowerNorm(1 if n <= 25 else 0.4, vmin=0, vmax=1))

@@ -1,7 +1,7 @@
 """The most confident errors of an evaluation: found on the device batch by batch, then mistakes.png and mistakes.csv.
 
 Errors are arrays (k,), the most confident first: `index` of the item in the data's source, `true` and `predicted`
-class (int32) and `probability` of the predicted one (float32). Free places have index and probability -1.
+class (int32) and `probability` of the predicted one (float32). All of these are 0 in free places.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,18 +21,18 @@ Errors = dict[str, jax.Array]
 
 def no_errors(count: int = COUNT) -> Errors:
     """Nothing but free places."""
-    free = jnp.full(count, -1, jnp.int32)
-    return {"index": free, "true": free, "predicted": free, "probability": jnp.full(count, -1, jnp.float32)}
+    free = jnp.zeros(count, jnp.int32)
+    return {"index": free, "true": free, "predicted": free, "probability": jnp.zeros(count, jnp.float32)}
 
 
 def errors_of(logits: jax.Array, labels: jax.Array, mask: jax.Array, indices: jax.Array, count: int = COUNT) -> Errors:
     """The most confident errors of a batch: logits (N, C), labels, mask and indices (N,). Traceable."""
-    predicted = logits.argmax(-1).astype(jnp.int32)
+    predicted = logits.argmax(-1)
     probability = jax.nn.softmax(logits.astype(jnp.float32)).max(-1)
-    wrong = mask & (predicted != labels)
+    wrong = mask & (predicted != labels) & jnp.isfinite(probability)
     batch = {"index": indices, "true": labels, "predicted": predicted}
-    batch = {name: jnp.where(wrong, values, -1).astype(jnp.int32) for name, values in batch.items()}
-    return merged(no_errors(count), batch | {"probability": jnp.where(wrong, probability, -1)})
+    batch = {name: jnp.where(wrong, values, 0).astype(jnp.int32) for name, values in batch.items()}
+    return merged(no_errors(count), batch | {"probability": jnp.where(wrong, probability, 0)})
 
 
 def merged(errors: Errors, others: Errors) -> Errors:
@@ -55,7 +55,7 @@ def write(
       picture: an item of the source by its index as the model saw it, before normalising: (H, W, 3) uint8.
       name: what an item of the source is called: its path, or the name of its record.
     """
-    indices = [int(index) for index in errors["index"] if index >= 0]
+    indices = errors["index"][errors["probability"] > 0].tolist()
     rows, tiles = [], []
     for i, index in enumerate(indices):
         true, predicted = (classes[int(errors[side][i])] for side in ("true", "predicted"))

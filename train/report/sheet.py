@@ -83,7 +83,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
 
 
-def _broken(text: str, width: int = SIDE, most: int = 2) -> list[str]:
+def _broken(text: str, width: int = SIDE, most: int = 3) -> list[str]:
     """The text in lines of at most `width` pixels, broken between words where that can be; beyond `most` lines, …"""
     lines, rest = [], " ".join(text.split())
     while rest and len(lines) < most - 1 and _length(rest) > width:
