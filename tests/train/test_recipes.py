@@ -1,0 +1,153 @@
+"""Recipes are valid options, name their source, and are there for the models that torchvision trained."""
+
+import dataclasses
+import io
+import re
+import typing
+
+import pytest
+import rich.console
+import torchvision
+
+import jaxzoo
+from jaxzoo import UsageError
+from train import config as configuration
+from train import recipes
+from train.config import Config
+
+TORCHVISIONS = torchvision.models.list_models(module=torchvision.models)
+
+
+@pytest.mark.parametrize("name", recipes.recipes())
+def test_a_recipe_has_options_of_the_trainer_with_possible_values(name):
+    recipe = recipes.recipes()[name]
+    types = typing.get_type_hints(Config)
+    for values in (recipe.options, *recipe.but.values()):
+        for option, value in values.items():
+            kind = types[option]
+            if typing.get_origin(kind) is typing.Literal:
+                assert value in typing.get_args(kind)
+            elif option == "no_decay":
+                assert isinstance(value, tuple) and set(value) <= {"norms", "biases", "tables"}
+            elif kind in (int, int | None):
+                assert type(value) is int, option
+            else:
+                assert type(value) in (int, float), option
+        configuration.check(Config(**{**recipe.options, **values}))
+    assert recipe.sources and recipe.options.keys() >= {"lr", "batch_size", "epochs", "schedule", "weight_decay"}
+
+
+def test_a_recipes_models_are_the_zoos_and_their_weights_name_its_source():
+    for name, recipe in recipes.recipes().items():
+        for weights, models in recipe.models.items():
+            for model in models:
+                assert weights in jaxzoo.card(model).weights, (name, model)
+                meta = torchvision.models.get_model_weights(model)[weights].meta
+                assert meta["recipe"] in recipe.sources, (name, model)
+
+
+def test_every_model_of_torchvisions_has_a_recipe_or_a_reason():
+    without = {model for models in recipes._file()["without"].values() for model in models}
+    found = {model for model in TORCHVISIONS if model not in without and recipes.published(model)}
+    assert found | without == set(TORCHVISIONS)
+    assert not found & without
+    assert len(found) == 59
+
+
+def test_the_newest_weights_decide_what_is_published():
+    assert recipes.published("resnet18") == "resnet"
+    assert recipes.published("resnet50") == "new_repeated"
+    assert recipes.published("mobilenet_v3_large") == "mobilenet_v3"
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        ("googlenet", "ported"),
+        ("vit_h_14", "SWAG"),
+        ("densenet121", "does not say"),
+        ("mobilevit_s", "only torchvision's models"),
+    ],
+)
+def test_a_model_without_a_recipe_says_why_and_what_there_is(model, reason):
+    with pytest.raises(UsageError, match=rf"no published recipe for {model}: .*{reason}.*finetune"):
+        recipes.options("published", model)
+
+
+def test_an_unknown_recipe_is_refused():
+    with pytest.raises(UsageError, match=r"no recipe 'convnxt'; nearest: convnext; the recipes are: published, resnet"):
+        recipes.options("convnxt", "convnext_tiny")
+
+
+def test_no_recipe_gives_nothing():
+    assert recipes.options(None, "resnet50") == {}
+
+
+def test_single_models_differ():
+    assert recipes.options("published", "resnext101_32x8d")["lr"] == 0.5
+    assert recipes.options("resnext", "resnext101_32x8d") | {"lr": 0.1, "batch_size": 256} == recipes.options(
+        "resnext", "resnext50_32x4d"
+    )
+
+
+def test_a_recipe_may_be_taken_for_another_model():
+    assert recipes.options("swin", "mobilevit_s") == recipes.options("published", "swin_t")
+
+
+def test_averages_look_back_as_far_as_torchvisions():
+    """torchvision: 0.99998, every 32 steps, adapted to the number of images in the run."""
+    averaging = [recipe.options for recipe in recipes.recipes().values() if recipe.options["ema"]]
+    assert len(averaging) > 5
+    for own in averaging:
+        every_32_steps = 1 - (1 - 0.99998) * own["batch_size"] * 32 / own["epochs"]
+        assert own["ema"] == pytest.approx(every_32_steps ** (1 / 32), abs=1e-8)
+
+
+def following(recipe: str, model: str, *given: str, **values) -> Config:
+    own = recipes.options(recipe, model)
+    return recipes.adapted(Config(**{"model": model, "recipe": recipe, **own, **values}), given)
+
+
+def test_the_learning_rate_follows_the_batch_size():
+    assert following("published", "resnet18", batch_size=64).lr == 0.025
+    assert following("published", "resnet18", batch_size=64, accumulate=4).lr == 0.1
+    assert following("published", "swin_t", batch_size=512).lr_min == 5e-6
+    assert following("published", "resnet18", "lr", batch_size=64, lr=0.3).lr == 0.3
+    assert following("published", "resnet18") == Config(
+        model="resnet18", recipe="published", **recipes.options("resnet", "resnet18")
+    )
+    assert recipes.adapted(Config(), ()) == Config()
+
+
+def test_an_average_follows_the_length_of_the_run():
+    own = recipes.options("published", "resnet50")["ema"]
+    assert 1 - following("published", "resnet50", epochs=60).ema == pytest.approx(10 * (1 - own))
+    assert 1 - following("published", "resnet50", batch_size=256).ema == pytest.approx((1 - own) / 4)
+    assert following("published", "resnet50", batch_size=256, accumulate=4).ema == own
+    assert following("published", "resnet50", epochs=1, batch_size=2**16).ema >= 0
+    assert following("published", "resnet18", epochs=1).ema == 0
+
+
+def test_a_run_says_which_rate_it_takes():
+    assert recipes.summary(Config()) == ""
+    assert recipes.summary(following("published", "resnet18")) == (
+        "recipe resnet: lr 0.1 for 256 images per update; 90 epochs"
+    )
+    assert recipes.summary(following("published", "resnet50", batch_size=64)) == (
+        "recipe new_repeated: lr 0.5 for 1024 images per update, here 0.03125 for 64; 600 epochs; "
+        "unlike here: training crops of 176 pixels"
+    )
+
+
+def test_all_recipes_are_listed():
+    console = rich.console.Console(width=200, file=io.StringIO())
+    console.print(recipes.listing())
+    text = console.file.getvalue()
+    assert all(name in text for name in recipes.recipes())
+    assert re.search(r"mobilenet_v3 .*rmsprop .*0\.064 .*1024 .*600 .*step", text)
+
+
+def test_a_recipe_is_the_default_of_the_command_line():
+    parsed = configuration.parse(["--model", "resnet18", "--recipe", "published", "--epochs", "3"])
+    expected = recipes.options("resnet", "resnet18") | {"epochs": 3}
+    assert {name: value for name, value in dataclasses.asdict(parsed).items() if name in expected} == expected
