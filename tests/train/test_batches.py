@@ -180,6 +180,15 @@ def test_a_broken_image_is_reported_once_counted_and_replaced_by_the_same_one_ho
     assert len(set(stand_ins)) > 4  # another one in every epoch
 
 
+def test_stages_of_a_run_report_a_broken_image_once_together():
+    said = []
+    first = training(broken={3}, strict=False, report=said.append)
+    second = first.with_example(lambda item, rng: noisy(-item, rng))
+    for i in range(8):
+        np.testing.assert_array_equal(second(i)["index"], -first(i)["index"])
+    assert len(said) == 1 and second.broken == first.broken == {3: "number 3"}
+
+
 def test_a_broken_image_is_left_out_of_evaluation():
     said = []
     batches = EvaluationBatches(Numbers(9, {0, 1, 2, 6}), plain, 3, strict=False, report=said.append)

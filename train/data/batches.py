@@ -5,6 +5,7 @@ that cannot be read follow from the seed and the position alone. So a run contin
 the number of threads nor the number of processes changes anything.
 """
 
+import copy
 import functools
 import threading
 from collections.abc import Callable, Sequence
@@ -14,9 +15,10 @@ import numpy as np
 
 from jaxzoo.errors import UsageError
 from train.data.ahead import read_ahead as read_ahead
-from train.progress import say
 
 Batch = dict[str, np.ndarray]
+
+say = functools.partial(print, flush=True)  # in every process: each meets other images
 
 ATTEMPTS = 100  # So many stand-ins in a row that cannot be read either mean that something else is wrong.
 
@@ -35,7 +37,7 @@ class TrainingBatches:
       process, processes: this process makes its part of every batch, `batch_size / processes` rows in their order.
       strict: an image that cannot be read raises its UsageError; otherwise it is said once, counted in `broken`, and
         another image of the source, drawn by seed, epoch and place, stands in for it.
-      report: is told of images that cannot be read.
+      report: is told of images that cannot be read; every process says its own unless given.
 
     Raises:
       UsageError: there are fewer images than a batch has, or processes cannot share a batch equally.
@@ -61,6 +63,12 @@ class TrainingBatches:
         self.reader = Reader(source, strict=strict, report=report)
         self.per_epoch = len(source) // batch_size
         self.order = functools.lru_cache(maxsize=2)(self._order)
+
+    def with_example(self, example: Callable[[Any, np.random.Generator], Batch]) -> "TrainingBatches":
+        """The same batches as `example` makes them; images that cannot be read are said once by both together."""
+        other = copy.copy(self)
+        other.example = example
+        return other
 
     def _order(self, epoch: int) -> np.ndarray:
         return epoch_order(len(self.source), np.random.default_rng((self.seed, epoch)), self.repeats)

@@ -1,24 +1,26 @@
 """`python -m train data DATA`: what a data set holds, and what training makes of its images."""
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jaxzoo.errors import UsageError
 from train.data import Data
-from train.data.batches import Batch, TrainingBatches
+from train.data.batches import TrainingBatches
 from train.progress import say
+from train.report.batch import denormalised, label_text
 from train.report.sheet import Tile, draw_sheet
-from train.tasks import Task
+from train.tasks.classification import Classification
 
 
 def show(
     data: Data,
-    task: Task,
+    task: Classification,
     title: str,
     out: Path,
     *,
@@ -26,34 +28,30 @@ def show(
     repeats: int = 1,
     strict: bool = False,
     count: int = 48,
-    seen: Callable[[Batch], tuple[np.ndarray, Sequence[str]]] | None = None,
 ) -> None:
-    """Prints how many images each class has, and draws the first ones of a run's first epoch.
+    """Prints how many images each class has, and draws the first ones of a run's first epoch as its model sees them.
 
     Args:
       title: what the data is called.
       out: the PNG file to write.
       seed, repeats, strict: as the run would have them.
       count: how many images to draw, at most.
-      seen: what the device makes of a batch before the model sees it: images (N, H, W, 3) uint8 RGB, and a line for
-        each; the images as the host makes them, and their classes, unless given.
 
     Raises:
-      UsageError: an image cannot be read and `strict`, or none can.
+      UsageError: an image cannot be read and `strict`, or none can; `out` cannot be written.
     """
+    if not out.parent.is_dir():
+        raise UsageError(f"there is no folder {out.parent} to write {out.name} into; give another --out")
     Console().print(counts(data, title))
     count = min(count, len(data.train))
     batch = TrainingBatches(data.train, task.training_example, count, seed, repeats=repeats, strict=strict)(0)
-    if seen:
-        images, lines = seen(batch)
-    else:
-        images, lines = batch["image"], [data.classes[label] for label in batch["label"]]
-    names = [Path(data.train.name(index)).name for index in batch["indices"]]
+    images, targets = task.augmented(batch, jax.random.key(seed))
+    pictures = denormalised(images, task.preprocess.mean, task.preprocess.std)
     tiles = [
-        Tile(Image.fromarray(image), [line, name])
-        for image, line, name in zip(np.asarray(images), lines, names, strict=True)
+        Tile(Image.fromarray(picture), [label_text(target, data.classes), Path(data.train.name(index)).name])
+        for picture, target, index in zip(pictures, np.asarray(targets), batch["indices"], strict=True)
     ]
-    height, width = images.shape[1:3]
+    height, width = pictures.shape[1:3]
     draw_sheet(tiles, f"{title}: {count} training images as the model sees them, {width} x {height} pixels", out)
     say(f"{count} augmented training images: {out}")
 
