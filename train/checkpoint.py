@@ -20,11 +20,19 @@ import numpy as np
 
 from convert import store
 from jaxzoo.errors import UsageError
+from train.processes import first, whole
 from train.step import State
 
 
+class NotSaved(UsageError):
+    """A checkpoint could not be written."""
+
+
 class Checkpoints:
-    """Writes checkpoints in the background, one at a time, and keeps the newest `keep`."""
+    """Writes checkpoints in the background, one at a time, and keeps the newest `keep`. Only the first process writes.
+
+    Raises `NotSaved` where the disk does not take them.
+    """
 
     def __init__(self, run: Path, manifest: Mapping[str, Any], keep: int):
         self.run, self.manifest, self.keep = run, manifest, keep
@@ -34,7 +42,9 @@ class Checkpoints:
     def save(self, state: State, step: int) -> None:
         """Copies the state to the host and returns while it is written. Raises what went wrong with the last one."""
         self.wait()
-        self.writing = self.thread.submit(self._write, step, _arrays(state))
+        arrays = _arrays(state)
+        if first():
+            self.writing = self.thread.submit(self._write, step, arrays)
 
     def wait(self) -> None:
         """Returns when the last save is complete, or raises why it is not."""
@@ -44,6 +54,8 @@ class Checkpoints:
 
     def mark_best(self, step: int, metric: str, value: float) -> None:
         """Makes the checkpoint of `step` the run's best, unless the best so far is as good."""
+        if not first():
+            return
         best = best_of(self.run)
         if best and best["value"] >= value:
             return
@@ -58,7 +70,15 @@ class Checkpoints:
 
     def _write(self, step: int, arrays: dict[str, np.ndarray]) -> None:
         if not _folder(self.run, step).exists():
-            store.save(_folder(self.run, step), arrays, self._manifest(step=step))
+            try:
+                store.save(_folder(self.run, step), arrays, self._manifest(step=step))
+            except Exception as error:  # Orbax and TensorStore have no common one for a full disk
+                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                before = _steps(self.run)
+                kept = f"the checkpoint of step {before[-1]} is intact" if before else "there is none before"
+                raise NotSaved(
+                    f"cannot save step {step} in {self.run}: {reason}; {kept}, make room and --resume"
+                ) from error
         for old in _steps(self.run)[: -self.keep]:
             _remove(_folder(self.run, old))
 
@@ -140,7 +160,7 @@ def filled(state: State, arrays: Mapping[str, np.ndarray], source: str) -> State
 
 def _arrays(state: State) -> dict[str, np.ndarray]:
     # Copies, since the next step reuses the memory, and all at once, since a GPU hands them over faster that way.
-    return {name: np.array(leaf) for name, leaf in _named(jax.device_get(state)).items()}
+    return {name: np.array(leaf) for name, leaf in _named(whole(state)).items()}
 
 
 def _named(state: State) -> dict[str, Any]:

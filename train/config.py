@@ -5,15 +5,19 @@ import inspect
 import json
 import math
 import os
+import platform
 import re
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
+import jaxzoo
 from jaxzoo.errors import UsageError
 
 
@@ -348,18 +352,36 @@ def read(run: Path) -> Config:
         raise UsageError(f"{run} is no run to continue: there is no {file}")
     try:
         values = yaml.safe_load(file.read_text())
+        values.pop("about", None)
         return Config(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
     except (yaml.YAMLError, TypeError, AttributeError, UnicodeDecodeError) as error:
         raise UsageError(f"{file} is not as `python -m train` wrote it: {error}") from None
 
 
 def write(config: Config, run: Path) -> None:
-    """Writes config.yaml, at once or not at all."""
+    """Writes config.yaml, at once or not at all: all options, and under `about` what the run was made with."""
     values = dataclasses.asdict(config) | {"resume": None, "eval_only": False}
     values = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
     partial = run / ".config.yaml.partial"
-    partial.write_text(yaml.safe_dump(values, sort_keys=False))
+    partial.write_text(yaml.safe_dump(values | {"about": provenance()}, sort_keys=False))
     partial.replace(run / "config.yaml")
+
+
+def provenance() -> dict[str, str]:
+    """Versions, the git commit of the code if it is a checkout, and the devices."""
+    import jax
+
+    here = Path(__file__).parents[1]
+    git = subprocess.run(["git", "-C", here, "describe", "--always", "--dirty"], capture_output=True, text=True)
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")
+    return {
+        "jaxzoo": jaxzoo.__version__,
+        "commit": git.stdout.strip() if (here / ".git").exists() and git.returncode == 0 else "none",
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "processes": str(jax.process_count()),
+    }
 
 
 def run_folder(config: Config) -> Path:

@@ -5,7 +5,6 @@ import math
 import os
 import shlex
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,14 +12,18 @@ import jax
 import numpy as np
 
 from jaxzoo.errors import UsageError
-from train import checkpoint, records
+from train import checkpoint, processes
 from train import config as configuration
 from train.config import Config
-from train.data.batches import read_ahead
-from train.pictures import draw_curves
+from train.data import write_split
+from train.data.ahead import Waiting, on_device, read_ahead
+from train.journal import Journal, shown
+from train.processes import first
 from train.progress import progress, say
 from train.setup import Setup, check_manifest, prepare
-from train.step import State
+from train.step import State, weights_of
+
+SKIPS = 20  # steps in a row that are not finite, after which a run with --on-nan skip gives up
 
 
 def run(config: Config) -> int:
@@ -29,12 +32,13 @@ def run(config: Config) -> int:
     Raises:
       UsageError: something given cannot be used; what was learnt until then is saved.
     """
+    processes.start(config)
     folder = configuration.run_folder(config)
     fresh = not (config.resume or config.eval_only)
-    if fresh and folder.exists():
+    if fresh and first() and folder.exists():
         raise UsageError(f"{folder} exists already; give another --out, or continue it with --resume {folder}")
     found = checkpoint.newest(folder, say) if config.resume else None
-    setup, state = prepare(config, continuing=bool(found))
+    setup, state = prepare(config, folder, continuing=bool(found))
     config = setup.config
     say(setup.summary)
     step, origin = 0, None
@@ -42,147 +46,158 @@ def run(config: Config) -> int:
         origin, arrays, manifest = found
         check_manifest(manifest, setup.manifest, folder)
         setup.manifest["source"] = manifest["source"]
-        state = setup.steps.put_state(checkpoint.filled(state, arrays, str(folder)))
+        state = setup.steps.put_state(checkpoint.filled(state, arrays, str(folder)) | {"skipped": np.int32(0)})
         step = manifest["train"]["step"]
         if step > config.epochs * setup.batches.per_epoch:
             raise UsageError(f"{folder} is at step {step} already, and --epochs {config.epochs} ends before that")
 
     if config.eval_only:
-        say(f"held out: {shown(setup.task.metrics(evaluate(setup, state, config.workers, Stop())))}")
+        for name, ema in (("held out", False), ("its average", True))[: 1 + bool(config.ema and config.resume)]:
+            say(f"{name}: {shown(setup.task.metrics(evaluate(setup, weights_of(state, ema=ema), Stop())))}")
         return 0
 
-    if fresh:
+    processes.meet("everybody has read what was there")
+    if fresh and first():
         make_folder(folder)
-    with checkpoint.locked(folder):
+    with checkpoint.locked(folder) if first() else contextlib.nullcontext():
         say(f"writing to {folder}" if fresh else f"continuing {folder} after step {step}")
-        configuration.write(config, folder)
-        checkpoint.tidy(folder, step, origin)
+        if first():
+            configuration.write(config, folder)
+            write_split(setup.data, folder)
+            checkpoint.tidy(folder, step, origin)
+        setup.ready()
         return fit(config, setup, folder, state, step)
 
 
 def fit(config: Config, setup: Setup, folder: Path, state: State, step: int) -> int:
     """Trains from `step` to the last one. Returns 0, or 128 + the number of the signal that asked to stop."""
-    train, per_epoch, total = setup.steps.train, setup.batches.per_epoch, config.epochs * setup.batches.per_epoch
+    per_epoch, total = setup.batches.per_epoch, config.epochs * setup.batches.per_epoch
     checkpoints = checkpoint.Checkpoints(folder, setup.manifest, config.keep)
-    batches = read_ahead(setup.batches, step, total, workers=config.workers)
-    clock, report = Clock(), None
+    journal = Journal(config, setup, folder, step)
+    results, batch = Results(config, setup), None
 
     def save() -> None:
+        results.settle()
         if step > 0:
-            check(report, step)
             checkpoints.save(state, step)
 
-    with stopping() as stop, progress(step, total) as bar, saving_before_errors(save, checkpoints.wait, folder):
-        while not stop:
+    def save_what_is_good() -> int:
+        good = int(state["step"])
+        checkpoints.save(state, good)
+        checkpoints.wait()
+        return good
+
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(stopping())
+        bar = stack.enter_context(progress(step, total, "step", "compiling the training step"))
+        stack.enter_context(saving_before_errors(save_what_is_good, folder))
+        made = read_ahead(setup.batches, step, total, workers=config.workers)
+        batches = Waiting(
+            stack.enter_context(contextlib.closing(on_device(made, stop.with_batch(setup.steps.put_batch))))
+        )
+        while not stop.now(results.asked_to_stop):
             # At the end of an epoch: save, look at the held-out images, write down what came of it.
             if step > 0 and step % per_epoch == 0:
                 save()
-                sums = evaluate(setup, state, config.workers, stop)
-                if stop:
+                sums = {"val": evaluate(setup, weights_of(state), stop)}
+                if config.ema:
+                    sums["ema"] = evaluate(setup, weights_of(state, ema=True), stop)
+                if stop.now(False):
                     break
-                trained, held_out = setup.task.metrics(jax.device_get(state["sums"])), setup.task.metrics(sums)
-                position = {"epoch": step // per_epoch, "step": step}
-                rows = records.append(
-                    folder / "metrics.csv",
-                    position
-                    | {"lr": float(setup.schedule(step - 1))}
-                    | {f"train_{name}": value for name, value in trained.items()}
-                    | {f"val_{name}": value for name, value in held_out.items()},
-                )
-                records.append(folder / "timing.csv", position | {"images": clock.images, "seconds": clock.seconds})
-                clock = Clock()
-                draw_curves(rows, f"{config.model} on {config.data}", folder / "curves.png")
-                setup.task.pictures(sums, folder)
-                checkpoints.mark_best(step, setup.task.metric, held_out[setup.task.metric])
-                say(f"epoch {step // per_epoch}: {shown(trained)}; held out: {shown(held_out)}")
-            if step == total:
-                break
+                journal.epoch(step, state, sums, last_batch=batch)
+                checkpoints.mark_best(step, *journal.latest())
+                if step == total or journal.patience_ended():
+                    break
 
             # A step. The device has the next one to do before the result of the last one is fetched.
-            state, following = train(state, setup.steps.put_batch(next(batches)))
+            batch = next(batches)
+            state, report = setup.steps.train[setup.batches.at(step)](state, batch)
+            numbers = results.following(report, batch, step)
             step += 1
-            if report:
-                report = check(report, step - 1)
-                clock.tick(config.batch_size)
-                speed = f"{clock.rate:.0f} images/s" if clock.rate else ""
-                bar.update(step, total, f"loss {report['loss']:.4f}  lr {report['lr']:.2e}  {speed}")
-            report = following
+            if numbers:
+                journal.step(step - 1, numbers, batches.seconds, bar)
             if config.save_every and step % config.save_every == 0:
                 save()
 
-    if stop:
-        save()
+        if stop.now(results.asked_to_stop):
+            save()
     checkpoints.wait()
-    if stop:
+    if stop.now(results.asked_to_stop):
         say(f"stopped after step {step} of {total}; continue with: {continuing(folder)}")
-        return 128 + stop.signal
-    summarise(setup, folder)
+        return 128 + (stop.signal or signal.SIGTERM)
+    journal.summarise()
     return 0
 
 
-def evaluate(setup: Setup, state: State, workers: int, stop: "Stop") -> dict[str, np.ndarray]:
+def evaluate(setup: Setup, weights: State, stop: "Stop") -> dict[str, np.ndarray]:
     """The task's sums over all held-out images, or over those until `stop`."""
     sums = setup.steps.no_sums
-    for batch in read_ahead(setup.held_out, 0, len(setup.held_out), workers=workers):
-        if stop:
+    for batch in read_ahead(setup.held_out, 0, len(setup.held_out), workers=setup.config.workers):
+        if stop.now(False):
             break
-        sums = setup.steps.evaluate(state, sums, setup.steps.put_batch(batch))
+        sums = setup.steps.evaluate(weights, sums, setup.steps.put_batch(batch))
     return jax.device_get(sums)
 
 
-def summarise(setup: Setup, folder: Path) -> None:
-    """The last lines of a run: how good, how fast, where."""
-    metric, best, timing = setup.task.metric, checkpoint.best_of(folder), records.read(folder / "timing.csv")
-    images, seconds = (sum(row[name] for row in timing) for name in ("images", "seconds"))
-    last = records.read(folder / "metrics.csv")[-1][f"val_{metric}"]
-    speed = f", {images / seconds:.1f} images/s" if seconds else ""
-    say(f"done: held-out {metric} {last:.2%}, best {best['value']:.2%} after step {best['step']}{speed}")
-    say(f"  pictures    {folder}/curves.png, {folder}/confusion.png")
-    say(f"  numbers     {folder}/metrics.csv, {folder}/confusion.csv")
-    say(f"  weights     {folder}/best")
-    say(f"  in PyTorch  python -m convert to-torch --from {folder}/best --out FILE.pth")
-
-
-def check(report: dict | None, step: int) -> dict[str, float]:
-    """What a step reports, fetched from the device. Raises UsageError if it is not finite."""
-    numbers = {name: float(value) for name, value in jax.device_get(report or {}).items()}
-    for name in ("loss", "gradient_norm"):
-        if not math.isfinite(numbers.get(name, 0)):
-            raise Diverged(
-                f"the {name.replace('_', ' ')} is {numbers[name]} at step {step}: a lower --lr, longer --warmup-epochs "
-                "or a smaller --clip-norm may help; checkpoints from before are kept"
-            )
-    return numbers
-
-
 class Diverged(UsageError):
-    """The numbers of a run are no longer worth saving."""
+    """The numbers of a run are no longer worth going on with."""
 
 
-class Clock:
-    """Speed of training: the time between results, without compilation and evaluation."""
+class Results:
+    """What steps report, fetched one step late, so that the device never waits for the host."""
 
-    def __init__(self):
-        self.images, self.seconds, self.last = 0, 0.0, None
+    def __init__(self, config: Config, setup: Setup):
+        self.on_nan, self.setup = config.on_nan, setup
+        self.pending: tuple | None = None
+        self.asked_to_stop, self.skipped = False, 0
 
-    def tick(self, images: int) -> None:
-        now = time.monotonic()
-        if self.last is not None:
-            self.images, self.seconds = self.images + images, self.seconds + now - self.last
-        self.last = now
+    def following(self, report: dict, batch: dict, step: int) -> dict[str, float] | None:
+        """Takes the report of `step`, and gives the numbers of the one before. Raises as `settle`."""
+        numbers = self.settle()
+        self.pending = report, batch["indices"], step
+        return numbers
 
-    @property
-    def rate(self) -> float:
-        return self.images / self.seconds if self.seconds else 0.0
+    def settle(self) -> dict[str, float] | None:
+        """The numbers of the step that was not looked at yet.
+
+        Raises:
+          Diverged: they are not finite, and the run is not to go on.
+        """
+        if not self.pending:
+            return None
+        (report, indices, step), self.pending = self.pending, None
+        numbers = {name: float(value) for name, value in jax.device_get(report).items()}
+        self.asked_to_stop |= bool(numbers.pop("stop"))
+        wrong = [name for name in ("loss", "gradient_norm") if not math.isfinite(numbers[name])]
+        self.skipped = self.skipped + 1 if wrong else 0
+        if wrong:
+            what = f"the {wrong[0].replace('_', ' ')} is {numbers[wrong[0]]} at step {step}"
+            if self.on_nan == "stop" or self.skipped == SKIPS:
+                raise Diverged(
+                    f"{what}, with {self.names(indices)}: a lower --lr, longer --warmup-epochs or --clip-norm may help"
+                )
+            say(f"{what}; left out: {self.names(indices)}")
+        return numbers
+
+    def names(self, indices: jax.Array) -> str:
+        """What this process knows of a batch's images, the first few by name."""
+        rows = np.concatenate([np.asarray(shard.data) for shard in indices.addressable_shards])
+        names = [self.setup.data.train.name(int(index)) for index in dict.fromkeys(rows.tolist())]
+        return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 class Stop:
-    """True once a signal asked the run to end."""
+    """Whether a signal asked the run to end, of this process or, as the batches say, of any."""
 
     signal: int | None = None
 
-    def __bool__(self) -> bool:
-        return self.signal is not None
+    def now(self, asked_anywhere: bool) -> bool:
+        """Whether to end here. One of many processes does so only when all have heard of it, at the same step."""
+        return asked_anywhere or (self.signal is not None and jax.process_count() == 1)
+
+    def with_batch(self, put: Callable[[dict], dict]) -> Callable[[dict], dict]:
+        """`put`, with a word to all processes whether this one was asked."""
+        return lambda batch: put(batch | {"stop": np.full(len(batch["indices"]), self.signal is not None)})
 
 
 @contextlib.contextmanager
@@ -204,16 +219,18 @@ def stopping() -> Iterator[Stop]:
 
 
 @contextlib.contextmanager
-def saving_before_errors(save: Callable[[], None], wait: Callable[[], None], folder: Path) -> Iterator[None]:
+def saving_before_errors(save: Callable[[], int], folder: Path) -> Iterator[None]:
     """Bad input that shows only on the way, such as a damaged image, must not cost what was learnt before it."""
     try:
         yield
-    except Diverged:
+    except checkpoint.NotSaved:
         raise
     except UsageError as error:
-        save()
-        wait()
-        raise UsageError(f"{error}; what was learnt is saved, continue with: {continuing(folder)}") from None
+        step = save()
+        differently = " --on-nan skip, which leaves that batch out" if isinstance(error, Diverged) else ""
+        raise UsageError(
+            f"{error}; what was learnt in {step} steps is saved, continue with: {continuing(folder)}{differently}"
+        ) from None
 
 
 def make_folder(folder: Path) -> None:
@@ -227,10 +244,3 @@ def make_folder(folder: Path) -> None:
 def continuing(folder: Path) -> str:
     """The command that continues a run."""
     return f"python -m train --resume {shlex.quote(str(folder))}"
-
-
-def shown(metrics: dict[str, float]) -> str:
-    """`loss 0.0812, accuracy 97.50%`"""
-    return ", ".join(
-        f"{name} {value:.4f}" if name == "loss" else f"{name} {value:.2%}" for name, value in metrics.items()
-    )

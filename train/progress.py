@@ -5,17 +5,20 @@ import sys
 import time
 from collections.abc import Iterator
 
+import jax
+from jax.distributed import is_initialized
+
 
 class Lines:
     """Progress for logs: a line every ten seconds."""
 
-    def __init__(self, every: float = 10):
-        self.every, self.last = every, time.monotonic()
+    def __init__(self, unit: str, every: float = 10):
+        self.unit, self.every, self.last = unit, every, time.monotonic()
 
     def update(self, step: int, total: int, text: str) -> None:
         if time.monotonic() - self.last >= self.every:
             self.last = time.monotonic()
-            say(f"step {step}/{total}  {text}")
+            say(f"{self.unit} {step}/{total}  {text}")
 
 
 class Bar:
@@ -29,16 +32,16 @@ class Bar:
 
 
 @contextlib.contextmanager
-def progress(step: int, total: int) -> Iterator[Lines | Bar]:
-    """Shows how far a run is from `step` on; `update(step, total, text)` moves it."""
+def progress(step: int, total: int, unit: str, before: str) -> Iterator[Lines | Bar]:
+    """Shows how far something is from `step` on; `update(step, total, text)` moves it. `before` stands there first."""
     if not sys.stdout.isatty():
-        say("compiling the training step")
-        yield Lines()
+        say(before)
+        yield Lines(unit)
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        "step",
+        unit,
         MofNCompleteColumn(),
         BarColumn(None),
         TextColumn("{task.fields[text]}"),
@@ -46,9 +49,10 @@ def progress(step: int, total: int) -> Iterator[Lines | Bar]:
         "left",
     )
     with Progress(*columns, expand=True, refresh_per_second=4) as bar:
-        yield Bar(bar, bar.add_task("", total=total, completed=step, text="compiling"))
+        yield Bar(bar, bar.add_task("", total=total, completed=step, text=before))
 
 
 def say(text: str) -> None:
-    """One line for the user, at once."""
-    print(text, flush=True)
+    """One line for the user, at once; of many processes only the first talks."""
+    if not (is_initialized() and jax.process_index()):
+        print(text, flush=True)

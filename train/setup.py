@@ -2,6 +2,7 @@
 
 import dataclasses
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -15,31 +16,37 @@ import train.data
 from convert.weights import Weights
 from jaxzoo.errors import UsageError
 from jaxzoo.preprocess import Preprocess
-from train import defaults, step
+from train import config as configuration
+from train import defaults, step, transfer
 from train.config import Config, model_arguments
-from train.data import Data
+from train.data import Data, Source
 from train.data.batches import EvaluationBatches, TrainingBatches
 from train.optimizer import learning_rate, optimizer
-from train.progress import say
+from train.parameters import depths, parameter_kinds
+from train.progress import progress, say
+from train.progressive import Stages, dropout_rates, strengths
 from train.tasks import Task
 from train.tasks.classification import Classification
 
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """What does not change during a run. `manifest` is what checkpoints say of themselves."""
+    """What does not change during a run. `manifest` is what checkpoints say of themselves; `ready` comes before the
+    first batch, and may write into the run's folder."""
 
     config: Config
+    data: Data
     task: Task
-    batches: TrainingBatches
+    batches: Stages
     held_out: EvaluationBatches
     schedule: optax.Schedule
     steps: step.Steps
     manifest: dict
     summary: str
+    ready: Callable[[], None]
 
 
-def prepare(config: Config, *, continuing: bool = False) -> tuple[Setup, step.State]:
+def prepare(config: Config, folder: Path, *, continuing: bool = False) -> tuple[Setup, step.State]:
     """Opens the data, builds the model and its initial state; who continues from a checkpoint needs no --weights.
 
     Nothing is written. Raises UsageError.
@@ -51,21 +58,40 @@ def prepare(config: Config, *, continuing: bool = False) -> tuple[Setup, step.St
     arguments = arguments_of(config, data, preprocess)
     model = model_of(config, arguments, weights)
     config = defaults.filled(config, data, model)
-    task = task_of(config, data, preprocess)
-    batches = TrainingBatches(data.train, task.training_example, config.batch_size, config.seed)
-    held_out = EvaluationBatches(data.held_out, task.evaluation_example, config.batch_size)
+    learns = transfer.learning(config, model, arguments)
+    tasks, ready, sources = tasks_of(config, data, preprocess), lambda: None, (data.train, data.held_out)
+    if config.cache_features:
+        tasks, ready, sources = on_features(config, folder, data, tasks[-1], model, arguments)
+    of_process = {"process": jax.process_index(), "processes": jax.process_count(), "strict": config.strict_data}
+    batches = Stages(
+        [
+            TrainingBatches(
+                sources[0], task.training_example, config.batch_size, config.seed, repeats=config.repeats, **of_process
+            )
+            for task in tasks
+        ],
+        config.epochs,
+    )
+    held_out = EvaluationBatches(sources[1], tasks[-1].evaluation_example, config.batch_size, **of_process)
     schedule = learning_rate(config, batches.per_epoch)
-    devices = local_devices(config.devices)
+    devices = devices_of(config.devices)
     steps, state = step.build(
         model,
-        task,
-        optimizer(config, schedule),
+        tasks,
+        optimizer(config, schedule, parameter_kinds(model), depths(model)),
         schedule,
-        example=held_out(0),
+        example=example_of(tasks[-1], config.batch_size, model, arguments, config),
         per_epoch=batches.per_epoch,
         seed=config.seed,
         dtype=jnp.dtype(config.precision),
         devices=devices,
+        learns=learns,
+        dropout=dropout_rates(config, model, len(tasks)),
+        average=average_of(config, batches.per_epoch),
+        batch_norm=config.batch_norm,
+        shard_params=config.shard_params,
+        remat=config.remat,
+        on_nan=config.on_nan,
     )
     manifest = {
         "model": config.model,
@@ -76,13 +102,89 @@ def prepare(config: Config, *, continuing: bool = False) -> tuple[Setup, step.St
         "jaxzoo": jaxzoo.__version__,
         "train": {"images": len(data.train)},
     }
-    count = sum(leaf.size for leaf in state["params"].values())
-    summary = (
-        f"{config.model}: {count / 1e6:.1f} M parameters, {preprocess.crop} x {preprocess.crop} pixels, "
-        f"{config.precision}, {len(devices)} x {devices[0].device_kind}\n"
-        f"{config.data}: {len(data.classes)} classes, {len(data.train)} training images, {len(data.held_out)} held out"
+    count, fixed = (
+        sum(leaf.size for name, leaf in step.flat(nnx.state(model, nnx.Param)).items() if learns(name) is wanted)
+        for wanted in (True, False)
     )
-    return Setup(config, task, batches, held_out, schedule, steps, manifest, summary), state
+    summary = (
+        f"{config.model}: {(count + fixed) / 1e6:.1f} M parameters"
+        + (f", {fixed / 1e6:.1f} M of them frozen" if fixed else "")
+        + f", {preprocess.crop} x {preprocess.crop} pixels, "
+        f"{config.precision}, {len(devices)} x {devices[0].device_kind}\n"
+        f"{config.data}: {len(data.classes)} classes, "
+        f"{len(data.train)} training images, {len(data.held_out)} held out\n"
+        f"{config.epochs} epochs of {batches.per_epoch} steps, {config.optimizer} at {config.lr:g}"
+    )
+    return Setup(config, data, tasks[-1], batches, held_out, schedule, steps, manifest, summary, ready), state
+
+
+def average_of(config: Config, per_epoch: int) -> step.Average | None:
+    """Of the weights by --ema; a copy of them during the warm-up, as torchvision's references have it."""
+    if not config.ema:
+        return None
+    return step.Average(config.ema, config.accumulate, max(1, round(config.warmup_epochs * per_epoch)))
+
+
+def tasks_of(config: Config, data: Data, preprocess: Preprocess) -> list[Task]:
+    """The task of the model's card, for each stage of the run."""
+    sizes = configuration.stages(config) or [preprocess.crop]
+    augmentation = configuration.Augmentation(
+        **{field.name: getattr(config, field.name) for field in dataclasses.fields(configuration.Augmentation)}
+    )
+    return [
+        Classification(
+            data.classes,
+            dataclasses.replace(preprocess, crop=size, resize=size) if data.image_size else preprocess.at(size),
+            augmentation=dataclasses.replace(augmentation, ra_magnitude=round(config.ra_magnitude * strength)),
+            label_smoothing=config.label_smoothing,
+            dtype=jnp.dtype(config.precision),
+        )
+        for size, strength in zip(sizes, strengths(len(sizes)), strict=True)
+    ]
+
+
+def on_features(
+    config: Config, folder: Path, data: Data, task: Classification, model: nnx.Module, arguments: dict
+) -> tuple[list[Task], Callable[[], None], tuple[Source, Source]]:
+    """The task on what a frozen backbone makes of the images, how to compute that, and the sources that have it."""
+    if jax.process_count() > 1:
+        raise UsageError("--cache-features works in one process; leave it out, or train in one")
+    head = transfer.head_paths(config.model, arguments)[-1]
+    features_of = transfer.backbone(model, task, head)
+    sources = tuple(
+        transfer.Features(images, folder / "features" / f"{name}.npy")
+        for name, images in (("train", data.train), ("held_out", data.held_out))
+    )
+    sizes = {"batch_size": config.batch_size, "workers": config.workers, "strict": config.strict_data}
+
+    def ready() -> None:
+        total = sum(map(len, sources))
+        if all(source.path.exists() for source in sources):
+            return
+        with progress(0, total, "image", "computing features") as bar:
+            done = 0
+            for source in sources:
+                source.write(features_of, task, **sizes, tell=lambda n, _, done=done: bar.update(done + n, total, ""))
+                done += len(source)
+
+    on = transfer.OnFeatures(
+        head,
+        data.held_out,
+        classes=data.classes,
+        preprocess=task.preprocess,
+        label_smoothing=config.label_smoothing,
+        dtype=task.dtype,
+    )
+    return [on], ready, sources
+
+
+def example_of(task: Task, batch_size: int, model: nnx.Module, arguments: dict, config: Config) -> dict:
+    """The shapes of this process's part of an evaluation batch."""
+    rows = batch_size // jax.process_count()
+    side = task.preprocess.crop
+    image = jnp.zeros((rows, side, side, 3), jnp.uint8)
+    label = jnp.zeros(rows, jnp.int32)
+    return {"image": image, "label": label, "mask": label == 0, "indices": label, "stop": label != 0}
 
 
 def preprocessing(config: Config, data: Data, weights: Weights | None) -> Preprocess:
@@ -93,28 +195,20 @@ def preprocessing(config: Config, data: Data, weights: Weights | None) -> Prepro
     base = jaxzoo.card(config.model).preprocess
     if weights and weights.preprocess:
         base = Preprocess(**weights.preprocess)
-    side = config.image_size or data.image_size or base.crop
+    side = config.image_size or (configuration.stages(config) or [data.image_size or base.crop])[-1]
     return dataclasses.replace(base, crop=side, resize=side) if data.image_size else base.at(side)
 
 
 def arguments_of(config: Config, data: Data, preprocess: Preprocess) -> dict:
-    """What the model is built with: --model-args, the number of classes, the image size where it must know that."""
-    sized = "image_size" in jaxzoo.registry.argument_names(config.model)
-    size = {"image_size": preprocess.crop} if sized else {}
-    return size | model_arguments(config) | {"num_classes": len(data.classes)}
-
-
-def task_of(config: Config, data: Data, preprocess: Preprocess) -> Task:
-    """The task of the model's card."""
-    return Classification(
-        data.classes,
-        preprocess,
-        crop_area=config.crop_area,
-        shift=config.shift,
-        flip=config.flip == "yes",
-        label_smoothing=config.label_smoothing,
-        dtype=jnp.dtype(config.precision),
-    )
+    """What the model is built with: --model-args, --drop-path, the classes, the image size where it must know that."""
+    names = jaxzoo.registry.argument_names(config.model)
+    size = {"image_size": preprocess.crop} if "image_size" in names else {}
+    if size and config.progressive:
+        raise UsageError(f"{config.model} is built for one image size: it cannot train with --progressive")
+    if config.drop_path is not None and "stochastic_depth_prob" not in names:
+        raise UsageError(f"{config.model} has no stochastic depth: leave out --drop-path")
+    depth = {} if config.drop_path is None else {"stochastic_depth_prob": config.drop_path}
+    return size | depth | model_arguments(config) | {"num_classes": len(data.classes)}
 
 
 def model_of(config: Config, arguments: dict, weights: Weights | None) -> nnx.Module:
@@ -138,12 +232,15 @@ def model_of(config: Config, arguments: dict, weights: Weights | None) -> nnx.Mo
     return model
 
 
-def local_devices(count: int | None) -> list[jax.Device]:
-    """The first `count` devices of this machine, or all."""
-    devices = jax.local_devices()
-    if count and count > len(devices):
-        raise UsageError(f"--devices is {count}, but there are {len(devices)} ({devices[0].device_kind})")
-    return devices[:count]
+def devices_of(count: int | None) -> list[jax.Device]:
+    """The first `count` devices of every process, or all, in the order of processes."""
+    local = jax.local_devices()
+    if count and count > len(local):
+        raise UsageError(f"--devices is {count}, but there are {len(local)} ({local[0].device_kind})")
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    return [
+        device for p in range(jax.process_count()) for device in [d for d in devices if d.process_index == p][:count]
+    ]
 
 
 def check_manifest(found: dict, expected: dict, run: Path) -> None:

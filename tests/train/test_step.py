@@ -18,7 +18,8 @@ from train.tasks.classification import Classification
 def batch(size=8, seed=0):
     rng = np.random.default_rng(seed)
     images, labels = rng.integers(0, 256, (size, 32, 32, 3), np.uint8), rng.integers(0, 10, size).astype(np.int32)
-    return {"image": images, "label": labels, "mask": np.ones(size, bool)}
+    indices, yes = np.arange(size, dtype=np.int32), np.ones(size, bool)
+    return {"image": images, "label": labels, "mask": yes, "indices": indices, "stop": ~yes}
 
 
 def build(model=None, *, transform=None, **options):
@@ -27,13 +28,13 @@ def build(model=None, *, transform=None, **options):
     model = model or Tiny(10, rngs=nnx.Rngs(params=0, dropout=0))
     transform = transform or optax.sgd(0.1)
     schedule = optax.constant_schedule(0.1)
-    return step.build(model, task, transform, schedule, batch(), **{"per_epoch": 3, "seed": 0} | options)
+    return step.build(model, [task], transform, schedule, batch(), **{"per_epoch": 3, "seed": 0} | options)
 
 
 def train(built, count, **options):
     (steps, state), losses = built, []
     for _ in range(count):
-        state, report = steps.train(state, steps.put_batch(batch(**options)))
+        state, report = steps.train[0](state, steps.put_batch(batch(**options)))
         losses.append(float(report["loss"]))
     return state, losses
 
@@ -68,10 +69,10 @@ def test_dropout_differs_from_step_to_step_and_from_seed_to_seed():
 
 def test_evaluation_is_without_dropout_and_leaves_the_state_alone():
     steps, state = build()
-    once, again = (steps.evaluate(state, steps.no_sums, steps.put_batch(batch())) for _ in range(2))
+    once, again = (steps.evaluate(step.weights_of(state), steps.no_sums, steps.put_batch(batch())) for _ in range(2))
     jax.tree.map(np.testing.assert_array_equal, once, again)
     assert once["count"] == 8
-    twice = steps.evaluate(state, once, steps.put_batch(batch()))
+    twice = steps.evaluate(step.weights_of(state), once, steps.put_batch(batch()))
     np.testing.assert_allclose(twice["loss"], 2 * once["loss"], rtol=1e-6)
 
 
@@ -104,7 +105,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_everything_else_in_float32():
 def test_a_loss_that_is_not_finite_is_reported():
     steps, state = build()
     state["params"] = jax.tree.map(lambda leaf: leaf * jnp.nan, state["params"])
-    assert np.isnan(steps.train(state, steps.put_batch(batch()))[1]["loss"])
+    assert np.isnan(steps.train[0](state, steps.put_batch(batch()))[1]["loss"])
 
 
 def test_the_learning_rate_warms_up_and_falls_to_nothing():

@@ -1,6 +1,7 @@
 """What classification makes of images, losses and counts."""
 
 import csv
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -10,13 +11,18 @@ import torch
 from PIL import Image
 
 from jaxzoo import Preprocess, eval_transform
-from train.tasks.classification import Classification, random_box
+from train.tasks.classification import PLAIN, Classification
 
 CLASSES = ["ant", "bee", "cow"]
 
 
-def classification(**options):
-    return Classification(CLASSES, Preprocess(crop=8, resize=10), **options)
+def classification(label_smoothing=0.0, **augmentation):
+    return Classification(
+        CLASSES,
+        Preprocess(crop=8, resize=10),
+        augmentation=dataclasses.replace(PLAIN, **augmentation),
+        label_smoothing=label_smoothing,
+    )
 
 
 def picture(width=16, height=12):
@@ -28,18 +34,7 @@ def test_evaluation_shows_the_model_what_the_eval_transform_does():
     batch = task.evaluation_example((picture(), 2))
     assert (batch["image"].dtype, batch["label"]) == (np.uint8, 2)
     expected = eval_transform(picture(), task.preprocess)
-    np.testing.assert_allclose(task.normalise(batch["image"][None])[0], expected, atol=1e-6)
-
-
-def test_a_random_crop_is_a_part_of_the_image_and_never_less_than_asked_for():
-    rng = np.random.default_rng(0)
-    for size in ((300, 200), (64, 64), (50, 400)):
-        for _ in range(100):
-            left, top, right, bottom = random_box(size, 0.35, rng)
-            assert 0 <= left < right <= size[0] and 0 <= top < bottom <= size[1]
-            area, ratio = (right - left) * (bottom - top) / (size[0] * size[1]), (right - left) / (bottom - top)
-            assert 0.75 - 1e-9 <= ratio <= 4 / 3 + 1e-9 or size == (50, 400)
-            assert area >= 0.35 - 1e-9 or size == (50, 400)
+    np.testing.assert_allclose(task.normalised(batch["image"][None])[0], expected, atol=1e-6)
 
 
 def test_a_random_crop_depends_on_the_generator_alone():
@@ -59,9 +54,9 @@ def test_flips_mirror_some_images_and_change_nothing_else():
         seen["images"] = x
         return jnp.zeros((32, 3))
 
-    task = classification(flip=True)
+    task = classification(flip="yes")
     task.training_loss(model, batch, jax.random.key(0))
-    plain, mirrored = task.normalise(images), task.normalise(images[:, :, ::-1])
+    plain, mirrored = task.normalised(images), task.normalised(images[:, :, ::-1])
     is_plain = [bool((a == b).all()) for a, b in zip(seen["images"], plain, strict=True)]
     is_mirrored = [bool((a == b).all()) for a, b in zip(seen["images"], mirrored, strict=True)]
     assert all(a != b for a, b in zip(is_plain, is_mirrored, strict=True))
@@ -78,6 +73,29 @@ def test_the_loss_is_torchs_cross_entropy_with_label_smoothing():
     loss, _ = task.training_loss(lambda x: jnp.asarray(logits), batch, jax.random.key(0))
     expected = torch.nn.functional.cross_entropy(torch.tensor(logits), torch.tensor(labels), label_smoothing=0.2)
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+
+def test_random_erasing_and_mixing_reach_images_and_targets():
+    images = np.random.default_rng(0).integers(0, 256, (32, 8, 8, 3), np.uint8)
+    batch = {"image": images, "label": np.arange(32, dtype=np.int32) % 3}
+    plain, whole = classification().augmented(batch, jax.random.key(0))
+    assert set(np.unique(whole)) == {0, 1}
+    erased, targets = classification(random_erase=1.0).augmented(batch, jax.random.key(0))
+    changed = (erased != plain).any(-1)
+    assert changed.any((1, 2)).mean() > 0.9 and (erased[changed] == 0).all()
+    np.testing.assert_array_equal(targets, whole)
+    for name in ("mixup", "cutmix"):
+        mixed, targets = classification(**{name: 1.0}).augmented(batch, jax.random.key(1))
+        assert (mixed != plain).any() and ((targets > 0) & (targets < 1)).any()
+        np.testing.assert_allclose(targets.sum(-1), 1, rtol=1e-6)
+
+
+class Pictures:
+    def __getitem__(self, index):
+        return picture(), 2
+
+    def name(self, index):
+        return f"cow-{index}.png"
 
 
 class Heads(NamedTuple):
@@ -112,6 +130,7 @@ def test_metrics_leave_out_what_the_mask_leaves_out(tmp_path):
         "image": np.zeros((4, 8, 8, 3), np.uint8),
         "label": np.array([0, 1, 2, 2], np.int32),
         "mask": np.array([True, True, True, False]),
+        "indices": np.array([0, 1, 2, -1], np.int32),
     }
     task = classification()
     sums = jax.device_get(task.evaluation_sums(lambda x: jnp.asarray(logits), batch))
@@ -121,10 +140,12 @@ def test_metrics_leave_out_what_the_mask_leaves_out(tmp_path):
     np.testing.assert_allclose(metrics["loss"], (2 * losses[0] + losses[1]) / 3, rtol=1e-6)
     assert sums["confusion"].tolist() == [[1, 0, 0], [0, 1, 0], [0, 1, 0]]
 
-    task.pictures(sums, tmp_path)
+    assert sums["errors"]["index"][:1].tolist() == [2] and not sums["errors"]["probability"][1:].any()
+
+    task.pictures(sums, Pictures(), tmp_path)
     with (tmp_path / "confusion.csv").open() as file:
         assert list(csv.reader(file))[3] == ["cow", "0", "1", "0"]
-    assert Image.open(tmp_path / "confusion.png").size[0] > 300
+    assert Image.open(tmp_path / "confusion_matrix.png").size[0] > 300
 
 
 def test_a_model_that_says_the_same_of_all_classes_is_not_right():

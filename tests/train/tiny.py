@@ -14,7 +14,7 @@ from flax import nnx
 
 from jaxzoo import nn, register_model
 from train import __main__ as command_line
-from train import loop
+from train import journal
 
 
 class Tiny(nnx.Module):
@@ -38,15 +38,15 @@ def tiny(*, rngs: nnx.Rngs, **arguments) -> Tiny:
 def at(step: str | None, act) -> None:
     """Calls `act` when the loop has counted that many steps."""
     if step:
-        tick, seen = loop.Clock.tick, []
+        tick, seen = journal.Clock.tick, []
 
-        def counted(clock, images):
-            tick(clock, images)
+        def counted(clock, images, waited):
+            tick(clock, images, waited)
             seen.append(images)
             if len(seen) == int(step):
                 act()
 
-        loop.Clock.tick = counted
+        journal.Clock.tick = counted
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 A new task is one file here with a class that has these members, and a line in `train.setup.task_of`.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,8 +33,14 @@ class Task(Protocol):
     def evaluation_sums(self, model: nnx.Module, batch: Batch) -> Sums:
         """This batch's sums, leaving out where `batch["mask"]` is False. Traced."""
 
+    def merged(self, sums: Sums, others: Sums) -> Sums:
+        """Evaluation sums of two lots of batches as one. Traced."""
+
     def metrics(self, sums: dict[str, np.ndarray]) -> dict[str, float]:
         """Numbers for metrics.csv from added up sums of either kind."""
 
-    def pictures(self, sums: dict[str, np.ndarray], folder: Path) -> None:
-        """Draws what evaluation sums show into the run's folder."""
+    def first_pictures(self, training: Batch, evaluation: Batch, key: jax.Array, folder: Path) -> None:
+        """Draws the first batches as the model sees them, that of training augmented with `key`."""
+
+    def pictures(self, sums: dict[str, np.ndarray], source: Sequence, folder: Path) -> None:
+        """Draws what evaluation sums over `source` show into the run's folder."""
