@@ -1,0 +1,150 @@
+"""The same run in torch: from the same weights, on the same batches, through a whole schedule, in float64.
+
+Torch's side is put together as torchvision's references/classification/train.py does it: set_weight_decay,
+SequentialLR of LinearLR and CosineAnnealingLR, CrossEntropyLoss with label smoothing, clip_grad_norm_, and an average
+of weights and statistics by AveragedModel.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import torchvision
+from flax import nnx
+from torch.optim.swa_utils import AveragedModel
+
+import convert
+from convert.rules import torch_arrays
+from jaxzoo import Preprocess
+from jaxzoo.classification.resnet import Bottleneck, ResNet
+from jaxzoo.classification.vision_transformer import VisionTransformer
+from tests.compare import arrays, cast, close
+from train import step
+from train.config import Config
+from train.optimizer import learning_rate, optimizer
+from train.parameters import parameter_kinds
+from train.tasks.classification import Classification
+
+STEPS, PER_EPOCH, CLASSES, SIZE, BATCH = 50, 10, 7, 32, 16
+CLASS_NAMES, PREPROCESS = [str(i) for i in range(CLASSES)], Preprocess(crop=SIZE)
+RUN = {
+    **{"epochs": STEPS // PER_EPOCH, "warmup_epochs": 1.0, "warmup_start": 0.1, "lr_min": 1e-4, "schedule": "cosine"},
+    **{"label_smoothing": 0.1, "clip_norm": 1.0, "ema": 0.95},
+}
+TRANSFORMER = {"image_size": SIZE, "patch_size": 8, "num_layers": 2, "num_heads": 2, "hidden_dim": 32, "mlp_dim": 64}
+NETWORKS = {
+    "ResNet, SGD": (
+        lambda rngs: ResNet(Bottleneck, [1, 1, 1, 1], CLASSES, width_per_group=8, rngs=rngs),
+        lambda: torchvision.models.ResNet(
+            torchvision.models.resnet.Bottleneck, [1, 1, 1, 1], CLASSES, width_per_group=8
+        ),
+        Config(**RUN, optimizer="sgd", lr=0.05, weight_decay=1e-3, no_decay=("norms",)),
+        lambda groups: torch.optim.SGD(groups, momentum=0.9),
+    ),
+    "Vision Transformer, AdamW": (
+        lambda rngs: VisionTransformer(**TRANSFORMER, num_classes=CLASSES, rngs=rngs),
+        lambda: torchvision.models.VisionTransformer(**TRANSFORMER, num_classes=CLASSES),
+        Config(**RUN, optimizer="adamw", lr=3e-3, weight_decay=0.1, no_decay=("norms", "biases", "tables")),
+        torch.optim.AdamW,
+    ),
+}
+
+
+class Exact(Classification):
+    """Sees images, and so computes the loss, in float64; by numbers that no fusion can round in another way."""
+
+    def normalised(self, images):
+        return (images.astype(jnp.float64) - 128) / 64
+
+
+def batch(index: int) -> dict[str, np.ndarray]:
+    """Noise, brighter for higher labels."""
+    rng = np.random.default_rng([7, index % PER_EPOCH])
+    labels = rng.integers(0, CLASSES, BATCH).astype(np.int32)
+    images = (rng.integers(0, 160, (BATCH, SIZE, SIZE, 3)) + 13 * labels[:, None, None, None]).astype(np.uint8)
+    none = np.zeros(BATCH, bool)
+    return {"image": images, "label": labels, "mask": ~none, "indices": labels, "stop": none}
+
+
+def ours(build, weights: dict, config: Config) -> tuple[list[float], dict, dict]:
+    """Losses, and by torch's names the state and its average at the end."""
+    model = cast(nnx.eval_shape(lambda: build(nnx.Rngs(0))), jnp.float64)
+    convert.load_state_dict(model, weights)
+    nnx.reseed(model, dropout=0)
+    schedule = learning_rate(config, PER_EPOCH)
+    steps, state = step.build(
+        model,
+        [Exact(CLASS_NAMES, PREPROCESS, label_smoothing=config.label_smoothing, dtype=jnp.float64)],
+        optimizer(config, schedule, parameter_kinds(model)),
+        schedule,
+        batch(0),
+        per_epoch=PER_EPOCH,
+        seed=0,
+        dtype=jnp.float64,
+        devices=jax.local_devices()[:1],
+        average=step.Average(config.ema),
+    )
+    losses, norms = [], []
+    for index in range(STEPS):
+        state, report = steps.train[0](state, steps.put_batch(batch(index)))
+        losses.append(float(report["loss"]))
+        norms.append(float(report["gradient_norm"]))
+    assert max(norms) > config.clip_norm  # else clipping would not show
+    state = jax.device_get(state)
+    return losses, torch_arrays(model, state["params"] | state["stats"]), torch_arrays(model, state["ema"])
+
+
+def theirs(twin: torch.nn.Module, config: Config, build) -> tuple[list[float], dict, dict]:
+    def groups():
+        """torchvision's set_weight_decay with the options of `config`."""
+        norms = (torch.nn.modules.batchnorm._BatchNorm, torch.nn.LayerNorm)
+        for module in twin.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                kind = "norms" if isinstance(module, norms) else "biases" if name.endswith("bias") else "weights"
+                kind = "tables" if name in ("class_token", "pos_embedding") else kind
+                decay = 0.0 if kind in config.no_decay else config.weight_decay
+                yield {"params": [parameter], "weight_decay": decay, "lr": config.lr}
+
+    update, warmup = build(list(groups())), round(config.warmup_epochs * PER_EPOCH)
+    schedule = torch.optim.lr_scheduler.SequentialLR(
+        update,
+        [
+            torch.optim.lr_scheduler.LinearLR(update, config.warmup_start, total_iters=warmup),
+            torch.optim.lr_scheduler.CosineAnnealingLR(update, STEPS - warmup, config.lr_min),
+        ],
+        [warmup],
+    )
+    average = AveragedModel(
+        twin, avg_fn=lambda old, new, _: config.ema * old + (1 - config.ema) * new, use_buffers=True
+    )
+    criterion, losses = torch.nn.CrossEntropyLoss(label_smoothing=config.label_smoothing), []
+    normalised = Exact(CLASS_NAMES, PREPROCESS).normalised
+    for index in range(STEPS):
+        images = torch.tensor(np.array(normalised(jnp.asarray(batch(index)["image"])))).permute(0, 3, 1, 2)
+        loss = criterion(twin(images), torch.tensor(batch(index)["label"]).long())
+        update.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(twin.parameters(), config.clip_norm)
+        update.step()
+        schedule.step()
+        average.update_parameters(twin)
+        losses.append(loss.item())
+    return losses, arrays(twin), arrays(average.module)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_run_is_the_same_in_torch(name):
+    build, build_twin, config, torch_optimizer = NETWORKS[name]
+    torch.manual_seed(0)
+    twin = build_twin().double().train()
+    weights = {key: value.copy() for key, value in arrays(twin).items()}
+    our_losses, our_end, our_average = ours(build, weights, config)
+    losses, end, average = theirs(twin, config, torch_optimizer)
+    assert losses[-1] < 0.9 * losses[0]
+    np.testing.assert_allclose(our_losses, losses, rtol=1e-10)  # measured: 1e-14
+    for found, expected in ((our_end, end), (our_average, average)):
+        assert found.keys() == expected.keys()
+        for key in expected:
+            if np.issubdtype(expected[key].dtype, np.floating):  # not num_batches_tracked
+                close(found[key], expected[key], key, 1e-8)  # measured: 1e-11
