@@ -41,7 +41,8 @@ def draw_sheet(tiles: Sequence[Tile], title: str, path: Path, across: int = 8) -
     high = max((picture.height for picture in pictures), default=SIDE)
     across = max(1, min(across, len(tiles)))
     top, height = LINE + 2 * GAP, high + 4 + max(map(len, captions), default=0) * LINE + GAP
-    size = (max(across, 3) * (SIDE + GAP) + GAP, top + math.ceil(len(tiles) / across) * height)
+    wide = max(across * (SIDE + GAP) + GAP, math.ceil(_length(title, FONT + 2)) + 2 * GAP)
+    size = (wide, top + math.ceil(len(tiles) / across) * height)
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
     draw.text((GAP, GAP), title, INK, _font(FONT + 2))
@@ -96,5 +97,5 @@ def _broken(text: str, width: int = SIDE, most: int = 3) -> list[str]:
     return [*lines, rest]
 
 
-def _length(text: str) -> float:
-    return _font(FONT).getlength(text)
+def _length(text: str, size: int = FONT) -> float:
+    return _font(size).getlength(text)

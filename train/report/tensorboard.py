@@ -1,6 +1,5 @@
 """TensorBoard events of a run: numbers, pictures, and histograms that were counted where the arrays are."""
 
-import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,10 +16,10 @@ Histogram = dict[str, jax.Array]
 
 
 def histograms(arrays: Mapping[str, jax.Array]) -> dict[str, Histogram]:
-    """What `Events.histograms` writes of each array, in a few hundred bytes. Traceable, so weights stay where they are.
+    """What `Events.histograms` writes of each array, a few hundred bytes. Traceable, so weights stay where they are.
 
-    A histogram has `min`, `max`, `sum` and `squares` (float32) of the finite values, `finite` and `size` (how many of
-    all are), and `counts` (BINS,) of equal bins from `min` to `max`.
+    A histogram has `min`, `max`, `sum` and `squares` (float32) of the finite values, and `counts` (BINS + 1,): of them
+    in equal bins from `min` to `max`, and at last of the values that are not finite.
     """
     return {name: _histogram(values) for name, values in arrays.items()}
 
@@ -74,13 +73,14 @@ class Events:
         """What `histograms` made of arrays. Where not all of an array is finite, `NAME/finite` says how much is."""
         summaries = []
         for name, of in jax.device_get(dict(counted)).items():
-            if of["finite"] < of["size"]:
-                summaries.append(self.summary.scalar(f"{name}/finite", float(of["finite"] / of["size"])))
-            if of["finite"]:
+            counts, finite = of["counts"][:BINS].tolist(), int(of["counts"][:BINS].sum())
+            if of["counts"][BINS]:
+                summaries.append(self.summary.scalar(f"{name}/finite", finite / int(of["counts"].sum())))
+            if finite:
                 low, high = _edges(*(np.float64(of[end]) for end in ("min", "max")))
-                totals = (float(of[part]) for part in ("min", "max", "finite", "sum", "squares"))
                 limits = np.linspace(low, high, BINS + 1)[1:].tolist()
-                summaries.append(self.summary.histogram_raw(name, *totals, limits, of["counts"].tolist()))
+                least, most, total, squares = (float(of[part]) for part in ("min", "max", "sum", "squares"))
+                summaries.append(self.summary.histogram_raw(name, least, most, finite, total, squares, limits, counts))
         self._write(step, summaries)
 
     def close(self) -> None:
@@ -98,17 +98,14 @@ def _histogram(values: jax.Array) -> Histogram:
     finite = jnp.isfinite(values)
     least, most = jnp.where(finite, values, jnp.inf).min(), jnp.where(finite, values, -jnp.inf).max()
     low, high = _edges(least, most)
-    known = jnp.where(finite, values, low)
-    bins = jnp.clip((known - low) / (high - low) * BINS, 0, BINS - 1).astype(jnp.int32)
-    known = jnp.where(finite, known, 0)
+    bins = jnp.where(finite, jnp.clip((values - low) / (high - low) * BINS, 0, BINS - 1), BINS).astype(jnp.int32)
+    known = jnp.where(finite, values, 0)
     return {
         "min": least,
         "max": most,
         "sum": known.sum(),
         "squares": (known**2).sum(),
-        "finite": finite.sum(),
-        "size": jnp.asarray(math.prod(values.shape)),
-        "counts": jnp.zeros(BINS, jnp.int32).at[bins].add(finite.astype(jnp.int32)),
+        "counts": jnp.zeros(BINS + 1, jnp.int32).at[bins].add(1),
     }
 
 
