@@ -4,7 +4,6 @@ import io
 import struct
 import sys
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -51,22 +50,25 @@ def test_numbers_of_one_metric_share_a_group(tmp_path):
     assert found == {("lr", 5): pytest.approx(0.1), ("loss/train", 5): 2.5, ("top5/val", 5): 0.75}
 
 
-def test_pictures_are_those_of_the_run_folder(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (7, 9, 3), np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "curves.png")
-    events = Events(tmp_path / "events")
-    events.pictures(3, {"curves": tmp_path / "curves.png", "mistakes": tmp_path / "mistakes.png"})
+def test_pictures_are_those_of_the_run_folder_and_written_when_they_change(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 7, 9, 3), np.uint8)
+    events, curves = Events(tmp_path / "events"), tmp_path / "curves.png"
+    for step, picture in ((3, 0), (6, 0), (9, 1)):
+        Image.fromarray(pixels[picture]).save(curves)
+        events.pictures(step, {"curves": curves, "mistakes": tmp_path / "mistakes.png"})
     events.close()
-    ((key, value),) = values(tmp_path / "events").items()
-    assert key == ("curves", 3)
-    np.testing.assert_array_equal(Image.open(io.BytesIO(value.image.encoded_image_string)), pixels)
+    found = values(tmp_path / "events")
+    assert list(found) == [("curves", 3), ("curves", 9)]
+    for value, expected in zip(found.values(), pixels, strict=True):
+        assert (value.image.width, value.image.height) == (9, 7)
+        np.testing.assert_array_equal(Image.open(io.BytesIO(value.image.encoded_image_string)), expected)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_histograms_are_numpys(tmp_path, dtype):
     array = jnp.asarray(np.random.default_rng(0).normal(size=(50, 30)), dtype)
     events = Events(tmp_path)
-    events.histograms(2, jax.jit(histograms)({"weights/fc.kernel": array}))
+    events.histograms(2, histograms({"weights/fc.kernel": array}))
     events.close()
     found = values(tmp_path)["weights/fc.kernel", 2].histo
     array = np.asarray(array.astype(jnp.float32), np.float64)

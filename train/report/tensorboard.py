@@ -1,5 +1,6 @@
 """TensorBoard events of a run: numbers, pictures, and histograms that were counted where the arrays are."""
 
+import io
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ BINS = 64
 Histogram = dict[str, jax.Array]
 
 
+@jax.jit
 def histograms(arrays: Mapping[str, jax.Array]) -> dict[str, Histogram]:
     """What `Events.histograms` writes of each array, a few hundred bytes. Traceable, so weights stay where they are.
 
@@ -43,12 +45,13 @@ class Events:
             from tensorboardX import summary
             from tensorboardX.event_file_writer import EventsWriter
             from tensorboardX.proto.event_pb2 import Event, SessionLog
+            from tensorboardX.proto.summary_pb2 import Summary
         except ModuleNotFoundError as error:
             raise UsageError(f"--tensorboard needs {error.name}: pip install 'jaxzoo-vision[tensorboard]'") from None
         folder.mkdir(parents=True, exist_ok=True)
         # By default the name says the second alone, and a run that continues within it would take the old file's place.
         self.file = EventsWriter(str(folder / "events"), filename_suffix=f".{time.time_ns()}")
-        self.summary, self.event = summary, Event
+        self.summary, self.event, self.value, self.shown = summary, Event, Summary, {}
         if after is not None:
             start = SessionLog(status=SessionLog.START)
             self.file.write_event(Event(wall_time=time.time(), step=after + 1, session_log=start))
@@ -61,12 +64,17 @@ class Events:
         self._write(step, [self.summary.scalar(name, float(value)) for name, value in named.items()])
 
     def pictures(self, step: int, paths: Mapping[str, Path]) -> None:
-        """PNG files by the name they get; those that are not there are left out."""
+        """PNG files, byte by byte, by the name they get; not those that are missing, or as they were the last time."""
         pictures = []
         for name, path in paths.items():
-            if path.exists():
-                with Image.open(path) as image:
-                    pictures.append(self.summary.image(name, np.asarray(image.convert("RGB")), dataformats="HWC"))
+            data = path.read_bytes() if path.exists() else None
+            if data is None or self.shown.get(name) == hash(data):
+                continue
+            self.shown[name] = hash(data)
+            with Image.open(io.BytesIO(data)) as image:
+                width, height = image.size
+            picture = self.value.Image(height=height, width=width, colorspace=3, encoded_image_string=data)
+            pictures.append(self.value(value=[self.value.Value(tag=name, image=picture)]))
         self._write(step, pictures)
 
     def histograms(self, step: int, counted: Mapping[str, Histogram]) -> None:
