@@ -19,6 +19,7 @@ import yaml
 
 import jaxzoo
 from jaxzoo.errors import UsageError
+from train import recipes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Run:
     """Name of the model; `python -m jaxzoo list` has them all."""
     data: str = "digits"
     """`digits`; `folder:PATH` with one folder of images per class (or train/ and val/ that hold such folders);
-    `list:FILE.csv` with lines of path and label; `tfds:NAME[:SPLIT]` for a prepared tensorflow-datasets data set."""
+    `list:FILE.csv` with lines of path and label; `tfds:NAME`, `tfds:NAME:SPLIT` or `tfds:NAME:TRAIN,HELD_OUT` for a
+    tensorflow-datasets data set."""
     recipe: str | None = None
     """`published`: how torchvision trained this model; `finetune`: for pretrained weights; or one of
     `python -m train recipes`. Options given beside it win. Default: settings by kind of network and data."""
@@ -55,6 +57,8 @@ class Run:
 class Images:
     image_size: int | None = None
     """Side of the square the model sees, in pixels. Default: 32 for digits, else what the model was published with."""
+    train_size: int | None = None
+    """Side of training images where it is another, usually smaller than that of evaluation (FixRes)."""
     progressive: str | None = None
     """FROM:TO:STAGES, such as 128:224:4: the image size grows in so many equal stages, and dropout and the magnitude
     of RandAugment with it (EfficientNetV2)."""
@@ -221,12 +225,13 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
     if run:
         stored = dataclasses.replace(read(Path(run)), resume=run)
     elif given["recipe"]:
-        from train import recipes
-
         stored = Config(recipe=given["recipe"], **recipes.options(given["recipe"], given["model"] or Config.model))
     else:
         stored = Config()
     config = _command_line(arguments, stored)
+    if config.recipe and not run:
+        named = {text.lstrip("-").split("=")[0].replace("-", "_") for text in arguments if text.startswith("--")}
+        config = recipes.adapted(config, named)
     for field in dataclasses.fields(Config) if run else ():
         old, new = getattr(stored, field.name), getattr(config, field.name)
         if old != new and field.name not in RESUMABLE:
@@ -261,7 +266,7 @@ def _command_line(arguments: Sequence[str], default: Config) -> Config:
 
 _COUNTS_FROM_0 = ("shift", "save_every", "seed", "patience", "ra_magnitude", "process_id")
 _COUNTS_FROM_1 = (
-    *("epochs", "batch_size", "image_size", "workers", "devices", "num_processes", "keep", "log_every"),
+    *("epochs", "batch_size", "image_size", "train_size", "workers", "devices", "num_processes", "keep", "log_every"),
     *("ra_ops", "repeats", "accumulate"),
 )
 _NUMBERS = (
@@ -300,6 +305,8 @@ def check(config: Config) -> None:
         raise UsageError(f"--ra-magnitude is {config.ra_magnitude}; the strongest is 30")
     if not (all(0 <= part < math.inf for part in config.color_jitter) and config.color_jitter[3] <= 0.5):
         raise UsageError("--color-jitter takes brightness, contrast and saturation of at least 0, and hue up to 0.5")
+    if config.progressive and (config.train_size or config.image_size):
+        raise UsageError("--progressive names the image sizes, the last one for evaluation too: leave out the others")
     if config.eval_only and not (config.weights or config.resume):
         raise UsageError("--eval-only needs weights to evaluate: add --weights FILE or --resume RUN")
     if config.freeze and config.train_only:

@@ -12,7 +12,7 @@ from train import checkpoint, records
 from train.config import Config
 from train.processes import first
 from train.progress import Bar, Lines, say
-from train.report import page
+from train.report import page, worth_less_than_the_run
 from train.report.curves import draw_curves
 from train.report.tensorboard import Events, histograms
 from train.setup import Setup
@@ -30,7 +30,9 @@ class Journal:
             records.cut_back(folder / "steps.jsonl", start)
             if start == 0:
                 key = augmenting_and_dropping(config.seed, 0)[0]
-                setup.task.first_pictures(setup.batches(0), setup.held_out(0), key, folder)
+                with worth_less_than_the_run(say):
+                    setup.task.first_pictures(setup.batches(0), setup.held_out(0), key, folder)
+                    page.write(folder)
             if config.tensorboard:
                 self.events = Events(folder / "tensorboard", after=start if start else None)
 
@@ -45,7 +47,7 @@ class Journal:
             row = {"step": step} | dict(numbers) | speed
             records.line(self.folder / "steps.jsonl", row)
             if self.events:
-                self.events.scalars(step, {f"step_{name}": value for name, value in row.items()})
+                self.events.scalars(step, {f"step/{name}": value for name, value in row.items()})
 
     def epoch(self, step: int, state: State, sums: Mapping[str, Any], last_batch: Any) -> None:
         """The end of an epoch: metrics of training and of the held-out images, with raw and averaged weights."""
@@ -70,13 +72,14 @@ class Journal:
         seconds = {"images": self.clock.images, "seconds": self.clock.seconds, "waiting": self.clock.waited}
         records.append(self.folder / "timing.csv", position | seconds)
         self.clock = Clock()
-        draw_curves(self.rows, f"{self.config.model} on {self.config.data}", self.folder / "curves.png")
-        task.pictures(sums.get("ema", sums["val"]), self.setup.held_out.source, self.folder)
-        if self.events:
-            self.events.scalars(step, {"lr": row["lr"]} | metrics)
-            self.events.histograms(step, counted)
-            self.events.pictures(step, {path.stem: path for path in sorted(self.folder.glob("*.png"))})
-        page.write(self.folder)
+        with worth_less_than_the_run(say):
+            draw_curves(self.rows, f"{self.config.model} on {self.config.data}", self.folder / "curves.png")
+            task.pictures(sums.get("ema", sums["val"]), self.setup.held_out.source, self.folder)
+            if self.events:
+                self.events.scalars(step, {"lr": row["lr"]} | metrics)
+                self.events.histograms(step, counted)
+                self.events.pictures(step, {path.stem: path for path in sorted(self.folder.glob("*.png"))})
+            page.write(self.folder)
 
     def latest(self) -> tuple[str, float]:
         """The metric that chooses the best weights, and its newest value; that of the average where there is one."""

@@ -149,22 +149,24 @@ class Results:
     def __init__(self, config: Config, setup: Setup):
         self.on_nan, self.setup = config.on_nan, setup
         self.pending: tuple | None = None
+        self.numbers: dict[str, float] | None = None
         self.asked_to_stop, self.skipped = False, 0
 
     def following(self, report: dict, batch: dict, step: int) -> dict[str, float] | None:
         """Takes the report of `step`, and gives the numbers of the one before. Raises as `settle`."""
-        numbers = self.settle()
+        self.settle()
+        numbers, self.numbers = self.numbers, None
         self.pending = report, batch["indices"], step
         return numbers
 
-    def settle(self) -> dict[str, float] | None:
-        """The numbers of the step that was not looked at yet.
+    def settle(self) -> None:
+        """Fetches the numbers of the step that was not looked at yet.
 
         Raises:
           Diverged: they are not finite, and the run is not to go on.
         """
         if not self.pending:
-            return None
+            return
         (report, indices, step), self.pending = self.pending, None
         numbers = {name: float(value) for name, value in jax.device_get(report).items()}
         self.asked_to_stop |= bool(numbers.pop("stop"))
@@ -177,7 +179,7 @@ class Results:
                     f"{what}, with {self.names(indices)}: a lower --lr, longer --warmup-epochs or --clip-norm may help"
                 )
             say(f"{what}; left out: {self.names(indices)}")
-        return numbers
+        self.numbers = numbers
 
     def names(self, indices: jax.Array) -> str:
         """What this process knows of a batch's images, the first few by name."""

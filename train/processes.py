@@ -3,8 +3,9 @@
 Every process runs the same program on its own devices and reads its own part of every batch. The first alone writes.
 """
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -49,6 +50,16 @@ def meet(name: str) -> None:
     """Returns when every process has come here."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+@contextlib.contextmanager
+def one_after_the_other() -> Iterator[None]:
+    """The first process does this before the others."""
+    if not first():
+        meet("after the first")
+    yield
+    if first():
+        meet("after the first")
 
 
 def put(tree: Any, places: Any) -> Any:

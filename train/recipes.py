@@ -125,13 +125,13 @@ def listing() -> "Table":
     """All recipes as a rich table: `rich.print(listing())`."""
     from rich.table import Column, Table
 
-    numbers = ("optimizer", "lr", "batch", "epochs", "schedule")
-    table = Table(Column("recipe", no_wrap=True), *numbers, "published for", Column("source", overflow="fold"))
+    numbers = [Column(title, no_wrap=True) for title in ("optimizer", "lr", "batch", "epochs", "schedule")]
+    table = Table(Column("recipe", no_wrap=True), *numbers, "published for", caption="sources: train/recipes.yaml")
     for name, recipe in recipes().items():
         own = recipe.options
         models = ", ".join(model for models in recipe.models.values() for model in models)
         row = (own["optimizer"], f"{own['lr']:g}", str(own["batch_size"]), str(own["epochs"]), own["schedule"])
-        table.add_row(name, *row, models or "any", recipe.sources[0])
+        table.add_row(name, *row, models or "any")
     return table
 
 

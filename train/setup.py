@@ -1,6 +1,7 @@
 """From the configuration to what the loop works with: data, task, model, compiled steps."""
 
 import dataclasses
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+import convert.shapes
 import convert.weights
 import jaxzoo
 import train.data
@@ -17,9 +19,9 @@ from convert.weights import Weights
 from jaxzoo.errors import UsageError
 from jaxzoo.preprocess import Preprocess
 from train import config as configuration
-from train import defaults, step, transfer
+from train import defaults, processes, recipes, step, transfer
 from train.config import Config, model_arguments
-from train.data import Data, Source
+from train.data import Data, Source, inspection
 from train.data.batches import EvaluationBatches, TrainingBatches
 from train.optimizer import learning_rate, optimizer
 from train.parameters import depths, parameter_kinds
@@ -52,27 +54,25 @@ def prepare(config: Config, folder: Path, *, continuing: bool = False) -> tuple[
     Nothing is written. Raises UsageError.
     """
     jaxzoo.card(config.model)  # an unknown name is refused before anything slow
-    data = train.data.load(config.data, val_fraction=config.val_fraction, seed=config.seed)
+    with processes.one_after_the_other():  # the first may have to download
+        data = train.data.load(config.data, val_fraction=config.val_fraction, seed=config.seed)
     weights = convert.weights.find(config.model, config.weights) if config.weights and not continuing else None
     preprocess = preprocessing(config, data, weights)
     arguments = arguments_of(config, data, preprocess)
     model = model_of(config, arguments, weights)
     config = defaults.filled(config, data, model)
     learns = transfer.learning(config, model, arguments)
-    tasks, ready, sources = tasks_of(config, data, preprocess), lambda: None, (data.train, data.held_out)
+    task, *tasks = tasks_of(config, data, preprocess)
+    ready, sources = lambda: None, (data.train, data.held_out)
     if config.cache_features:
-        tasks, ready, sources = on_features(config, folder, data, tasks[-1], model, arguments)
+        task, ready, sources = on_features(config, folder, data, task, model, arguments)
+        tasks = [task]
     of_process = {"process": jax.process_index(), "processes": jax.process_count(), "strict": config.strict_data}
-    batches = Stages(
-        [
-            TrainingBatches(
-                sources[0], task.training_example, config.batch_size, config.seed, repeats=config.repeats, **of_process
-            )
-            for task in tasks
-        ],
-        config.epochs,
+    one = TrainingBatches(
+        sources[0], tasks[0].training_example, config.batch_size, config.seed, repeats=config.repeats, **of_process
     )
-    held_out = EvaluationBatches(sources[1], tasks[-1].evaluation_example, config.batch_size, **of_process)
+    batches = Stages([one, *(one.with_example(other.training_example) for other in tasks[1:])], config.epochs)
+    held_out = EvaluationBatches(sources[1], task.evaluation_example, config.batch_size, **of_process)
     schedule = learning_rate(config, batches.per_epoch)
     devices = devices_of(config.devices)
     steps, state = step.build(
@@ -80,7 +80,7 @@ def prepare(config: Config, folder: Path, *, continuing: bool = False) -> tuple[
         tasks,
         optimizer(config, schedule, parameter_kinds(model), depths(model)),
         schedule,
-        example=example_of(tasks[-1], config.batch_size, model, arguments, config),
+        example=blank_batch(task, config.batch_size // jax.process_count()),
         per_epoch=batches.per_epoch,
         seed=config.seed,
         dtype=jnp.dtype(config.precision),
@@ -113,9 +113,22 @@ def prepare(config: Config, folder: Path, *, continuing: bool = False) -> tuple[
         f"{config.precision}, {len(devices)} x {devices[0].device_kind}\n"
         f"{config.data}: {len(data.classes)} classes, "
         f"{len(data.train)} training images, {len(data.held_out)} held out\n"
-        f"{config.epochs} epochs of {batches.per_epoch} steps, {config.optimizer} at {config.lr:g}"
+        + (recipes.summary(config) or f"{config.epochs} epochs, {config.optimizer} at {config.lr:g}")
     )
-    return Setup(config, data, tasks[-1], batches, held_out, schedule, steps, manifest, summary, ready), state
+    return Setup(config, data, task, batches, held_out, schedule, steps, manifest, summary, ready), state
+
+
+def show_data(config: Config) -> None:
+    """Prints what the data of `config` holds, and draws images as its model would see them in training."""
+    data = train.data.load(config.data, val_fraction=config.val_fraction, seed=config.seed)
+    preprocess = preprocessing(config, data, None)
+    config = defaults.filled(
+        config, data, convert.shapes.abstract(config.model, **arguments_of(config, data, preprocess))
+    )
+    task = tasks_of(config, data, preprocess)[-1]
+    name = re.sub(r"[^\w.-]+", "_", config.data)
+    out = Path(config.out or f"{name}.png")
+    inspection.show(data, task, config.data, out, seed=config.seed, repeats=config.repeats, strict=config.strict_data)
 
 
 def average_of(config: Config, per_epoch: int) -> step.Average | None:
@@ -126,31 +139,32 @@ def average_of(config: Config, per_epoch: int) -> step.Average | None:
 
 
 def tasks_of(config: Config, data: Data, preprocess: Preprocess) -> list[Task]:
-    """The task of the model's card, for each stage of the run."""
-    sizes = configuration.stages(config) or [preprocess.crop]
+    """The task of the model's card: as it evaluates, and then for each stage of training."""
+    sizes = configuration.stages(config) or [config.train_size or preprocess.crop]
     augmentation = configuration.Augmentation(
         **{field.name: getattr(config, field.name) for field in dataclasses.fields(configuration.Augmentation)}
     )
-    return [
-        Classification(
+
+    def task(size: int, strength: float) -> Task:
+        return Classification(
             data.classes,
             dataclasses.replace(preprocess, crop=size, resize=size) if data.image_size else preprocess.at(size),
             augmentation=dataclasses.replace(augmentation, ra_magnitude=round(config.ra_magnitude * strength)),
             label_smoothing=config.label_smoothing,
             dtype=jnp.dtype(config.precision),
         )
-        for size, strength in zip(sizes, strengths(len(sizes)), strict=True)
-    ]
+
+    return [task(preprocess.crop, 1), *map(task, sizes, strengths(len(sizes)))]
 
 
 def on_features(
     config: Config, folder: Path, data: Data, task: Classification, model: nnx.Module, arguments: dict
-) -> tuple[list[Task], Callable[[], None], tuple[Source, Source]]:
+) -> tuple[Task, Callable[[], None], tuple[Source, Source]]:
     """The task on what a frozen backbone makes of the images, how to compute that, and the sources that have it."""
     if jax.process_count() > 1:
         raise UsageError("--cache-features works in one process; leave it out, or train in one")
     head = transfer.head_paths(config.model, arguments)[-1]
-    features_of = transfer.backbone(model, task, head)
+    features_of, shape = transfer.backbone(model, task, head)
     sources = tuple(
         transfer.Features(images, folder / "features" / f"{name}.npy")
         for name, images in (("train", data.train), ("held_out", data.held_out))
@@ -169,22 +183,24 @@ def on_features(
 
     on = transfer.OnFeatures(
         head,
+        shape,
         data.held_out,
         classes=data.classes,
         preprocess=task.preprocess,
         label_smoothing=config.label_smoothing,
         dtype=task.dtype,
     )
-    return [on], ready, sources
+    return on, ready, sources
 
 
-def example_of(task: Task, batch_size: int, model: nnx.Module, arguments: dict, config: Config) -> dict:
-    """The shapes of this process's part of an evaluation batch."""
-    rows = batch_size // jax.process_count()
-    side = task.preprocess.crop
-    image = jnp.zeros((rows, side, side, 3), jnp.uint8)
-    label = jnp.zeros(rows, jnp.int32)
-    return {"image": image, "label": label, "mask": label == 0, "indices": label, "stop": label != 0}
+def blank_batch(task: Task, rows: int) -> dict:
+    """The shapes of a batch, with so many rows."""
+    example = {name: jnp.zeros((rows, *value.shape), value.dtype) for name, value in task.blank().items()}
+    return example | {
+        "mask": jnp.ones(rows, bool),
+        "indices": jnp.zeros(rows, jnp.int32),
+        "stop": jnp.zeros(rows, bool),
+    }
 
 
 def preprocessing(config: Config, data: Data, weights: Weights | None) -> Preprocess:

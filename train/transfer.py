@@ -15,7 +15,8 @@ from jaxzoo.errors import UsageError, nearest
 from jaxzoo.inspect.calls import around_calls
 from train.config import Config
 from train.data import Source
-from train.data.batches import EvaluationBatches, read_ahead
+from train.data.ahead import read_ahead
+from train.data.batches import EvaluationBatches
 from train.tasks import Batch
 from train.tasks.classification import Classification
 
@@ -116,9 +117,9 @@ class Features:
 class OnFeatures(Classification):
     """Classification by the head alone, of features (N, …) float32 in place of images."""
 
-    def __init__(self, head: str, images: Source, **arguments: Any):
+    def __init__(self, head: str, shape: tuple[int, ...], images: Source, **arguments: Any):
         super().__init__(**arguments)
-        self.head, self.images = head, images
+        self.head, self.shape, self.images = head, shape, images
 
     def training_example(self, item: tuple[np.ndarray, int], rng: np.random.Generator) -> Batch:
         return self.evaluation_example(item)
@@ -126,6 +127,9 @@ class OnFeatures(Classification):
     def evaluation_example(self, item: tuple[np.ndarray, int]) -> Batch:
         features, label = item
         return {"features": features, "label": np.int32(label)}
+
+    def blank(self) -> Batch:
+        return {"features": np.zeros(self.shape, np.float32), "label": np.int32(0)}
 
     def augmented(self, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         return self.inputs(batch), jax.nn.one_hot(batch["label"], len(self.classes), dtype=jnp.float32)
@@ -143,8 +147,10 @@ class OnFeatures(Classification):
         super().pictures(sums, self.images, folder)
 
 
-def backbone(model: nnx.Module, task: Classification, head: str) -> Callable[[jax.Array], jax.Array]:
-    """The compiled function from uint8 images (N, S, S, 3) to what goes into `head`, in eval mode.
+def backbone(
+    model: nnx.Module, task: Classification, head: str
+) -> tuple[Callable[[jax.Array], jax.Array], tuple[int, ...]]:
+    """The compiled function from uint8 images (N, S, S, 3) to what goes into `head`, in eval mode, and its shape.
 
     Raises:
       UsageError: the model does more after its head than to return what that gives.
@@ -152,7 +158,7 @@ def backbone(model: nnx.Module, task: Classification, head: str) -> Callable[[ja
     model.eval()
     graph, state = nnx.split(model)
 
-    def run(state: nnx.State, images: jax.Array) -> tuple[jax.Array, bool]:
+    def run(state: nnx.State, images: jax.Array) -> jax.Array:
         copy, seen = nnx.merge(graph, state, copy=True), {}
 
         def around(path: str, call: Callable[[], Any]) -> Any:
@@ -168,9 +174,8 @@ def backbone(model: nnx.Module, task: Classification, head: str) -> Callable[[ja
         return seen["inputs"]
 
     side = task.preprocess.crop
-    jax.eval_shape(run, state, jax.ShapeDtypeStruct((1, side, side, 3), jnp.uint8))
-    compiled = jax.jit(run)
-    return lambda images: compiled(state, images)
+    features, compiled = jax.eval_shape(run, state, jax.ShapeDtypeStruct((1, side, side, 3), jnp.uint8)), jax.jit(run)
+    return lambda images: compiled(state, images), features.shape[1:]
 
 
 def module_at(model: nnx.Module, path: str) -> nnx.Module:

@@ -19,7 +19,7 @@ from tests.train.test_data import paint
 
 ROOT = Path(__file__).parents[2]
 # Five steps an epoch, a checkpoint at 3, 5, 6, 9, 10, 12 and 15.
-OPTIONS = ["--model=tiny", "--epochs=3", "--batch-size=256", "--save-every=3", "--keep=3", "--lr=0.01"]
+OPTIONS = ["--model=tiny", "--epochs=3", "--batch-size=256", "--save-every=3", "--keep=3", "--lr=0.01", "--log-every=2"]
 
 
 def train(*options, code=0, **environment):
@@ -56,7 +56,7 @@ def assert_same_run(ours, theirs):
         assert a.keys() == b.keys() and said["train"] == expected["train"]
         for key in b:
             assert a[key].tobytes() == b[key].tobytes(), key
-    for file in ("metrics.csv", "confusion.csv"):
+    for file in ("metrics.csv", "confusion.csv", "per_class.csv", "mistakes.csv"):
         assert (ours / file).read_bytes() == (theirs / file).read_bytes()
 
 
@@ -70,12 +70,15 @@ def whole(tmp_path_factory):
 
 
 def test_a_run_leaves_everything_in_its_folder_and_says_where(whole):
-    files = ["config.yaml", "confusion.csv", "confusion.png", "curves.png", "metrics.csv", "timing.csv"]
-    assert sorted(path.name for path in whole.iterdir()) == ["best", "checkpoints", *files]
+    files = {path.name for path in whole.iterdir()}
+    tables = {"metrics.csv", "timing.csv", "steps.jsonl", "confusion.csv", "per_class.csv", "mistakes.csv"}
+    pictures = {"curves.png", "confusion_matrix.png", "mistakes.png", "train_batch.png", "val_batch.png"}
+    assert files == {"best", "checkpoints", "config.yaml", "report.html"} | tables | pictures
     assert sorted(int(path.name) for path in (whole / "checkpoints").iterdir()) == [10, 12, 15]
     assert yaml.safe_load((whole / "config.yaml").read_text())["lr"] == 0.01
     assert [row["step"] for row in rows(whole)] == ["5", "10", "15"]
-    for picture in ("curves.png", "confusion.png"):
+    assert len((whole / "steps.jsonl").read_text().splitlines()) == 7
+    for picture in pictures:
         assert np.asarray(Image.open(whole / picture)).std() > 5
     said = (whole.parent / "said").read_text()
     assert "held-out accuracy" in said and "images/s" in said and str(whole / "best") in said
@@ -156,18 +159,29 @@ def test_a_loss_that_is_not_finite_ends_the_run_in_one_sentence(tmp_path):
     assert "at step" in said and "lower --lr" in said
 
 
-def test_a_damaged_image_stops_the_run_without_losing_it(tmp_path):
-    pets = tmp_path / "pets"
+@pytest.fixture
+def pets(tmp_path):
+    """Two classes of twenty pictures each, one of them cut off."""
     for name, color in (("cat", (200, 30, 30)), ("dog", (30, 30, 200))):
         for i in range(20):
-            paint(pets / name / f"{i}.png", color)
-    bad = pets / "dog" / "7.png"
+            paint(tmp_path / "pets" / name / f"{i}.png", color)
+    bad = tmp_path / "pets" / "dog" / "7.png"
     bad.write_bytes(bad.read_bytes()[:50])
-    run = tmp_path / "run"
-    options = (
-        f"--model tiny --data folder:{pets} --epochs 4 --batch-size 4 --lr 0.01 --image-size 32 --out {run}".split()
-    )
-    said = train(*options, code=2)
+    return tmp_path / "pets"
+
+
+PETS = ["--model", "tiny", "--epochs", "4", "--batch-size", "4", "--lr", "0.01", "--image-size", "32"]
+
+
+def test_a_damaged_image_is_named_once_and_training_goes_on(pets, tmp_path):
+    said = train(*PETS, "--data", f"folder:{pets}", "--out", tmp_path / "run")
+    assert said.count(str(pets / "dog" / "7.png")) == 1
+    assert float(rows(tmp_path / "run")[-1]["val_accuracy"]) == 1
+
+
+def test_a_damaged_image_stops_a_strict_run_without_losing_it(pets, tmp_path):
+    run, bad = tmp_path / "run", pets / "dog" / "7.png"
+    said = train(*PETS, "--data", f"folder:{pets}", "--strict-data", "--out", run, code=2)
     assert str(bad) in said and f"--resume {run}" in said
     bad.unlink()
     assert "had 32 training images and has 31 now" in train("--resume", run)

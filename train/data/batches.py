@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from jaxzoo.errors import UsageError
-from train.data.ahead import read_ahead as read_ahead
 
 Batch = dict[str, np.ndarray]
 

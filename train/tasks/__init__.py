@@ -27,6 +27,9 @@ class Task(Protocol):
     def evaluation_example(self, item: Any) -> Batch:
         """The same, without chance."""
 
+    def blank(self) -> Batch:
+        """An example of zeros."""
+
     def training_loss(self, model: nnx.Module, batch: Batch, key: jax.Array) -> tuple[jax.Array, Sums]:
         """The loss to minimise, a float32 scalar, and this batch's sums. Traced; `key` is for augmentation."""
 

@@ -54,6 +54,9 @@ class Classification:
         image, label = item
         return {"image": np.asarray(resize_and_crop(image, self.preprocess)), "label": np.int32(label)}
 
+    def blank(self) -> Batch:
+        return {"image": np.zeros((self.preprocess.crop, self.preprocess.crop, 3), np.uint8), "label": np.int32(0)}
+
     def training_loss(self, model: nnx.Module, batch: Batch, key: jax.Array) -> tuple[jax.Array, Sums]:
         inputs, targets = self.augmented(batch, key)
         outputs = self.outputs(model, inputs.astype(self.dtype))
