@@ -62,10 +62,11 @@ def read_image(source: str | os.PathLike | BinaryIO, name: str | None = None) ->
     name = name or str(source)
     try:
         with Image.open(source) as image:
-            image = ImageOps.exif_transpose(image)
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
             if image.mode.startswith("I"):  # I;16 and relatives; Pillow's own conversion would clip at 255
                 image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
-            return image.convert("RGB")
+            return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
     except FileNotFoundError:
         raise UsageError(f"there is no image at {name}") from None
     except IsADirectoryError:
