@@ -162,13 +162,14 @@ def _differing(shapes: "Shapes", others: "Shapes") -> set[str]:
 
 def _open(file: str) -> tuple[dict, dict[str, str]]:
     from convert import files, store
-    from convert.weights import checkpoint_in, find
+    from convert.weights import checkpoint_in, find, part_of
 
-    if Path(file).is_dir():
-        directory = checkpoint_in(Path(file))
-        manifest = store.read_manifest(directory)
-        facts = {"checkpoint": f"{directory}: {manifest['model']} {manifest['arguments'] or ''}"}
-        return find(manifest["model"], directory).tensors, facts
+    directory, _ = part_of(Path(file))
+    if directory.is_dir():
+        manifest = store.read_manifest(checkpoint_in(directory))
+        weights = find(manifest["model"], file)
+        facts = {"checkpoint": f"{weights.path}: {manifest['model']} {manifest['arguments'] or ''}"}
+        return weights.tensors, facts
     found = files.contents(file)
     facts = {"file": f"{found.path}, {found.path.stat().st_size / 1e6:.1f} MB"}
     if found.nesting:

@@ -15,20 +15,21 @@ def to_torch(
     """Writes a state_dict that torchvision loads with strict=True: its keys, its layouts, the dtypes that came in.
 
     Args:
-        from_: a converted directory, a training checkpoint, or the folder of a training run (its best, else its last).
+        from_: a converted directory, a training checkpoint, or the folder of a training run (its best, else its last);
+            RUN#ema is the average of its weights.
         out: the file to write, ending in .pth, .pt or .safetensors; it must not exist.
         dialect: whose names to write: timm's, where timm has a network that computes the same, or the reference's.
     """
     from convert import files
     from convert.store import read_manifest
-    from convert.weights import checkpoint_in, find, in_dialect
+    from convert.weights import checkpoint_in, find, in_dialect, part_of
 
     files.check_output(out)
-    directory = checkpoint_in(from_)
-    model = read_manifest(directory)["model"]
-    found = find(model, directory)
+    directory, _ = part_of(from_)
+    model = read_manifest(checkpoint_in(directory))["model"]
+    found = find(model, from_)
     if dialect:
         found = dataclasses.replace(found, tensors=in_dialect(model, dialect, found.tensors), versions={})
     files.write(out, found.tensors, found.versions)
     names = f" by {dialect}'s names" if dialect else ""
-    print(f"{out}: {model}, {len(found.tensors)} tensors{names}, from {directory}")
+    print(f"{out}: {model}, {len(found.tensors)} tensors{names}, from {found.path}")

@@ -34,7 +34,8 @@ class Weights:
 
     def source(self) -> dict[str, str]:
         """Where these came from, for a manifest."""
-        file = self.path / store.MANIFEST if self.path.is_dir() else self.path
+        path, _ = part_of(self.path)
+        file = path / store.MANIFEST if path.is_dir() else path
         return {"path": str(self.path), "sha256": store.file_digest(file)}
 
 
@@ -55,8 +56,8 @@ def load(
     Args:
       name: a name from `jaxzoo.list_models()`.
       weights: a `.pth`, `.pt` or `.safetensors` file (see `convert.read`), a converted directory, a checkpoint or the
-        folder of a training run (its best checkpoint, else its last), or the name of published weights in torchvision
-        or timm, such as `IMAGENET1K_V1` or `DEFAULT`.
+        folder of a training run (its best checkpoint, else its last; `RUN#ema` is the average of its weights), or the
+        name of published weights in torchvision or timm, such as `IMAGENET1K_V1` or `DEFAULT`.
       num_classes: as many as the weights have unless given.
       head: "strict", or "skip": a classifier of another size is initialised anew, with a warning that names it.
       seed: seeds such a fresh head, and dropout.
@@ -90,8 +91,9 @@ def find(name: str, weights: str | Path, *, match: str = "names") -> Weights:
         raise UsageError(f"match is {match!r}; it must be 'names' or 'order'")
     published = card(name).weights
     path = Path(weights)
-    if path.is_dir():
-        return _from_directory(name, path)
+    directory, part = part_of(path)
+    if directory.is_dir():
+        return _from_directory(name, directory, part)
     if match == "order":
         contents = files.contents(path)
         return matched(name, contents.path, contents.tensors)
@@ -186,6 +188,12 @@ def checkpoint_in(path: Path) -> Path:
     return max(steps, key=lambda step: int(step.name))
 
 
+def part_of(path: Path) -> tuple[Path, str]:
+    """`RUN#ema` as the folder RUN and `ema`; any other path as itself and ""."""
+    folder, _, part = str(path).rpartition("#")
+    return (Path(folder), part) if folder and not path.exists() and Path(folder).is_dir() else (path, "")
+
+
 def _from_file(name: str, path: Path) -> Weights:
     contents = files.contents(path)
     return translated(name, Weights(contents.path, unwrapped(name, contents.tensors)))
@@ -275,11 +283,13 @@ def unwrapped(name: str, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray
     return {key.partition(".")[2] or key: array for key, array in tensors.items()}
 
 
-def _from_directory(name: str, path: Path) -> Weights:
+def _from_directory(name: str, path: Path, part: str = "") -> Weights:
     path = checkpoint_in(path)
     arrays, manifest = store.load(path, prefix="model/")
     if manifest["model"] != name:
         raise UsageError(f"{path} holds {manifest['model']}, not {name}")
+    if part:
+        arrays |= _average(path, part)  # what is frozen has none
     arguments = dict(manifest["arguments"])
     model = abstract(name, **arguments)
     known = {leaf.path for leaf in rules.leaves(model)}
@@ -287,7 +297,15 @@ def _from_directory(name: str, path: Path) -> Weights:
     if "train" in manifest:  # JAX counts in int32, torch in int64
         tensors = {key: rules.as_torch(array) for key, array in tensors.items()}
     about = manifest.get("classes"), manifest.get("preprocess")
-    return Weights(path, tensors, arguments, *about, rules.versions(model))
+    return Weights(Path(f"{path}#{part}") if part else path, tensors, arguments, *about, rules.versions(model))
+
+
+def _average(path: Path, part: str) -> dict[str, np.ndarray]:
+    if part != "ema":
+        raise UsageError(f"{path} has no part {part!r}; {path}#ema is the average of its weights")
+    if not any(file.startswith(f"{store.ARRAYS}/ema/") for file in store.read_manifest(path)["files"]):
+        raise UsageError(f"{path} holds no average of its weights: it was trained without --ema; leave out #ema")
+    return store.load(path, prefix="ema/")[0]
 
 
 def _download(name: str, weights: str) -> tuple[Path, str, list[str] | None]:

@@ -17,6 +17,7 @@ import convert
 import jaxzoo
 from convert import files, store
 from convert.shapes import abstract, shapes_of
+from convert.to_torch import to_torch
 from convert.twins import build_twin
 from convert.weights import Weights, checkpoint_in, find, fit, preprocess_of
 from jaxzoo import Preprocess, UsageError
@@ -191,6 +192,34 @@ def test_a_training_checkpoint_loads_and_exports_with_torchs_dtypes(tmp_path):
     small("resnet18", num_classes=3).load_state_dict({k: files.to_torch(v.copy()) for k, v in tensors.items()})
     with pytest.raises(UsageError, match="holds resnet18, not resnet34"):
         convert.load("resnet34", tmp_path / "run")
+
+
+def test_the_average_of_a_runs_weights_is_read_by_name(tmp_path, capsys):
+    model = jaxzoo.create_model("resnet18", num_classes=3)
+    state = nnx.to_flat_state(nnx.state(model, nnx.Not(nnx.RngState)))
+    raw = {".".join(map(str, path)): np.asarray(value.get_value()) for path, value in state}
+    average = {path: array + 1 for path, array in raw.items() if not path.startswith("conv1.")}  # conv1 is frozen
+    arrays = {f"model/{path}": array for path, array in raw.items()} | {f"ema/{path}": a for path, a in average.items()}
+    manifest = {"model": "resnet18", "arguments": {"num_classes": 3}, "train": {"step": 2}}
+    store.save(tmp_path / "run" / "best", arrays, manifest)
+    for name in ("run#ema", "run/best#ema"):
+        loaded = convert.load("resnet18", tmp_path / name)
+        np.testing.assert_array_equal(loaded.fc.bias, average["fc.bias"])
+        np.testing.assert_array_equal(loaded.bn1.mean, average["bn1.mean"])
+        np.testing.assert_array_equal(loaded.conv1.kernel, raw["conv1.kernel"])
+    np.testing.assert_array_equal(convert.load("resnet18", tmp_path / "run").fc.bias, raw["fc.bias"])
+    source = find("resnet18", tmp_path / "run#ema").source()
+    assert source["path"].endswith("run/best#ema") and len(source["sha256"]) == 64
+
+    to_torch(tmp_path / "run#ema", tmp_path / "average.pth")
+    assert "run/best#ema" in capsys.readouterr().out
+    np.testing.assert_array_equal(convert.read(tmp_path / "average.pth")["fc.bias"], average["fc.bias"])
+
+    with pytest.raises(UsageError, match=r"no part 'best'; .*run/best#ema is the average"):
+        find("resnet18", tmp_path / "run#best")
+    store.save(tmp_path / "plain", {f"model/{path}": array for path, array in raw.items()}, manifest)
+    with pytest.raises(UsageError, match="trained without --ema; leave out #ema"):
+        find("resnet18", tmp_path / "plain#ema")
 
 
 @pytest.mark.parametrize(
