@@ -123,10 +123,17 @@ def summary(config: "Config") -> str:
 
 def listing() -> "Table":
     """All recipes as a rich table: `rich.print(listing())`."""
+    from rich import box
     from rich.table import Column, Table
 
     numbers = [Column(title, no_wrap=True) for title in ("optimizer", "lr", "batch", "epochs", "schedule")]
-    table = Table(Column("recipe", no_wrap=True), *numbers, "published for", caption="sources: train/recipes.yaml")
+    table = Table(
+        Column("recipe", no_wrap=True),
+        *numbers,
+        "published for",
+        box=box.SIMPLE_HEAD,
+        caption="sources: train/recipes.yaml",
+    )
     for name, recipe in recipes().items():
         own = recipe.options
         models = ", ".join(model for models in recipe.models.values() for model in models)

@@ -133,9 +133,9 @@ def test_a_run_says_which_rate_it_takes():
     assert recipes.summary(following("published", "resnet18")) == (
         "recipe resnet: lr 0.1 for 256 images per update; 90 epochs"
     )
-    assert recipes.summary(following("published", "resnet50", batch_size=64)) == (
-        "recipe new_repeated: lr 0.5 for 1024 images per update, here 0.03125 for 64; 600 epochs; "
-        "unlike here: training crops of 176 pixels"
+    assert recipes.summary(following("published", "mobilenet_v3_large", batch_size=64)) == (
+        "recipe mobilenet_v3: lr 0.064 for 1024 images per update, here 0.004 for 64; 600 epochs; "
+        "unlike here: the weights are the mean of the last three checkpoints that had become better"
     )
 
 
