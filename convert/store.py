@@ -44,8 +44,23 @@ def handler():
         (jax.Array, type_handlers.ArrayHandler()),
     )
     return ocp.PyTreeCheckpointHandler(
-        use_ocdbt=False, use_zarr3=True, use_compression=False, type_handler_registry=registry
+        use_ocdbt=False,
+        use_zarr3=True,
+        use_compression=False,
+        type_handler_registry=registry,
+        multiprocessing_options=_alone(),
     )
+
+
+def _alone():
+    """Orbax would have all processes of `jax.distributed` read and write together; here each does so alone."""
+    import jax
+    from orbax.checkpoint.options import MultiprocessingOptions
+
+    if not jax.distributed.is_initialized():
+        return MultiprocessingOptions()
+    me = jax.process_index()
+    return MultiprocessingOptions(primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}")
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -73,7 +88,7 @@ def save(directory: str | Path, arrays: Mapping[str, Any], manifest: Mapping[str
     partial = directory.with_name(f".{directory.name}.partial-{os.getpid()}")
     try:
         partial.mkdir(parents=True)
-        with ocp.Checkpointer(handler()) as checkpointer:
+        with ocp.Checkpointer(handler(), multiprocessing_options=_alone()) as checkpointer:
             checkpointer.save(partial / ARRAYS, args=ocp.args.PyTreeSave(arrays))
         write_manifest(partial, manifest)
         refuse_existing(directory)
@@ -114,7 +129,7 @@ def load(
         partial_restore=True,
     )
     try:
-        with ocp.Checkpointer(handler()) as checkpointer:
+        with ocp.Checkpointer(handler(), multiprocessing_options=_alone()) as checkpointer:
             restored = checkpointer.restore(directory / ARRAYS, args=args)
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(f"checkpoint {directory} is damaged: {error}") from error

@@ -23,6 +23,7 @@ from train.progress import progress, say
 from train.setup import Setup, check_manifest, prepare
 from train.step import State, weights_of
 
+OWN = ("process_id", "workers", "data", "weights", "out")  # options that may differ from process to process
 SKIPS = 20  # steps in a row that are not finite, after which a run with --on-nan skip gives up
 
 
@@ -33,7 +34,13 @@ def run(config: Config) -> int:
       UsageError: something given cannot be used; what was learnt until then is saved.
     """
     processes.start(config)
-    folder = configuration.run_folder(config)
+    with processes.ending_together():
+        folder = Path(processes.from_first("folder", str(configuration.run_folder(config))))  # named by the time
+        return run_in(folder, config)
+
+
+def run_in(folder: Path, config: Config) -> int:
+    """`run`, in this folder."""
     fresh = not (config.resume or config.eval_only)
     if fresh and first() and folder.exists():
         raise UsageError(f"{folder} exists already; give another --out, or continue it with --resume {folder}")
@@ -51,16 +58,23 @@ def run(config: Config) -> int:
         if step > config.epochs * setup.batches.per_epoch:
             raise UsageError(f"{folder} is at step {step} already, and --epochs {config.epochs} ends before that")
 
+    processes.agree(
+        {f"--{name.replace('_', '-')}": value for name, value in vars(config).items() if name not in OWN}
+        | {"classes": setup.data.classes, "images": (len(setup.data.train), len(setup.data.held_out))}
+        | {f"{folder} at step": step}
+    )
     if config.eval_only:
         for name, ema in (("held out", False), ("its average", True))[: 1 + bool(config.ema and config.resume)]:
             say(f"{name}: {shown(setup.task.metrics(evaluate(setup, weights_of(state, ema=ema), Stop())))}")
         return 0
 
-    processes.meet("everybody has read what was there")
+    processes.meet("all have read what was there")
     if fresh and first():
         make_folder(folder)
     with checkpoint.locked(folder) if first() else contextlib.nullcontext():
         say(f"writing to {folder}" if fresh else f"continuing {folder} after step {step}")
+        if processes.others():
+            say(f"if one of {jax.process_count()} processes is lost, all end; then start all with --resume {folder}")
         if first():
             configuration.write(config, folder)
             write_split(setup.data, folder)
@@ -85,13 +99,17 @@ def fit(config: Config, setup: Setup, folder: Path, state: State, step: int) -> 
         good = int(state["step"])
         checkpoints.save(state, good)
         checkpoints.wait()
+        processes.meet("saved")
         return good
 
     with contextlib.ExitStack() as stack:
+        stack.enter_context(processes.finishing_first(checkpoints.wait))
         stop = stack.enter_context(stopping())
         bar = stack.enter_context(progress(step, total, "step", "compiling the training step"))
         stack.enter_context(saving_before_errors(save_what_is_good, folder))
         made = read_ahead(setup.batches, step, total, workers=config.workers)
+        if processes.others():
+            made = results.without_end(made)
         batches = Waiting(
             stack.enter_context(contextlib.closing(on_device(made, stop.with_batch(setup.steps.put_batch))))
         )
@@ -139,7 +157,11 @@ def evaluate(setup: Setup, weights: State, stop: "Stop") -> dict[str, np.ndarray
     return jax.device_get(sums)
 
 
-class Diverged(UsageError):
+class Agreed(UsageError):
+    """What ends a run for all processes at the same step."""
+
+
+class Diverged(Agreed):
     """The numbers of a run are no longer worth going on with."""
 
 
@@ -151,6 +173,20 @@ class Results:
         self.pending: tuple | None = None
         self.numbers: dict[str, float] | None = None
         self.asked_to_stop, self.skipped = False, 0
+        self.error: UsageError | None = None
+
+    def without_end(self, batches: Iterator[dict]) -> Iterator[dict]:
+        """`batches`, and when they fail, blank ones: so all processes learn of it, and end at the same step."""
+        batch = None
+        try:
+            for batch in batches:
+                yield batch
+        except UsageError as error:
+            if batch is None:
+                raise
+            self.error = error
+            while True:
+                yield {name: np.full_like(value, -1 if name == "indices" else 0) for name, value in batch.items()}
 
     def following(self, report: dict, batch: dict, step: int) -> dict[str, float] | None:
         """Takes the report of `step`, and gives the numbers of the one before. Raises as `settle`."""
@@ -164,11 +200,14 @@ class Results:
 
         Raises:
           Diverged: they are not finite, and the run is not to go on.
+          Agreed: a process could not read its images.
         """
         if not self.pending:
             return
         (report, indices, step), self.pending = self.pending, None
         numbers = {name: float(value) for name, value in jax.device_get(report).items()}
+        if numbers.pop("missing", False):
+            raise Agreed(str(self.error or f"another process could not read its images for step {step}"))
         self.asked_to_stop |= bool(numbers.pop("stop"))
         wrong = [name for name in ("loss", "gradient_norm") if not math.isfinite(numbers[name])]
         self.skipped = self.skipped + 1 if wrong else 0
@@ -228,6 +267,8 @@ def saving_before_errors(save: Callable[[], int], folder: Path) -> Iterator[None
     except checkpoint.NotSaved:
         raise
     except UsageError as error:
+        if processes.others() and not isinstance(error, Agreed):  # those cannot help with saving
+            raise UsageError(f"{error}; continue with: {continuing(folder)}") from None
         step = save()
         differently = " --on-nan skip, which leaves that batch out" if isinstance(error, Diverged) else ""
         raise UsageError(

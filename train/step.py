@@ -82,7 +82,7 @@ def build(
     """Training and evaluation of `model`, compiled when first called, and the state that its variables make.
 
     A step whose loss or gradients are not finite changes nothing: with `on_nan` "stop" neither do those after it, with
-    "skip" they go on. `state["skipped"]` counts them.
+    "skip" they go on. `state["skipped"]` counts them. Nor does one with an index below 0: then a process has no images.
 
     Args:
       tasks: one for each stage of the run, which may differ in image size; the last also evaluates.
@@ -168,7 +168,8 @@ def build(
         updates, optimizer_state = optimizer.update(gradients, state["optimizer"], state["params"])
         params = optax.apply_updates(state["params"], updates)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        applied = finite & (state["skipped"] == 0) if on_nan == "stop" else finite
+        present = (batch["indices"] >= 0).all()
+        applied = present & (finite & (state["skipped"] == 0) if on_nan == "stop" else finite)
         first = step % per_epoch == 0
         new = {
             "params": params,
@@ -178,10 +179,10 @@ def build(
             "sums": {name: jnp.where(first, 0, state["sums"][name]) + value for name, value in sums.items()},
         }
         new = jax.tree.map(lambda new, old: jnp.where(applied, new, old), new, {name: state[name] for name in new})
-        new["step"] = step + (1 if on_nan == "skip" else applied)
+        new["step"] = step + (present if on_nan == "skip" else applied)
         new["skipped"] = state["skipped"] + ~applied
-        report = {"loss": loss, "gradient_norm": norm, "lr": schedule(step), "stop": batch["stop"].any()}
-        return new, report
+        report = {"loss": loss, "gradient_norm": norm, "lr": schedule(step)}
+        return new, report | {"stop": batch["stop"].any(), "missing": ~present}
 
     def averaged(ema: Arrays, values: Arrays, step: jax.Array) -> Arrays:
         if not average:
