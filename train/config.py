@@ -203,6 +203,13 @@ RESUMABLE = (
 )
 
 
+# What leaves training images as they are, for --cache-features.
+UNCHANGED = {
+    **{"train_size": None, "progressive": None, "flip": "no", "crop_area": 1.0, "shift": 0},
+    **{"color_jitter": (0.0, 0.0, 0.0, 0.0), "auto_augment": "none", "random_erase": 0.0, "mixup": 0.0, "cutmix": 0.0},
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Config(*reversed(GROUPS)):
     """Train an image model.
@@ -232,6 +239,8 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
     if config.recipe and not run:
         named = {text.lstrip("-").split("=")[0].replace("-", "_") for text in arguments if text.startswith("--")}
         config = recipes.adapted(config, named)
+        if config.cache_features:  # without the recipe's augmentation
+            config = dataclasses.replace(config, **{name: UNCHANGED[name] for name in UNCHANGED.keys() - named})
     for field in dataclasses.fields(Config) if run else ():
         old, new = getattr(stored, field.name), getattr(config, field.name)
         if old != new and field.name not in RESUMABLE:
@@ -311,10 +320,11 @@ def check(config: Config) -> None:
         raise UsageError("--eval-only needs weights to evaluate: add --weights FILE or --resume RUN")
     if config.freeze and config.train_only:
         raise UsageError("--freeze and --train-only say the same thing in two ways; give one of them")
-    if config.cache_features and (config.progressive or config.mixup or config.cutmix):
-        raise UsageError(
-            "--cache-features sees every image once, as it is: it goes without --progressive, --mixup, --cutmix"
-        )
+    if config.cache_features and (config.freeze or config.train_only not in ((), ("head",))):
+        raise UsageError("--cache-features trains the head alone: leave out --freeze and --train-only")
+    for name, off in UNCHANGED.items() if config.cache_features else ():
+        if getattr(config, name) not in (off, getattr(Config, name)):
+            raise UsageError(f"--cache-features sees every image once, as it is: leave out {_option(name)}")
     by_hand = (config.coordinator, config.num_processes, config.process_id)
     if any(part is not None for part in by_hand) and (None in by_hand or config.distributed == "auto"):
         raise UsageError(

@@ -1,12 +1,13 @@
 """What options are when nobody gives them: they follow from the optimizer, the network and the size of the data."""
 
 import dataclasses
+import math
 
 import jax
 from flax import nnx
 
 from jaxzoo import nn
-from train.config import Config
+from train.config import UNCHANGED, Config
 from train.data import Data
 
 LEARNING_RATES = {"adamw": 1e-3, "lamb": 1e-3, "sgd": 0.05, "sgd_nesterov": 0.05, "rmsprop": 0.01, "rmsprop_tf": 0.01}
@@ -18,19 +19,39 @@ def filled(config: Config, data: Data, model: nnx.Module) -> Config:
 
     A large network without normalisation (AlexNet, VGG, SqueezeNet) diverges at rates that others like, so it gets a
     third of them and clipped gradients; a tiny one (LeNet-5) is the other way round, and needs more epochs. Pretrained
-    weights are moved less, and need fewer. With few images, crops are milder.
+    weights are moved less, and need fewer, but a fresh head on a frozen backbone is no different from other fresh
+    layers. With few images, crops are milder; features are computed of images as they are.
     """
     tiny = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))) < 300_000
     plain = not tiny and not any(isinstance(module, NORMS) for _, module in nnx.iter_modules(model))
-    scale = (0.1 if config.weights else 1) * (3 if tiny else 1 / 3 if plain else 1)
+    scale = (0.1 if config.weights and not head_alone(config) else 1) * (3 if tiny else 1 / 3 if plain else 1)
     rate = LEARNING_RATES[config.optimizer] * scale
     chosen = {
-        "epochs": 10 if config.weights else 7 if config.data == "digits" and not tiny else 30,
+        "epochs": epochs(config, len(data.train), model, tiny=tiny),
         "lr": float(f"{rate:.2g}"),
         "clip_norm": 1.0 if plain else 0.0,
         "crop_area": (0.08 if len(data.train) >= 10_000 else 0.35) if data.photographs else 1.0,
         "shift": 0 if data.photographs else 2,
         "flip": "yes" if data.photographs else "no",
-    }
+    } | (UNCHANGED if config.cache_features else {})
     unset = {name: value for name, value in chosen.items() if getattr(config, name) in (None, "auto")}
     return dataclasses.replace(config, **unset)
+
+
+def epochs(config: Config, images: int, model: nnx.Module, *, tiny: bool) -> int:
+    """How often to go through so many images.
+
+    BatchNorm's running statistics, which evaluation uses, have to get from 0 and 1 to those of the images. Where they
+    move slowly (MobileNetV3: 1 % a step), few images need more epochs for that than for learning: as many as make
+    ten times 1 / momentum steps, up to 50.
+    """
+    usual = 10 if config.weights else 7 if config.data == "digits" and not tiny else 30
+    shares = [module.share for _, module in nnx.iter_modules(model) if isinstance(module, nn.BatchNorm)]
+    if config.weights or not shares:
+        return usual
+    return max(usual, min(50, math.ceil(10 / max(shares) / max(1, images // config.batch_size))))
+
+
+def head_alone(config: Config) -> bool:
+    """Whether nothing but the head learns."""
+    return config.cache_features or config.train_only == ("head",) or "backbone" in config.freeze

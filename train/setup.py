@@ -12,20 +12,23 @@ import optax
 from flax import nnx
 
 import convert.shapes
+import convert.store
 import convert.weights
 import jaxzoo
 import train.data
 from convert.weights import Weights
+from jaxzoo import nn
 from jaxzoo.errors import UsageError
+from jaxzoo.inspect.calls import program
 from jaxzoo.preprocess import Preprocess
 from train import config as configuration
-from train import defaults, processes, recipes, step, transfer
+from train import defaults, features, processes, recipes, step, transfer
 from train.config import Config, model_arguments
-from train.data import Data, Source, inspection
+from train.data import Data, inspection
 from train.data.batches import EvaluationBatches, TrainingBatches
 from train.optimizer import learning_rate, optimizer
 from train.parameters import depths, parameter_kinds
-from train.progress import progress, say
+from train.progress import say
 from train.progressive import Stages, dropout_rates, strengths
 from train.tasks import Task
 from train.tasks.classification import Classification
@@ -56,16 +59,23 @@ def prepare(config: Config, folder: Path, *, continuing: bool = False) -> tuple[
     jaxzoo.card(config.model)  # an unknown name is refused before anything slow
     with processes.one_after_the_other():  # the first may have to download
         data = train.data.load(config.data, val_fraction=config.val_fraction, seed=config.seed)
-    weights = convert.weights.find(config.model, config.weights) if config.weights and not continuing else None
-    preprocess = preprocessing(config, data, weights)
-    arguments = arguments_of(config, data, preprocess)
-    model = model_of(config, arguments, weights)
+    weights = None
+    if continuing:  # as it was begun, whatever --weights brought along
+        stored = convert.store.read_manifest(convert.weights.checkpoint_in(folder))
+        preprocess, arguments = Preprocess(**stored["preprocess"]), stored["arguments"]
+        arguments = arguments | {"num_classes": len(data.classes)}  # others are refused later, by name
+    else:
+        weights = convert.weights.find(config.model, config.weights) if config.weights else None
+        preprocess = preprocessing(config, data, weights)
+        arguments = arguments_of(config, data, preprocess)
+    model, arguments = model_of(config, arguments, weights)
     config = defaults.filled(config, data, model)
+    check_fits(config, model)
     learns = transfer.learning(config, model, arguments)
     task, *tasks = tasks_of(config, data, preprocess)
     ready, sources = lambda: None, (data.train, data.held_out)
-    if config.cache_features:
-        task, ready, sources = on_features(config, folder, data, task, model, arguments)
+    if config.cache_features and not config.eval_only:
+        task, ready, sources = features.cached(config, folder, data, task, model, arguments, continuing)
         tasks = [task]
     of_process = {"process": jax.process_index(), "processes": jax.process_count(), "strict": config.strict_data}
     one = TrainingBatches(
@@ -157,42 +167,6 @@ def tasks_of(config: Config, data: Data, preprocess: Preprocess) -> list[Task]:
     return [task(preprocess.crop, 1), *map(task, sizes, strengths(len(sizes)))]
 
 
-def on_features(
-    config: Config, folder: Path, data: Data, task: Classification, model: nnx.Module, arguments: dict
-) -> tuple[Task, Callable[[], None], tuple[Source, Source]]:
-    """The task on what a frozen backbone makes of the images, how to compute that, and the sources that have it."""
-    if jax.process_count() > 1:
-        raise UsageError("--cache-features works in one process; leave it out, or train in one")
-    head = transfer.head_paths(config.model, arguments)[-1]
-    features_of, shape = transfer.backbone(model, task, head)
-    sources = tuple(
-        transfer.Features(images, folder / "features" / f"{name}.npy")
-        for name, images in (("train", data.train), ("held_out", data.held_out))
-    )
-    sizes = {"batch_size": config.batch_size, "workers": config.workers, "strict": config.strict_data}
-
-    def ready() -> None:
-        total = sum(map(len, sources))
-        if all(source.path.exists() for source in sources):
-            return
-        with progress(0, total, "image", "computing features") as bar:
-            done = 0
-            for source in sources:
-                source.write(features_of, task, **sizes, tell=lambda n, _, done=done: bar.update(done + n, total, ""))
-                done += len(source)
-
-    on = transfer.OnFeatures(
-        head,
-        shape,
-        data.held_out,
-        classes=data.classes,
-        preprocess=task.preprocess,
-        label_smoothing=config.label_smoothing,
-        dtype=task.dtype,
-    )
-    return on, ready, sources
-
-
 def blank_batch(task: Task, rows: int) -> dict:
     """The shapes of a batch, with so many rows."""
     example = {name: jnp.zeros((rows, *value.shape), value.dtype) for name, value in task.blank().items()}
@@ -211,27 +185,66 @@ def preprocessing(config: Config, data: Data, weights: Weights | None) -> Prepro
     base = jaxzoo.card(config.model).preprocess
     if weights and weights.preprocess:
         base = Preprocess(**weights.preprocess)
-    side = config.image_size or (configuration.stages(config) or [data.image_size or base.crop])[-1]
+    side = config.image_size or (configuration.stages(config) or [None])[-1]
+    if not side:
+        side = smallest(config, data.image_size, base.crop) if data.image_size else base.crop
     return dataclasses.replace(base, crop=side, resize=side) if data.image_size else base.at(side)
+
+
+def smallest(config: Config, own: int, published: int) -> int:
+    """The least side from that of the images upwards that a model can be trained with: of 32 x 32 pixels nothing is
+    left to AlexNet or Inception."""
+    for side in (own, *(side for side in (64, 96, 128, 160, 192) if own < side < published)):
+        try:
+            known = {"image_size": side} if takes(config, "image_size") else {}
+            model = convert.shapes.abstract(config.model, **known, **model_arguments(config))
+            model.train()
+            program(model, (2, side, side, 3), lambda path, call: call())
+        except UsageError:
+            continue
+        except (TypeError, ValueError):
+            break  # --model-args are wrong, which whoever builds the model says
+        return side
+    return published
+
+
+def takes(config: Config, *names: str) -> str | None:
+    """The first of these names that the model has an argument of."""
+    return next((name for name in names if name in jaxzoo.registry.argument_names(config.model)), None)
 
 
 def arguments_of(config: Config, data: Data, preprocess: Preprocess) -> dict:
     """What the model is built with: --model-args, --drop-path, the classes, the image size where it must know that."""
-    names = jaxzoo.registry.argument_names(config.model)
-    size = {"image_size": preprocess.crop} if "image_size" in names else {}
-    if size and config.progressive:
-        raise UsageError(f"{config.model} is built for one image size: it cannot train with --progressive")
-    if config.drop_path is not None and "stochastic_depth_prob" not in names:
-        raise UsageError(f"{config.model} has no stochastic depth: leave out --drop-path")
-    depth = {} if config.drop_path is None else {"stochastic_depth_prob": config.drop_path}
+    size = {"image_size": preprocess.crop} if takes(config, "image_size") else {}
+    for option, value in (("--progressive", config.progressive), ("--train-size", config.train_size)):
+        if size and value:
+            raise UsageError(f"{config.model} is built for one image size: it cannot train with {option}")
+    depth = {}
+    if config.drop_path is not None:
+        name = takes(config, "stochastic_depth_prob", "drop_path_rate")  # torchvision's and timm's
+        if not name:
+            raise UsageError(f"{config.model} has no stochastic depth: leave out --drop-path")
+        depth = {name: config.drop_path}
     return size | depth | model_arguments(config) | {"num_classes": len(data.classes)}
 
 
-def model_of(config: Config, arguments: dict, weights: Weights | None) -> nnx.Module:
-    """The model with these weights, or with fresh parameters by --seed; so is a head that does not fit, and named."""
+def check_fits(config: Config, model: nnx.Module) -> None:
+    """Refuses options that mean nothing to this model, or to a run of so many epochs."""
+    if config.dropout is not None and not any(type(module) is nn.Dropout for _, module in nnx.iter_modules(model)):
+        raise UsageError(f"{config.model} has no dropout: leave out --dropout")
+    count = len(configuration.stages(config))
+    if count > config.epochs:
+        raise UsageError(f"--progressive has {count} stages, which --epochs {config.epochs} is too short for")
+
+
+def model_of(config: Config, arguments: dict, weights: Weights | None) -> tuple[nnx.Module, dict]:
+    """The model with these weights, or with fresh parameters by --seed; a head that does not fit is fresh and named.
+
+    Also the arguments that it was built with, in which weights may have a say.
+    """
     if not weights:
         try:
-            return jaxzoo.create_model(config.model, seed=config.seed, **arguments)
+            return jaxzoo.create_model(config.model, seed=config.seed, **arguments), arguments
         except (TypeError, ValueError) as error:
             if isinstance(error, UsageError) or not config.model_args:
                 raise
@@ -243,9 +256,11 @@ def model_of(config: Config, arguments: dict, weights: Weights | None) -> nnx.Mo
         )
     convert.load_state_dict(model, weights.tensors, skip=skipped)
     convert.weights.fill_fresh(model, config.model, arguments, config.seed)
+    if skipped:
+        transfer.start_at_zero(model, transfer.head_paths(config.model, arguments))
     fresh = f"; for {arguments['num_classes']} classes these start fresh: {', '.join(skipped)}" if skipped else ""
     say(f"weights of {weights.path}{fresh}")
-    return model
+    return model, arguments
 
 
 def devices_of(count: int | None) -> list[jax.Device]:

@@ -1,0 +1,50 @@
+"""A network that compiles fast and takes images of any size, under the name "pooled" while a test needs it."""
+
+import jax
+import pytest
+from flax import nnx
+
+import jaxzoo
+from jaxzoo import nn
+from jaxzoo.registry import ModelCard, _cards
+from train import journal
+from train.tasks.classification import Classification
+
+
+class Pooled(nnx.Module):
+    """Two convolutions, with dropout between them and before the head, which is `classifier.1`."""
+
+    def __init__(self, num_classes: int, dropout: float, stochastic_depth_prob: float, *, rngs: nnx.Rngs):
+        self.stem = nn.Conv(3, 8, 4, 4, bias=False, rngs=rngs)
+        self.bn = nn.BatchNorm(8, rngs=rngs)
+        self.block = nn.Sequential(
+            nn.Conv(8, 16, 3, 2, rngs=rngs),
+            nn.BatchNorm(16, rngs=rngs),
+            nn.Dropout(dropout / 3, rngs=rngs),
+            nn.StochasticDepth(stochastic_depth_prob, rngs=rngs),
+        )
+        self.classifier = nn.Sequential(nn.Dropout(dropout, rngs=rngs), nn.Linear(16, num_classes, rngs=rngs))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = jax.nn.relu(self.block(jax.nn.relu(self.bn(self.stem(x)))))
+        return self.classifier(x.mean((1, 2)))
+
+
+def build(num_classes: int = 7, dropout: float = 0.3, stochastic_depth_prob: float = 0.0, *, rngs: nnx.Rngs) -> Pooled:
+    return Pooled(num_classes, dropout, stochastic_depth_prob, rngs=rngs)
+
+
+@pytest.fixture
+def pooled(monkeypatch) -> str:
+    """Its name, in the registry until the test ends."""
+    jaxzoo.list_models()  # which enters all others
+    monkeypatch.setitem(_cards, "pooled", ModelCard("pooled", "classification", build, "none:none", "none", 32, {}))
+    return "pooled"
+
+
+@pytest.fixture
+def no_pictures(monkeypatch) -> None:
+    """Runs draw nothing, and write no report."""
+    for owner, name in ((Classification, "pictures"), (Classification, "first_pictures"), (journal, "draw_curves")):
+        monkeypatch.setattr(owner, name, lambda *arguments: None)
+    monkeypatch.setattr(journal.page, "write", lambda folder: None)

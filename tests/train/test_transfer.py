@@ -1,0 +1,293 @@
+"""Training a part of a network, and learning from features that are computed once."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import convert
+import jaxzoo
+from convert import store
+from convert.shapes import abstract
+from jaxzoo import UsageError
+from tests.train import photos
+from tests.train.pooled import no_pictures, pooled  # noqa: F401, fixtures
+from tests.train.test_run import rows
+from train import config, features, loop, setup, step, transfer
+from train.config import Config
+from train.features import Features
+
+pytestmark = pytest.mark.usefixtures("pooled", "no_pictures")
+
+
+def variables(model):
+    """What a checkpoint holds of a model, by dotted path."""
+    return step.flat(nnx.state(model, nnx.Not(nnx.RngState)))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """40 small photographs of 5 classes, one of them damaged."""
+    folder = tmp_path_factory.mktemp("photos") / "photos"
+    photos.make(folder, 8, (50, 40))
+    return folder
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """Of a network for 7 classes, whose statistics are not those of a fresh one."""
+    model = jaxzoo.create_model("pooled", seed=3)
+    model.bn.mean.set_value(jnp.linspace(-0.5, 0.5, 8, dtype=jnp.float32))
+    arrays = {f"model/{name}": np.asarray(value) for name, value in variables(model).items()}
+    store.save(tmp_path / "weights", arrays, {"model": "pooled", "arguments": {}})
+    return tmp_path / "weights"
+
+
+@pytest.fixture
+def options(pictures, weights, tmp_path):
+    """Of a short run on those photographs."""
+
+    def given(name="run", **options):
+        usual = {"model": "pooled", "data": f"folder:{pictures}", "weights": str(weights), "out": str(tmp_path / name)}
+        numbers = {"image_size": 32, "batch_size": 8, "epochs": 1, "lr": 0.01, "workers": 1}
+        return Config(**usual | numbers | options)
+
+    return given
+
+
+def last(run):
+    """The arrays of a run's newest checkpoint."""
+    return store.load(max((run / "checkpoints").iterdir(), key=lambda folder: int(folder.name)))[0]
+
+
+# Which parts learn
+
+
+def learnt(**options):
+    model = abstract("resnet18", num_classes=5)
+    learns = transfer.learning(Config(model="resnet18", **options), model, {"num_classes": 5})
+    return {name for name in step.flat(nnx.state(model)) if learns(name)}
+
+
+def test_everything_learns_unless_something_is_frozen():
+    assert learnt() == set(step.flat(nnx.state(abstract("resnet18", num_classes=5))))
+
+
+@pytest.mark.parametrize("options", [{"freeze": ("backbone",)}, {"train_only": ("head",)}, {"cache_features": True}])
+def test_a_frozen_backbone_leaves_the_head(options):
+    assert learnt(**options) == {"fc.kernel", "fc.bias"}
+
+
+def test_paths_name_parts_with_their_parameters_and_statistics():
+    frozen = learnt() - learnt(freeze=("conv1,bn1", "layer1.0.conv1"))
+    assert frozen == {"conv1.kernel", "layer1.0.conv1.kernel"} | {name for name in learnt() if name.startswith("bn1.")}
+    assert {"bn1.mean", "bn1.var"} <= frozen
+    assert learnt(train_only=("layer4.1.bn2", "head")) == {"fc.kernel", "fc.bias"} | {
+        name for name in learnt() if name.startswith("layer4.1.bn2.")
+    }
+
+
+def test_a_path_ends_where_a_name_ends():
+    assert learnt(train_only=("layer1",)) == {name for name in learnt() if name.startswith("layer1.")}
+    with pytest.raises(UsageError, match=r"resnet18 has no part 'layer'; nearest: layer"):
+        learnt(freeze=("layer",))
+
+
+def test_an_unknown_part_is_refused_with_those_that_there_are():
+    with pytest.raises(UsageError, match=r"has no part 'features.0'.*it has conv1, bn1, layer1, .*, fc, and what is"):
+        learnt(freeze=("features.0",))
+
+
+def test_something_has_to_learn():
+    with pytest.raises(UsageError, match="nothing of resnet18 is left to learn"):
+        learnt(freeze=("backbone", "head"))
+
+
+def test_auxiliary_heads_are_heads_and_do_not_learn_from_features():
+    assert transfer.head_paths("googlenet", {"num_classes": 5}) == ["aux1.fc2", "aux2.fc2", "fc"]
+    model = abstract("googlenet", num_classes=5)
+    learns = transfer.learning(Config(model="googlenet", cache_features=True), model, {"num_classes": 5})
+    assert [name for name in step.flat(nnx.state(model)) if learns(name)] == ["fc.bias", "fc.kernel"]
+
+
+# Frozen parts
+
+
+@pytest.mark.parametrize(
+    ("parts", "moved"),
+    [
+        ({"train_only": ("head",)}, {"classifier.1.kernel", "classifier.1.bias"}),
+        (
+            {"freeze": ("stem", "bn", "block.0")},
+            {"classifier.1.kernel", "classifier.1.bias"} | {f"block.1.{n}" for n in ("scale", "bias", "mean", "var")},
+        ),
+    ],
+)
+def test_frozen_parts_stay_as_they_are_to_the_bit_and_cost_no_memory(options, weights, tmp_path, parts, moved):
+    loop.run(options(**parts))
+    before, after = store.load(weights)[0], last(tmp_path / "run")
+    same = {name for name in before if before[name].tobytes() == after[name].tobytes()}
+    changed = {name.removeprefix("model/") for name in before.keys() - same}
+    assert {name for name in changed if "num_batches" not in name} == moved
+    slots = {name.split("/")[-1] for name in after if name.startswith("optimizer/")}
+    assert {slot for slot in slots if "." in slot} == {name for name in moved if not name.endswith(("mean", "var"))}
+
+
+def test_dropout_is_off_inside_frozen_parts_alone():
+    model = jaxzoo.create_model("pooled")
+    step.in_mode(model, lambda name: name.startswith("classifier"))
+    assert (model.block[2].deterministic, model.classifier[0].deterministic) == (True, False)
+    assert model.bn.use_running_average and model.block[1].use_running_average
+
+
+# Fresh heads
+
+
+def test_a_fresh_head_on_pretrained_weights_finds_all_classes_equally_likely(options):
+    prepared, state = setup.prepare(options(train_only=("head",), label_smoothing=0.0), None)
+    assert not np.any(state["params"]["classifier.1.kernel"])
+    _, report = prepared.steps.train[0](
+        state, prepared.steps.put_batch(prepared.batches(0) | {"stop": np.zeros(8, bool)})
+    )
+    np.testing.assert_allclose(report["loss"], np.log(5), rtol=1e-5)
+
+
+def test_a_fresh_head_that_is_no_linear_layer_is_left_alone():
+    model = jaxzoo.create_model("squeezenet1_1", num_classes=5)
+    transfer.start_at_zero(model, transfer.head_paths("squeezenet1_1", {"num_classes": 5}))
+    assert np.any(model.classifier[1].kernel[...])
+
+
+def test_the_tensors_left_out_are_named(options, capsys):
+    setup.prepare(options(), None)
+    assert "for 5 classes these start fresh: classifier.1.weight, classifier.1.bias" in capsys.readouterr().out
+
+
+# Features
+
+
+@pytest.fixture
+def cached(options, tmp_path):
+    """A run on features."""
+    loop.run(options("cached", cache_features=True))
+    return tmp_path / "cached"
+
+
+def test_learning_from_features_is_learning_with_a_frozen_backbone_from_images_as_they_are(options, cached, tmp_path):
+    loop.run(options("frozen", train_only=("head",), flip="no", crop_area=1.0))
+    ours, theirs = last(cached), last(tmp_path / "frozen")
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        scale = np.abs(theirs[name]).max()
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=0, atol=1e-5 * scale, err_msg=name)
+    for a, b in zip(rows(cached), rows(tmp_path / "frozen"), strict=True):
+        assert a.keys() == b.keys()
+        np.testing.assert_allclose([float(x) for x in a.values()], [float(x) for x in b.values()], rtol=1e-5)
+
+
+def test_a_checkpoint_of_such_a_run_is_the_whole_model(cached, capsys):
+    model = convert.load("pooled", cached)
+    np.testing.assert_array_equal(model.stem.kernel[...], last(cached)["model/stem.kernel"])
+    capsys.readouterr()
+    loop.run(config.parse(["--resume", str(cached), "--eval-only"]))
+    expected = f"loss {float(rows(cached)[-1]['val_loss']):.4f}"
+    assert expected in capsys.readouterr().out
+
+
+def test_features_are_kept_and_used_again(cached):
+    files = sorted((cached / "features").iterdir())
+    assert [file.name.split("-")[0] for file in files] == ["held_out", "train"]
+    before = [file.stat().st_mtime_ns for file in files]
+    loop.run(config.parse(["--resume", str(cached), "--epochs", "2"]))
+    assert [file.stat().st_mtime_ns for file in files] == before
+    assert len(rows(cached)) == 2
+
+
+@pytest.mark.parametrize("leave", ["nothing", "half"])
+def test_features_that_are_missing_or_incomplete_are_computed_again_with_the_runs_own_weights(cached, leave):
+    files = {file: file.read_bytes() for file in (cached / "features").iterdir()}
+    for file, content in files.items():
+        file.unlink()
+        if leave == "half":
+            (file.parent / f".{file.name.split('-')[0]}.partial").write_bytes(content[: len(content) // 2])
+    loop.run(config.parse(["--resume", str(cached), "--epochs", "2"]))
+    assert sorted((cached / "features").iterdir()) == sorted(files)
+    for file, content in files.items():
+        assert file.read_bytes() == content
+
+
+def test_features_of_other_images_are_not_taken(cached, pictures):
+    data = setup.train.data.load(f"folder:{pictures}")
+
+    def files():
+        sides = {"train": data.train, "held_out": data.held_out}
+        return {Features(images, cached / "features", side).path for side, images in sides.items()}
+
+    there = set((cached / "features").iterdir())
+    assert files() == there
+    data.train.files.pop()
+    assert len(files() & there) == 1
+
+
+def test_a_damaged_image_has_no_features_and_is_left_out_by_name(pictures, options, tmp_path, capsys):
+    loop.run(options(cache_features=True))
+    said = capsys.readouterr().out
+    assert said.count("tissue/001.jpg cannot be read as an image") == 1
+    values = [np.load(file) for file in (tmp_path / "run" / "features").iterdir()]
+    assert sum(int(np.isnan(value).all(1).sum()) for value in values) == 1
+    with pytest.raises(UsageError, match=r"tissue/001\.jpg cannot be read"):
+        loop.run(options("strict", cache_features=True, strict_data=True))
+
+
+def test_a_full_disk_is_one_sentence(options, tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(features.os, "fsync", full)
+    with pytest.raises(UsageError, match=r"cannot write features into .*: No space left on device; make room"):
+        loop.run(options(cache_features=True))
+    monkeypatch.undo()
+    # What was written until then is not taken for the whole.
+    assert not list((tmp_path / "run" / "features").glob("*.npy"))
+
+
+@pytest.mark.parametrize(
+    "arguments", ["--mixup 0.2", "--progressive 16:32:2", "--flip yes", "--crop-area 0.5", "--train-size 8"]
+)
+def test_features_go_without_augmentation(arguments):
+    with pytest.raises(UsageError, match=f"leave out {arguments.split()[0]}"):
+        config.parse(["--cache-features", *arguments.split()])
+
+
+def test_a_recipe_for_features_goes_without_its_augmentation():
+    parsed = config.parse(["--cache-features", "--recipe", "finetune", "--model", "resnet18"])
+    assert (parsed.auto_augment, parsed.crop_area, parsed.flip) == ("none", 1.0, "no")
+    with pytest.raises(UsageError, match="leave out --auto-augment"):
+        config.parse(["--cache-features", "--recipe", "finetune", "--auto-augment", "trivialaugment"])
+
+
+def test_features_are_for_the_head_alone():
+    for arguments in ("--freeze layer1", "--train-only layer4"):
+        with pytest.raises(UsageError, match="--cache-features trains the head alone"):
+            config.parse(["--cache-features", *arguments.split()])
+
+
+def test_a_model_that_goes_on_after_its_head_is_refused(options, tmp_path):
+    with pytest.raises(UsageError, match=r"squeezenet1_1 does more after its head.*; take --train-only head"):
+        loop.run(options(model="squeezenet1_1", weights=None, image_size=64, cache_features=True))
+    assert not (tmp_path / "run").exists()
+
+
+# Continuing
+
+
+def test_a_run_from_weights_keeps_their_preprocessing_when_it_is_continued(weights, options, tmp_path):
+    manifest = store.read_manifest(weights)
+    own = {"crop": 32, "resize": 40, "interpolation": "bicubic", "mean": [0.1] * 3, "std": [0.9] * 3}
+    store.write_manifest(weights, manifest | {"preprocess": own})
+    loop.run(options())
+    began, _ = setup.prepare(options(), tmp_path / "run")
+    went_on, _ = setup.prepare(options(), tmp_path / "run", continuing=True)
+    assert began.manifest["preprocess"]["mean"] == went_on.manifest["preprocess"]["mean"] == [0.1] * 3
+    assert began.manifest["arguments"] == went_on.manifest["arguments"]
+    np.testing.assert_array_equal(began.batches(0)["image"], went_on.batches(0)["image"])
