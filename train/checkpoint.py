@@ -7,6 +7,7 @@ A folder gets its name when it is complete, so a run that is killed at any insta
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -23,9 +24,13 @@ from jaxzoo.errors import UsageError
 from train.processes import first, whole
 from train.step import State
 
+# What is worth keeping of a state; `skipped` counts steps that were left out since the run was last started.
+KEPT = ("params", "stats", "ema", "optimizer", "step", "sums")
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 class NotSaved(UsageError):
-    """A checkpoint could not be written."""
+    """A run's folder could not be written to."""
 
 
 class Checkpoints:
@@ -73,17 +78,32 @@ class Checkpoints:
             try:
                 store.save(_folder(self.run, step), arrays, self._manifest(step=step))
             except Exception as error:  # Orbax and TensorStore have no common one for a full disk
-                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-                before = _steps(self.run)
-                kept = f"the checkpoint of step {before[-1]} is intact" if before else "there is none before"
-                raise NotSaved(
-                    f"cannot save step {step} in {self.run}: {reason}; {kept}, make room and --resume"
-                ) from error
+                raise not_saved(self.run, f"save step {step}", error) from error
         for old in _steps(self.run)[: -self.keep]:
             _remove(_folder(self.run, old))
 
     def _manifest(self, **progress: Any) -> dict[str, Any]:
         return {**self.manifest, "train": {**self.manifest["train"], **progress}}
+
+
+@contextlib.contextmanager
+def room(run: Path) -> Iterator[None]:
+    """Says in a sentence that the disk has no room for what a run writes. Raises `NotSaved`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise not_saved(run, f"write {error.filename or 'a file'}", error) from error
+
+
+def not_saved(run: Path, what: str, error: Exception) -> NotSaved:
+    """What went wrong with writing, what there is to continue from, and how to."""
+    codes = [code for code in NO_ROOM if os.strerror(code) in str(error)]
+    reason = os.strerror(codes[0]) if codes else (str(error).strip() or type(error).__name__).splitlines()[0]
+    before = _steps(run)
+    kept = f"the checkpoint of step {before[-1]} is intact" if before else "there is no checkpoint before"
+    return NotSaved(f"cannot {what} in {run}: {reason}; {kept}; make room and continue with --resume {run}")
 
 
 @contextlib.contextmanager
@@ -146,7 +166,7 @@ def best_of(run: Path) -> dict[str, Any] | None:
 
 
 def filled(state: State, arrays: Mapping[str, np.ndarray], source: str) -> State:
-    """A state of the structure of `state`, with the values of `arrays`. Raises UsageError unless they fit exactly."""
+    """`state` with the values of `arrays` in place of its own. Raises UsageError unless they fit exactly."""
     expected = _named(state)
     wrong = sorted(set(expected) ^ set(arrays)) or [
         name for name, leaf in expected.items() if (leaf.shape, leaf.dtype) != (arrays[name].shape, arrays[name].dtype)
@@ -155,7 +175,8 @@ def filled(state: State, arrays: Mapping[str, np.ndarray], source: str) -> State
         raise UsageError(
             f"{source} holds another model or optimizer than its config.yaml says: {', '.join(wrong[:3])} …"
         )
-    return jax.tree.unflatten(jax.tree.structure(state), [arrays[name] for name in expected])
+    kept = {name: state[name] for name in KEPT if name in state}
+    return state | jax.tree.unflatten(jax.tree.structure(kept), [arrays[name] for name in expected])
 
 
 def _arrays(state: State) -> dict[str, np.ndarray]:
@@ -166,7 +187,7 @@ def _arrays(state: State) -> dict[str, np.ndarray]:
 def _named(state: State) -> dict[str, Any]:
     """Leaves by the names they have in a checkpoint: parameters and stats are model/PATH, as in convert's own."""
     names = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+    for path, leaf in jax.tree_util.tree_leaves_with_path({name: state[name] for name in KEPT if name in state}):
         words = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
         names["/".join(["model", *words[1:]] if words[0] in ("params", "stats") else words)] = leaf
     return names

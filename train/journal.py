@@ -34,7 +34,7 @@ class Journal:
                     setup.task.first_pictures(setup.batches(0), setup.held_out(0), key, folder)
                     page.write(folder)
             if config.tensorboard:
-                self.events = Events(folder / "tensorboard", after=start if start else None)
+                self.events = Events(folder / "tensorboard", after=start if config.resume else None)
 
     def step(self, step: int, numbers: Mapping[str, float], waited: float, bar: Bar | Lines) -> None:
         """The numbers of a step, which has ended; `waited` seconds went into waiting for data so far."""
@@ -63,14 +63,17 @@ class Journal:
         counted = {}
         if self.config.tensorboard:  # of many processes all compute, and the first writes
             counted = histograms(state["params"])
-            if last_batch is not None:
-                gradients = self.setup.steps.gradients(state, last_batch)
-                counted |= {f"gradients/{name}": value for name, value in histograms(gradients).items()}
+            if last_batch is None:  # continued where an epoch ends
+                last = self.setup.batches(step - 1)
+                last_batch = self.setup.steps.put_batch(last | {"stop": np.zeros(len(last["indices"]), bool)})
+            gradients = self.setup.steps.gradients(state, last_batch)
+            counted |= {f"gradients/{name}": value for name, value in histograms(gradients).items()}
         if not first():
             return
         records.append(self.folder / "metrics.csv", row)
-        seconds = {"images": self.clock.images, "seconds": self.clock.seconds, "waiting": self.clock.waited}
-        records.append(self.folder / "timing.csv", position | seconds)
+        if self.clock.images:  # otherwise an epoch that was trained before is only looked at again
+            seconds = {"images": self.clock.images, "seconds": self.clock.seconds, "waiting": self.clock.waited}
+            records.append(self.folder / "timing.csv", position | seconds)
         self.clock = Clock()
         with worth_less_than_the_run(say):
             draw_curves(self.rows, f"{self.config.model} on {self.config.data}", self.folder / "curves.png")
@@ -109,8 +112,9 @@ class Journal:
         say(f"done: held-out {metric} {value:.2%}, best {best['value']:.2%} after step {best['step']}{speed}")
         say(f"  everything  {folder}/report.html")
         say(f"  numbers     {folder}/metrics.csv, {folder}/per_class.csv")
-        say(f"  weights     {folder}/best")
-        say(f"  in PyTorch  python -m convert to-torch --from {folder}/best --out FILE.pth")
+        weights = f"{folder}/best{'#ema' if self.config.ema else ''}"
+        say(f"  weights     {weights}")
+        say(f"  in PyTorch  python -m convert to-torch --from {weights} --out FILE.pth")
 
 
 class Clock:

@@ -71,7 +71,7 @@ def run_in(folder: Path, config: Config) -> int:
     processes.meet("all have read what was there")
     if fresh and first():
         make_folder(folder)
-    with checkpoint.locked(folder) if first() else contextlib.nullcontext():
+    with checkpoint.locked(folder) if first() else contextlib.nullcontext(), checkpoint.room(folder):
         say(f"writing to {folder}" if fresh else f"continuing {folder} after step {step}")
         if processes.others():
             say(f"if one of {jax.process_count()} processes is lost, all end; then start all with --resume {folder}")
@@ -91,7 +91,8 @@ def fit(config: Config, setup: Setup, folder: Path, state: State, step: int) -> 
     results, batch = Results(config, setup), None
 
     def save() -> None:
-        results.settle()
+        if numbers := results.last():  # written down before the checkpoint, since who continues from that does not
+            journal.step(step, numbers, batches.seconds, bar)
         if step > 0:
             checkpoints.save(state, step)
 
@@ -171,7 +172,6 @@ class Results:
     def __init__(self, config: Config, setup: Setup):
         self.on_nan, self.setup = config.on_nan, setup
         self.pending: tuple | None = None
-        self.numbers: dict[str, float] | None = None
         self.asked_to_stop, self.skipped = False, 0
         self.error: UsageError | None = None
 
@@ -189,21 +189,20 @@ class Results:
                 yield {name: np.full_like(value, -1 if name == "indices" else 0) for name, value in batch.items()}
 
     def following(self, report: dict, batch: dict, step: int) -> dict[str, float] | None:
-        """Takes the report of `step`, and gives the numbers of the one before. Raises as `settle`."""
-        self.settle()
-        numbers, self.numbers = self.numbers, None
+        """Takes the report of `step`, and gives the numbers of the one before. Raises as `last`."""
+        numbers = self.last()
         self.pending = report, batch["indices"], step
         return numbers
 
-    def settle(self) -> None:
-        """Fetches the numbers of the step that was not looked at yet.
+    def last(self) -> dict[str, float] | None:
+        """Fetches the numbers of the step that was not looked at yet; None if there is no such step.
 
         Raises:
           Diverged: they are not finite, and the run is not to go on.
           Agreed: a process could not read its images.
         """
         if not self.pending:
-            return
+            return None
         (report, indices, step), self.pending = self.pending, None
         numbers = {name: float(value) for name, value in jax.device_get(report).items()}
         if numbers.pop("missing", False):
@@ -218,7 +217,7 @@ class Results:
                     f"{what}, with {self.names(indices)}: a lower --lr, longer --warmup-epochs or --clip-norm may help"
                 )
             say(f"{what}; left out: {self.names(indices)}")
-        self.numbers = numbers
+        return numbers
 
     def names(self, indices: jax.Array) -> str:
         """What this process knows of a batch's images, the first few by name."""
