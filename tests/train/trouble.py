@@ -1,0 +1,114 @@
+"""Trouble that a run of the trainer gets into when its environment asks for it.
+
+Steps are counted from where the process begins, by the results that it has seen.
+
+    DIE_AT=7            SIGKILL after seven steps
+    DIE_AT_FILE=30      SIGKILL when it is about to write, rename or remove the thirtieth file in folders named run*
+    SIGNAL_AT=7         a signal after seven steps: SIGNAL, or 15
+    FULL_AT=7           after seven steps no file may grow beyond 10 kB; or, with FILL=FILE, that takes the whole disk
+    POISON=7            batch number 7, from 0, has an image for which the loss is NaN
+    PLAIN=1             no pictures and no report, which take most of a small run's time
+"""
+
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import jax.numpy as jnp
+
+from train import journal
+from train.data.batches import TrainingBatches
+from train.report import confusion, mistakes
+from train.tasks import classification
+
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+TOUCHING = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link")
+
+
+def ask_for() -> None:
+    """Prepares what the environment asks for."""
+    wanted = os.environ.get
+    at(wanted("DIE_AT"), die)
+    at(wanted("SIGNAL_AT"), lambda: os.kill(os.getpid(), int(wanted("SIGNAL", signal.SIGTERM))))
+    at(wanted("FULL_AT"), lambda: fill(wanted("FILL")))
+    if wanted("DIE_AT_FILE"):
+        die_at_file(int(wanted("DIE_AT_FILE")))
+    if wanted("POISON"):
+        poison(int(wanted("POISON")))
+    if wanted("PLAIN"):
+        for module, name in (
+            (journal, "draw_curves"),
+            (journal.page, "write"),
+            (classification, "draw_batch"),
+            (confusion, "draw_confusion"),
+            (mistakes, "draw_sheet"),
+        ):
+            setattr(module, name, lambda *_, **__: None)
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def at(step: str | None, act: Callable[[], None]) -> None:
+    """Calls `act` when the loop has counted that many steps."""
+    if step:
+        tick, seen = journal.Clock.tick, []
+
+        def counted(clock, images, waited):
+            tick(clock, images, waited)
+            seen.append(images)
+            if len(seen) == int(step):
+                act()
+
+        journal.Clock.tick = counted
+
+
+def fill(filler: str | None) -> None:
+    """Leaves no room on the disk of `filler`, or in any file for more than 10 kB."""
+    if not filler:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+        return
+    with Path(filler).open("wb", buffering=0) as file:
+        for size in (1 << 16, 1 << 12, 1):
+            try:
+                while file.write(bytes(size)):
+                    pass
+            except OSError:
+                continue
+
+
+def die_at_file(number: int) -> None:
+    """Also between two files of one checkpoint, and before and after it gets its name."""
+    seen = []
+
+    def watch(event: str, arguments: tuple) -> None:
+        if event not in TOUCHING or not isinstance(arguments[0], str | bytes | os.PathLike):
+            return
+        if event == "open" and not (arguments[2] or 0) & WRITING:
+            return
+        if any(part.startswith("run") for part in Path(os.fsdecode(arguments[0])).parts[-8:]):
+            seen.append(event)
+            if len(seen) == number:
+                die()
+
+    sys.addaudithook(watch)
+
+
+def poison(number: int) -> None:
+    make, normalised = TrainingBatches.__call__, classification.Classification.normalised
+
+    def spoilt(batches, index):
+        batch = make(batches, index)
+        if index == number:
+            batch["image"][0] = 255  # no digit is white all over
+        return batch
+
+    def watched(task, images):
+        white = (images == 255).all((1, 2, 3), keepdims=True)
+        return jnp.where(white, jnp.nan, normalised(task, images))
+
+    TrainingBatches.__call__, classification.Classification.normalised = spoilt, watched
