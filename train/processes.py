@@ -176,12 +176,15 @@ def _client() -> Any:
 
 def put(tree: Any, places: Any) -> Any:
     """Arrays that every process has, on all devices, in new memory; `places` are shardings as in `jax.device_put`."""
+    # By way of NumPy, because several devices would share the memory of an array that is on the first one already.
+    tree = jax.tree.map(np.asarray, tree)
     if not others():
         return jax.device_put(tree, places, may_alias=False)
 
-    def place(leaf: Any, sharding: NamedSharding) -> jax.Array:
-        leaf = np.asarray(leaf)
-        return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
+    def place(leaf: np.ndarray, sharding: NamedSharding) -> jax.Array:
+        ours = sharding.addressable_devices_indices_map(leaf.shape)
+        parts = [jax.device_put(leaf[index], device, may_alias=False) for device, index in ours.items()]
+        return jax.make_array_from_single_device_arrays(leaf.shape, sharding, parts)
 
     if isinstance(places, NamedSharding):
         return jax.tree.map(lambda leaf: place(leaf, places), tree)
