@@ -10,6 +10,7 @@ import yaml
 
 from jaxzoo import UsageError
 from tests.train.test_data import paint
+from train import __main__ as command_line
 from train import config, loop, setup
 from train.config import Config
 
@@ -68,6 +69,16 @@ def test_options_are_typed():
         ("--model-args dropout", "--model-args takes NAME=VALUE"),
         ("--model-args num_classes=3", "the data decides"),
         ("--resume nowhere", "nowhere is no run to continue"),
+        ("--accumulate 0", "--accumulate is 0; it must be a whole number of at least 1"),
+        ("--ra-magnitude 31", "--ra-magnitude is 31; the strongest is 30"),
+        ("--color-jitter 0 0 0 0.6", "hue up to 0.5"),
+        ("--ema 1", "--ema is 1.0, which leaves nothing to learn from"),
+        ("--drop-path 1", "--drop-path is 1.0, which leaves nothing"),
+        ("--layer-decay 0", "--layer-decay is 0.0, which leaves nothing"),
+        ("--freeze backbone --train-only head", "--freeze and --train-only say the same thing in two ways"),
+        ("--coordinator localhost:1234", "need --coordinator, --num-processes and --process-id"),
+        ("--recipe publish", "there is no recipe 'publish'; the recipes are: published, "),
+        ("--recipe published --model lenet5", "there is no published recipe for lenet5"),
     ],
 )
 def test_impossible_values_are_refused(options, sentence):
@@ -112,6 +123,34 @@ def test_an_existing_folder_is_left_alone(tmp_path):
 def test_a_run_has_a_name_of_its_own_unless_one_is_given():
     assert config.run_folder(Config(model="vgg11", data="folder:/my pets/")).match("runs/vgg11-my_pets-*")
     assert config.run_folder(Config(out="here")) == Path("here")
+
+
+# Other commands
+
+
+def command(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["train", *arguments])
+    return command_line.main()
+
+
+def test_recipes_are_listed(monkeypatch, capsys):
+    command(monkeypatch, "recipes")
+    out = capsys.readouterr().out
+    assert "finetune" in out and "adamw" in out and "resnet" in out
+
+
+def test_data_is_counted_and_drawn(monkeypatch, capsys, tmp_path):
+    command(monkeypatch, "data", "digits", "--model", "resnet18", "--out", str(tmp_path / "digits.png"))
+    assert "1438" in capsys.readouterr().out.replace(",", "")
+    assert (tmp_path / "digits.png").is_file()
+
+
+def test_data_has_to_be_named(monkeypatch, capsys):
+    for arguments in ((), ("--model", "resnet18")):
+        with pytest.raises(SystemExit) as error:
+            command(monkeypatch, "data", *arguments)
+        assert error.value.code == 2
+        assert "name the data: python -m train data folder:PATH" in capsys.readouterr().err
 
 
 # Continuing

@@ -1,0 +1,94 @@
+"""What options are when nobody gives them."""
+
+import pytest
+
+from convert.shapes import abstract
+from tests.train.pooled import pooled  # noqa: F401, a fixture
+from train import config, setup
+from train.config import Config
+from train.data import Data, load
+from train.defaults import filled
+
+
+def photographs(count):
+    return Data(range(count), range(count // 4), ["cat", "dog"])
+
+
+def chosen(model="resnet18", images=5_000, data=None, **options):
+    """The options of a run on so many photographs, or on other data."""
+    data = data or photographs(images)
+    return filled(Config(**{"model": model, "data": "folder:photos"} | options), data, abstract(model, num_classes=2))
+
+
+def test_what_is_given_stays():
+    given = {"epochs": 3, "lr": 0.5, "clip_norm": 2.0, "crop_area": 0.5, "shift": 1, "flip": "no"}
+    assert vars(chosen("vgg11", **given)).items() >= given.items()
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "rate"), [("adamw", 1e-3), ("lamb", 1e-3), ("sgd", 0.05), ("sgd_nesterov", 0.05), ("rmsprop", 0.01)]
+)
+def test_every_optimizer_has_its_rate(optimizer, rate):
+    assert chosen(optimizer=optimizer).lr == rate
+
+
+@pytest.mark.parametrize("model", ["alexnet", "vgg11", "squeezenet1_1"])
+def test_networks_without_normalisation_learn_slower_and_are_clipped(model):
+    assert (chosen(model).lr, chosen(model).clip_norm) == (3.3e-4, 1.0)
+    assert (chosen("vgg11_bn").lr, chosen("vgg11_bn").clip_norm) == (1e-3, 0.0)
+
+
+def test_a_tiny_network_learns_faster_and_longer():
+    digits = chosen("lenet5", data=load("digits"), **{"epochs": None})
+    assert (digits.lr, digits.clip_norm) == (3e-3, 0.0)
+    assert filled(Config(model="lenet5"), load("digits"), abstract("lenet5", num_classes=10)).epochs == 30
+
+
+def test_pretrained_weights_are_moved_less_and_a_head_alone_as_much_as_ever():
+    assert (chosen(weights="w.pth").lr, chosen(weights="w.pth").epochs) == (1e-4, 10)
+    for alone in ({"cache_features": True}, {"train_only": ("head",)}, {"freeze": ("backbone",)}):
+        assert (chosen(weights="w.pth", **alone).lr, chosen(weights="w.pth", **alone).epochs) == (1e-3, 10)
+
+
+def test_many_images_are_cropped_harder_than_few():
+    assert [chosen(images=count).crop_area for count in (9_999, 10_000)] == [0.35, 0.08]
+    assert (chosen().flip, chosen().shift) == ("yes", 0)
+
+
+def test_digits_are_not_mirrored():
+    digits = filled(Config(), load("digits"), abstract("resnet18", num_classes=10))
+    assert (digits.flip, digits.shift, digits.crop_area, digits.epochs) == ("no", 2, 1.0, 7)
+
+
+def test_features_are_of_images_as_they_are():
+    features = chosen(cache_features=True)
+    assert (features.flip, features.shift, features.crop_area) == ("no", 0, 1.0)
+    config.check(features)
+
+
+@pytest.mark.parametrize(("model", "epochs"), [("resnet18", 7), ("swin_t", 7), ("mobilenet_v3_small", 46)])
+def test_statistics_that_move_slowly_get_the_steps_they_need(model, epochs):
+    digits = load("digits")
+    assert filled(Config(model=model), digits, abstract(model, num_classes=10)).epochs == epochs
+    assert filled(Config(model=model, weights="w"), digits, abstract(model, num_classes=10)).epochs == 10
+
+
+@pytest.mark.parametrize(
+    ("model", "side"), [("resnet18", 32), ("vit_b_16", 32), ("alexnet", 64), ("lenet5", 32), ("pooled", 32)]
+)
+def test_digits_are_as_large_as_the_model_needs(model, side, pooled):  # noqa: F811
+    assert setup.preprocessing(Config(model=model), load("digits"), None).crop == side
+    assert setup.preprocessing(Config(model=model, image_size=48), load("digits"), None).crop == 48
+
+
+def test_the_least_size_is_never_more_than_the_published_one(monkeypatch):
+    def too_small(*arguments):
+        raise setup.UsageError("nothing is left")
+
+    monkeypatch.setattr(setup, "program", too_small)
+    assert setup.smallest(Config(model="resnet18"), 32, 224) == 224
+
+
+def test_every_default_survives_a_check():
+    for model in ("resnet18", "vgg11", "lenet5"):
+        config.check(chosen(model))
