@@ -1,6 +1,7 @@
 """A run, from top to bottom."""
 
 import contextlib
+import dataclasses
 import math
 import os
 import shlex
@@ -23,6 +24,8 @@ from train.progress import progress, say
 from train.setup import Setup, check_manifest, prepare
 from train.step import State, weights_of
 
+# How many processes there are is not remembered: those that continue a run say it anew.
+ALONE = {"distributed": "no", "coordinator": None, "num_processes": None, "process_id": None}
 OWN = ("process_id", "workers", "data", "weights", "out")  # options that may differ from process to process
 SKIPS = 20  # steps in a row that are not finite, after which a run with --on-nan skip gives up
 
@@ -76,7 +79,7 @@ def run_in(folder: Path, config: Config) -> int:
         if processes.others():
             say(f"if one of {jax.process_count()} processes is lost, all end; then start all with --resume {folder}")
         if first():
-            configuration.write(config, folder)
+            configuration.write(dataclasses.replace(config, **ALONE), folder)
             write_split(setup.data, folder)
             checkpoint.tidy(folder, step, origin)
         setup.ready()
