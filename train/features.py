@@ -16,11 +16,12 @@ import convert.weights
 from jaxzoo import nn
 from jaxzoo.errors import UsageError
 from jaxzoo.inspect.calls import around_calls
+from train import checkpoint
 from train.config import Config
 from train.data import Data, Source
 from train.data.ahead import read_ahead
 from train.data.batches import EvaluationBatches
-from train.progress import progress
+from train.progress import progress, say
 from train.tasks import Batch
 from train.tasks.classification import Classification
 from train.transfer import head_paths
@@ -214,7 +215,8 @@ def cached(
             return
         own = model
         if continuing:  # then `model` is fresh, and its weights are in the checkpoints, where the backbone is in each
-            own, _ = convert.weights.filled(config.model, convert.weights.find(config.model, folder), **arguments)
+            place = checkpoint.newest(folder, say)[0]
+            own, _ = convert.weights.filled(config.model, convert.weights.find(config.model, place), **arguments)
         features_of, total, done = before.of(own), sum(map(len, missing)), 0
         with progress(0, total, "image", "computing features") as bar:
             for source in missing:

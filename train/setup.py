@@ -1,5 +1,6 @@
 """From the configuration to what the loop works with: data, task, model, compiled steps."""
 
+import contextlib
 import dataclasses
 import re
 import warnings
@@ -61,7 +62,7 @@ def prepare(config: Config, folder: Path, *, continuing: bool = False) -> tuple[
         data = train.data.load(config.data, val_fraction=config.val_fraction, seed=config.seed)
     weights = None
     if continuing:  # as it was begun, whatever --weights brought along
-        stored = convert.store.read_manifest(convert.weights.checkpoint_in(folder))
+        stored = stored_in(folder)
         preprocess, arguments = Preprocess(**stored["preprocess"]), stored["arguments"]
         arguments = arguments | {"num_classes": len(data.classes)}  # others are refused later, by name
     else:
@@ -126,6 +127,19 @@ def prepare(config: Config, folder: Path, *, continuing: bool = False) -> tuple[
         + (recipes.summary(config) or f"{config.epochs} epochs, {config.optimizer} at {config.lr:g}")
     )
     return Setup(config, data, task, batches, held_out, schedule, steps, manifest, summary, ready), state
+
+
+def stored_in(folder: Path) -> dict:
+    """What the checkpoints of a run say of themselves: the first that can be read, since all say the same of the model.
+
+    Raises:
+      UsageError: none can.
+    """
+    places = [*(folder / "checkpoints").glob("[0-9]*"), folder / "best"]
+    for place in places:
+        with contextlib.suppress(UsageError):
+            return convert.store.read_manifest(place)
+    raise UsageError(f"no checkpoint of {folder} can be read")
 
 
 def show_data(config: Config) -> None:

@@ -286,6 +286,7 @@ def test_a_run_from_weights_keeps_their_preprocessing_when_it_is_continued(weigh
     own = {"crop": 32, "resize": 40, "interpolation": "bicubic", "mean": [0.1] * 3, "std": [0.9] * 3}
     store.write_manifest(weights, manifest | {"preprocess": own})
     loop.run(options())
+    (tmp_path / "run" / "best" / "manifest.json").write_text("{")  # one of several
     began, _ = setup.prepare(options(), tmp_path / "run")
     went_on, _ = setup.prepare(options(), tmp_path / "run", continuing=True)
     assert began.manifest["preprocess"]["mean"] == went_on.manifest["preprocess"]["mean"] == [0.1] * 3
