@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +27,7 @@ from train.step import State
 
 # What is worth keeping of a state; `skipped` counts steps that were left out since the run was last started.
 KEPT = ("params", "stats", "ema", "optimizer", "step", "sums")
+OVERHEAD = 2**13  # bytes on the disk for every array beside its own
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -76,6 +78,7 @@ class Checkpoints:
     def _write(self, step: int, arrays: dict[str, np.ndarray]) -> None:
         if not _folder(self.run, step).exists():
             try:
+                _find_room(self.run, sum(array.nbytes + OVERHEAD for array in arrays.values()))
                 store.save(_folder(self.run, step), arrays, self._manifest(step=step))
             except Exception as error:  # Orbax and TensorStore have no common one for a full disk
                 raise not_saved(self.run, f"save step {step}", error) from error
@@ -95,6 +98,19 @@ def room(run: Path) -> Iterator[None]:
         if error.errno not in NO_ROOM:
             raise
         raise not_saved(run, f"write {error.filename or 'a file'}", error) from error
+
+
+def _find_room(run: Path, size: int) -> None:
+    """Raises OSError if so many bytes would fill the disk, before half of them are written.
+
+    (Orbax notices too, in threads that then print tracebacks of their own.)
+    """
+    with tempfile.TemporaryFile(dir=run) as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:  # not every file system can tell
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
 
 
 def not_saved(run: Path, what: str, error: Exception) -> NotSaved:

@@ -5,13 +5,13 @@ Steps are counted from where the process begins, by the results that it has seen
     DIE_AT=7            SIGKILL after seven steps
     DIE_AT_FILE=30      SIGKILL when it is about to write, rename or remove the thirtieth file in folders named run*
     SIGNAL_AT=7         a signal after seven steps: SIGNAL, or 15
-    FULL_AT=7           after seven steps no file may grow beyond 10 kB; or, with FILL=FILE, that takes the whole disk
+    FULL_AT=7           after seven steps the disk says that it is full; with FILL=FILE it is, of that
     POISON=7            batch number 7, from 0, has an image for which the loss is NaN
     PLAIN=1             no pictures and no report, which take most of a small run's time
 """
 
+import errno
 import os
-import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -68,9 +68,13 @@ def at(step: str | None, act: Callable[[], None]) -> None:
 
 
 def fill(filler: str | None) -> None:
-    """Leaves no room on the disk of `filler`, or in any file for more than 10 kB."""
+    """Leaves no room on the disk of `filler`."""
     if not filler:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+
+        def full(*_):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        os.posix_fallocate = full
         return
     with Path(filler).open("wb", buffering=0) as file:
         for size in (1 << 16, 1 << 12, 1):
