@@ -256,12 +256,21 @@ def augmenting_and_dropping(seed: int, step: jax.Array | int) -> jax.Array:
 
 
 def in_mode(model: nnx.Module, learns: Callable[[str], bool]) -> nnx.Module:
-    """`model`, switched to training where something learns, and to evaluation elsewhere."""
+    """`model`, switched to training where something learns, and to evaluation elsewhere.
+
+    What has no variables in a sequence, such as dropout, goes with what comes after it.
+    """
     model.train()
-    variables = [_dotted(path) for path, _ in nnx.to_flat_state(nnx.state(model, nnx.Not(nnx.RngState)))]
-    for path, module in nnx.iter_modules(model):
-        own = [name for name in variables if name.startswith(_dotted(path) + ".")] if path else variables
-        if own and not any(map(learns, own)):
+    found = [path for path, _ in nnx.to_flat_state(nnx.state(model, nnx.Not(nnx.RngState)))]
+    owners = {path[:length]: False for path in found for length in range(len(path))}  # whether something learns there
+    for path in found:
+        if learns(_dotted(path)):
+            owners |= {path[:length]: True for length in range(len(path))}
+    modules = dict(nnx.iter_modules(model))
+    for path, module in modules.items():
+        while path and path not in owners and isinstance(path[-1], int) and (*path[:-1], path[-1] + 1) in modules:
+            path = (*path[:-1], path[-1] + 1)
+        if not owners.get(path, True):
             module.eval()
     return model
 

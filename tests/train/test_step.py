@@ -7,7 +7,7 @@ import optax
 import pytest
 from flax import nnx
 
-from jaxzoo import Preprocess
+from jaxzoo import Preprocess, nn
 from tests.train.tiny import Tiny
 from train import step
 from train.config import Config
@@ -139,3 +139,15 @@ def test_only_kernels_decay(name):
     updates, _ = transform.update(jax.tree.map(jnp.zeros_like, params), transform.init(params), params)
     for path, update in updates.items():
         np.testing.assert_allclose(update, -0.05 if path in decaying else 0, atol=1e-7, err_msg=path)
+
+
+def test_dropout_before_a_frozen_layer_is_off_and_before_the_head_on():
+    class Classifier(nnx.Module):
+        def __init__(self, rngs):
+            layers = [nn.Dropout(rngs=rngs), nn.Linear(4, 4, rngs=rngs), nn.ReLU(), nn.Dropout(rngs=rngs)]
+            self.classifier = nn.Sequential(*layers, nn.Linear(4, 2, rngs=rngs))
+
+    model = step.in_mode(Classifier(nnx.Rngs(0)), lambda path: path.startswith("classifier.4"))
+    assert [model.classifier[place].deterministic for place in (0, 3)] == [True, False]
+    model = step.in_mode(model, lambda path: True)
+    assert [model.classifier[place].deterministic for place in (0, 3)] == [False, False]
