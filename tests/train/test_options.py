@@ -50,7 +50,8 @@ ENVIRONMENT = {
 ANEW = {
     "photographs": "--workers 1",
     "averages": "--keep 3 --save-every 3",
-    "optimization": "--coordinator localhost:PORT",
+    "optimization": "--coordinator localhost:PORT --num-processes 1 --process-id 0",
+    "fine-tuning": "--distributed auto",
 }
 ELSEWHERE = {"eval_only": "test_a_killed_run_can_be_evaluated", "resume": "all of them", "out": "all of them"}
 
