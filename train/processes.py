@@ -30,7 +30,9 @@ PATIENCE = 30  # seconds without a sign of life after which a process counts as 
 JOINING = 300  # seconds that processes wait for the last one to start
 FOREVER = 7 * 24 * 3600  # seconds; who waits longer for others that are alive, downloading a data set say, gives up
 
+_FAILED = "jaxzoo/failed"  # the word by which a process that fails ends the others; empty at the end of the program
 _numbers = itertools.count()  # of barriers, whose names may come only once
+_listeners: list[threading.Thread] = []
 _unfinished: list[Callable[[], None]] = []
 
 
@@ -52,7 +54,8 @@ def start(config: Config) -> None:
     except (RuntimeError, ValueError) as error:
         where = config.coordinator or "as found in the environment"
         raise UsageError(f"the processes ({where}) cannot be joined: {str(error).splitlines()[0]}") from error
-    threading.Thread(target=_end_with_the_others, name="others", daemon=True).start()
+    _listeners.append(threading.Thread(target=_end_with_the_others, name="others", daemon=True))
+    _listeners[0].start()
 
 
 def first() -> bool:
@@ -119,6 +122,10 @@ def ending_together() -> Iterator[None]:
             _fail(error)
         raise
     meet("the end")
+    if _listeners and first():
+        _client().key_value_set(_FAILED, "")
+    for thread in _listeners:  # in the middle of its waiting, the end of the program would be a crash
+        thread.join()
 
 
 @contextlib.contextmanager
@@ -145,18 +152,15 @@ def _fail(error: BaseException) -> None:
         sys.excepthook(type(error), error, error.__traceback__)
     sentence = (str(error) or type(error).__name__).splitlines()[0]
     with contextlib.suppress(RuntimeError):  # another one was first to fail
-        _client().key_value_set("jaxzoo/failed", f"process {jax.process_index()} ended: {sentence}")
+        _client().key_value_set(_FAILED, f"process {jax.process_index()} ended: {sentence}")
     _leave(code)
 
 
 def _end_with_the_others() -> None:
     """Waits for the word of a process that fails, and then ends this one."""
-    try:
-        sentence = _client().blocking_key_value_get("jaxzoo/failed", FOREVER * 1000)
-    except RuntimeError:  # the end of the program
-        return
-    print(f"error: {sentence}", file=sys.stderr)
-    _leave(2)
+    if sentence := _client().blocking_key_value_get(_FAILED, FOREVER * 1000):
+        print(f"error: {sentence}", file=sys.stderr)
+        _leave(2)
 
 
 def _leave(code: int) -> None:

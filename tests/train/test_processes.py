@@ -1,0 +1,176 @@
+"""Many processes, each with devices of its own, train as one does; and what becomes of them when one is in trouble.
+
+Real processes, over the CPU's collectives: see `tests.train.watched`.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from convert import store
+from tests.train.test_data import paint
+from tests.train.test_run import rows
+from train import records
+
+ROOT = Path(__file__).parents[2]
+# Five steps an epoch, a checkpoint at 5 and 10.
+OPTIONS = ["--model=tiny", "--epochs=2", "--batch-size=256", "--lr=0.01", "--ema=0.9", "--log-every=1"]
+
+
+class Launched:
+    """What became of a run's processes: exit codes and when, words, and the indices of the batches that they made."""
+
+    def __init__(self, folder: Path, processes: int, devices: int, options: list, trouble: dict):
+        folder.mkdir()
+        environment = {
+            "JAX_PLATFORMS": "cpu",
+            "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "OPENBLAS_NUM_THREADS": "1",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "OUTPUT": str(folder),
+            "TROUBLE": json.dumps(trouble),
+        }
+        result = subprocess.run(
+            [sys.executable, "-m", "tests.train.watched", str(processes), *map(str, options)],
+            env={**os.environ, **environment}, cwd=ROOT, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        self.said = [(folder / f"said.{i}").read_text() for i in range(processes)]
+        assert result.stdout, result.stderr
+        self.codes, self.seconds = json.loads(result.stdout)
+        batches = [
+            [np.array(line.split(), int) for line in (folder / f"indices.{i}").read_text().splitlines()]
+            for i in range(processes)
+        ]
+        self.indices = [[part[k] for part in batches] for k in range(min(map(len, batches)))]  # by step and process
+
+
+def launch(folder, processes, devices, *options, codes=None, **trouble):
+    launched = Launched(folder, processes, devices, options, {name[1:]: value for name, value in trouble.items()})
+    assert launched.codes == (codes or [0] * processes), "\n".join(launched.said)
+    return launched
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def alone(place):
+    """A run of one process on one device."""
+    return launch(place / "words alone", 1, 1, *OPTIONS, "--out", place / "alone")
+
+
+@pytest.fixture(scope="module")
+def together(place):
+    """The same of two processes with two devices each."""
+    return launch(place / "words together", 2, 2, *OPTIONS, "--out", place / "together")
+
+
+def assert_same_run(run, expected):
+    """Losses of every step, metrics, and the last state, but for rounding."""
+    ours, theirs = (records.lines(folder / "steps.jsonl") for folder in (run, expected))
+    assert [row["step"] for row in ours] == [row["step"] for row in theirs] == list(range(1, len(theirs) + 1))
+    np.testing.assert_allclose([row["loss"] for row in ours], [row["loss"] for row in theirs], rtol=2e-5)
+    for ours, theirs in zip(rows(run), rows(expected), strict=True):
+        for name, value in theirs.items():
+            np.testing.assert_allclose(float(ours[name]), float(value), rtol=1e-4, err_msg=name)
+    ours, theirs = (store.load(folder / "checkpoints" / "10")[0] for folder in (run, expected))
+    assert ours.keys() == theirs.keys()
+    for key, value in theirs.items():
+        np.testing.assert_allclose(ours[key], value, rtol=0, atol=1e-4 * np.abs(value).max(), err_msg=key)
+
+
+def test_two_processes_of_two_devices_train_as_one_device_does(alone, together, place):
+    assert "4 x cpu" in together.said[0]
+    assert_same_run(place / "together", place / "alone")
+
+
+def test_they_train_as_one_process_of_four_devices_does(together, place):
+    assert "4 x cpu" in launch(place / "words four", 1, 4, *OPTIONS, "--out", place / "four").said[0]
+    assert_same_run(place / "together", place / "four")
+
+
+def test_each_reads_its_own_part_of_every_batch_in_the_order_of_all(alone, together):
+    assert len(together.indices) == len(alone.indices) == 10
+    for parts, (whole,) in zip(together.indices, alone.indices, strict=True):
+        np.testing.assert_array_equal(np.concatenate(parts), whole)
+        assert len(set(whole)) == 256
+
+
+def test_only_the_first_talks_and_writes(alone, together, place):
+    assert "epoch 2:" in together.said[0]
+    assert not [line for line in together.said[1].splitlines() if "Gloo" not in line and "is connected to" not in line]
+    files = [sorted(str(path.relative_to(place / run)) for path in (place / run).rglob("*")) for run in NAMES]
+    assert files[0] == files[1]
+
+
+NAMES = ("alone", "together")
+
+
+def test_asking_one_to_stop_stops_all_at_the_same_step_and_fewer_devices_go_on(alone, place):
+    """With the state divided among the devices, which is put together to save it."""
+    run, options = place / "stopped", [*OPTIONS, "--shard-params"]
+    stopped = launch(place / "words stopped", 2, 2, *options, "--out", run, codes=[143, 143], _1={"stop_at": 3})
+    step = max(int(folder.name) for folder in (run / "checkpoints").iterdir())
+    assert 3 <= step < 10
+    assert f"stopped after step {step} of 10; continue with: python -m train --resume {run}" in stopped.said[0]
+    resumed = launch(place / "words resumed", 2, 1, "--resume", run)
+    assert_same_run(run, place / "alone")
+    for parts, (whole,) in zip(resumed.indices, alone.indices[step:], strict=True):
+        np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
+def test_when_one_is_killed_the_others_end_within_a_minute_and_one_process_can_go_on(alone, place):
+    run = place / "killed"
+    killed = launch(place / "words killed", 2, 2, *OPTIONS, "--out", run, codes=[-6, -9], _1={"die_at": 7})
+    assert killed.seconds[0] - killed.seconds[1] < 60
+    assert "another task died" in killed.said[0] and f"start all with --resume {run}" in killed.said[0]
+    launch(place / "words continued", 1, 2, "--resume", run)
+    assert_same_run(run, place / "alone")
+
+
+def test_when_the_first_is_killed_the_others_end_too(place):
+    options = [*OPTIONS, "--out", place / "headless"]
+    killed = launch(place / "words headless", 2, 1, *options, codes=[-9, -6], _0={"die_at": 2})
+    assert killed.seconds[1] - killed.seconds[0] < 60 and "another task died" in killed.said[1]
+
+
+@pytest.mark.parametrize(
+    ("process", "option", "sentence"),
+    [
+        (0, "--data=folder:/nowhere", "there is no folder /nowhere"),
+        (1, "--data=folder:/nowhere", "there is no folder /nowhere"),
+        (1, "--lr=3", "process 1 has --lr 3.0 where the first has 0.01: all need the same options"),
+    ],
+)
+def test_what_one_cannot_use_ends_all_before_they_start(place, process, option, sentence):
+    trouble, run = {f"_{process}": {"options": [option]}}, place / "never"
+    ended = launch(place / f"words {process}{option[2]}", 2, 1, *OPTIONS, "--out", run, codes=[2, 2], **trouble)
+    assert f"error: {sentence}" in ended.said[process]
+    assert f"error: process {process} ended: {sentence}" in ended.said[1 - process]
+    assert abs(ended.seconds[0] - ended.seconds[1]) < 10 and not run.exists()
+
+
+def test_an_image_that_one_cannot_read_ends_a_strict_run_of_all_and_saves_it(place):
+    for name in ("cat", "dog"):
+        for i in range(10):
+            paint(place / "pets" / name / f"{i}.png")
+    options = f"--model=tiny --epochs=9 --batch-size=8 --image-size=32 --strict-data --data=folder:{place / 'pets'}"
+    run, options = place / "strict", options.split()
+    held_out = launch(place / "words split", 1, 1, *options, "--epochs=1", "--out", place / "split")
+    last = held_out.indices[1][0][-1]  # in the second process's part of the second batch
+    split = (place / "split" / "split.csv").read_text().splitlines()
+    bad = Path([line for line in split if line.endswith(",train")][last].split(",")[0])
+    bad.write_bytes(bad.read_bytes()[:50])
+    ended = launch(place / "words strict", 2, 1, *options, "--out", run, codes=[2, 2])
+    assert str(bad) in ended.said[1]
+    assert all("what was learnt in 1 steps is saved" in said for said in ended.said)
+    assert [folder.name for folder in (run / "checkpoints").iterdir()] == ["1"]
