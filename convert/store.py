@@ -37,7 +37,7 @@ def handler():
     import orbax.checkpoint as ocp
     from orbax.checkpoint import type_handlers
 
-    # Said at every save without OCDBT, and of no use to anybody.
+    # Said at every save without OCDBT, and when a save fails beside the error that is raised: of no use to anybody.
     logging.getLogger("absl").addFilter(_is_news)
     registry = type_handlers.create_type_handler_registry(
         (np.ndarray, type_handlers.NumpyHandler(deepcopy_host_arrays=False)),
@@ -64,7 +64,7 @@ def _alone():
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    return "Skipping merge of OCDBT" not in str(record.msg)
+    return not any(text in str(record.msg) for text in ("Skipping merge of OCDBT", "_SignalingThread"))
 
 
 def save(directory: str | Path, arrays: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:

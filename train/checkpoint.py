@@ -9,9 +9,10 @@ A folder gets its name when it is complete, so a run that is killed at any insta
 import contextlib
 import errno
 import fcntl
+import logging
 import os
 import shutil
-import tempfile
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -78,6 +79,7 @@ class Checkpoints:
     def _write(self, step: int, arrays: dict[str, np.ndarray]) -> None:
         if not _folder(self.run, step).exists():
             try:
+                _hush()
                 _find_room(self.run, sum(array.nbytes + OVERHEAD for array in arrays.values()))
                 store.save(_folder(self.run, step), arrays, self._manifest(step=step))
             except Exception as error:  # Orbax and TensorStore have no common one for a full disk
@@ -101,16 +103,21 @@ def room(run: Path) -> Iterator[None]:
 
 
 def _find_room(run: Path, size: int) -> None:
-    """Raises OSError if so many bytes would fill the disk, before half of them are written.
+    """Raises OSError if the disk has no room for so many bytes, before half of them are written."""
+    disk = shutil.disk_usage(run)
+    if disk.free < size and disk.total:  # some that lie elsewhere do not tell
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    (Orbax notices too, in threads that then print tracebacks of their own.)
-    """
-    with tempfile.TemporaryFile(dir=run) as file:
-        try:
-            os.posix_fallocate(file.fileno(), 0, size)
-        except OSError as error:  # not every file system can tell
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise
+
+def _hush() -> None:
+    """Of a save that fails, keeps TensorStore's and asyncio's threads from printing tracebacks beside the one error."""
+
+    def hook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            sys.__unraisablehook__(unraisable)
+
+    sys.unraisablehook = hook
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # "Task exception was never retrieved"
 
 
 def not_saved(run: Path, what: str, error: Exception) -> NotSaved:

@@ -17,7 +17,7 @@ def rows(run: Path) -> list[dict[str, str]]:
 
 def steps(run: Path) -> list[int]:
     """The steps that there are checkpoints of."""
-    return sorted(int(folder.name) for folder in (run / "checkpoints").iterdir())
+    return sorted(int(folder.name) for folder in (run / "checkpoints").glob("[0-9]*"))
 
 
 def numbers(run: Path) -> list[dict]:

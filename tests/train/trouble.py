@@ -10,10 +10,11 @@ Steps are counted from where the process begins, by the results that it has seen
     PLAIN=1             no pictures and no report, which take most of a small run's time
 """
 
-import errno
 import os
+import shutil
 import signal
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,11 +71,7 @@ def at(step: str | None, act: Callable[[], None]) -> None:
 def fill(filler: str | None) -> None:
     """Leaves no room on the disk of `filler`."""
     if not filler:
-
-        def full(*_):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-        os.posix_fallocate = full
+        shutil.disk_usage = lambda path: types.SimpleNamespace(total=10**9, free=100)
         return
     with Path(filler).open("wb", buffering=0) as file:
         for size in (1 << 16, 1 << 12, 1):
