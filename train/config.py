@@ -198,7 +198,7 @@ GROUPS = (Run, Images, Augmentation, Optimization, Transfer, Machine, Records)
 
 # What may differ when a run is continued: nothing that changes the numbers, but for the number of epochs.
 RESUMABLE = (
-    *("epochs", "workers", "devices", "eval_only", "resume", "distributed", "coordinator", "num_processes"),
+    *("epochs", "patience", "workers", "devices", "eval_only", "resume", "distributed", "coordinator", "num_processes"),
     *("process_id", *(field.name for field in dataclasses.fields(Records))),
 )
 

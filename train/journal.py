@@ -18,6 +18,8 @@ from train.report.tensorboard import Events, histograms
 from train.setup import Setup
 from train.step import State, augmenting_and_dropping
 
+DRAWING = 0.1  # the part of a run's time that pictures may take; those of its end are always drawn
+
 
 class Journal:
     """The records of a run that begins, or continues, after step `start`."""
@@ -25,6 +27,7 @@ class Journal:
     def __init__(self, config: Config, setup: Setup, folder: Path, start: int):
         self.config, self.setup, self.folder, self.start = config, setup, folder, start
         self.clock, self.rows = Clock(), records.read(folder / "metrics.csv")
+        self.begun, self.drawing, self.undrawn = time.monotonic(), 0.0, None
         self.events = None
         if first():
             records.cut_back(folder / "steps.jsonl", start)
@@ -75,14 +78,27 @@ class Journal:
             seconds = {"images": self.clock.images, "seconds": self.clock.seconds, "waiting": self.clock.waited}
             records.append(self.folder / "timing.csv", position | seconds)
         self.clock = Clock()
+        self.undrawn = sums.get("ema", sums["val"])
         with worth_less_than_the_run(say):
-            draw_curves(self.rows, f"{self.config.model} on {self.config.data}", self.folder / "curves.png")
-            task.pictures(sums.get("ema", sums["val"]), self.setup.held_out.source, self.folder)
             if self.events:
                 self.events.scalars(step, {"lr": row["lr"]} | metrics)
                 self.events.histograms(step, counted)
-                self.events.pictures(step, {path.stem: path for path in sorted(self.folder.glob("*.png"))})
+        if self.drawing <= DRAWING * (time.monotonic() - self.begun):
+            self.draw()
+
+    def draw(self) -> None:
+        """Pictures and the report of the last epoch, unless they are drawn already."""
+        if self.undrawn is None:
+            return
+        begun, sums, self.undrawn = time.monotonic(), self.undrawn, None
+        with worth_less_than_the_run(say):
+            draw_curves(self.rows, f"{self.config.model} on {self.config.data}", self.folder / "curves.png")
+            self.setup.task.pictures(sums, self.setup.held_out.source, self.folder)
+            if self.events:
+                pictures = {path.stem: path for path in sorted(self.folder.glob("*.png"))}
+                self.events.pictures(self.rows[-1]["step"], pictures)
             page.write(self.folder)
+        self.drawing += time.monotonic() - begun
 
     def latest(self) -> tuple[str, float]:
         """The metric that chooses the best weights, and its newest value; that of the average where there is one."""
@@ -105,6 +121,7 @@ class Journal:
         """The last lines of a run: how good, how fast, where."""
         if not first():
             return
+        self.draw()
         folder, best, timing = self.folder, checkpoint.best_of(self.folder), records.read(self.folder / "timing.csv")
         images, seconds = (sum(row[name] for row in timing) for name in ("images", "seconds"))
         metric, value = self.latest()

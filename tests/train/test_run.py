@@ -155,6 +155,7 @@ def test_an_average_of_the_weights_is_evaluated_and_saved_and_chooses_the_best(a
 
 
 def test_the_average_can_be_used_wherever_weights_are(averaged, monkeypatch):
+    registry.list_models()  # imports all, before the copy that goes away again
     monkeypatch.setattr(registry, "_cards", dict(registry._cards))
     registry.register_model(paper="none", input_size=32)(tiny)
     arrays = store.load(averaged / "best")[0]
