@@ -11,7 +11,7 @@ def main() -> None:
     from jaxzoo.cache import keep_compiled_programs
     from jaxzoo.errors import UsageError, exit_on_usage_error
     from jaxzoo.memory import keep_freed_memory
-    from train.config import parse
+    from train.command_line import parse
 
     keep_freed_memory()
     command, *rest = sys.argv[1:] or [""]

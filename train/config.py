@@ -1,16 +1,13 @@
 """The options of `python -m train`: frozen dataclasses, which command line, --help and config.yaml are made of."""
 
 import dataclasses
-import inspect
 import json
 import math
 import os
 import platform
 import re
 import subprocess
-import sys
 import time
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +16,6 @@ import yaml
 
 import jaxzoo
 from jaxzoo.errors import UsageError
-from train import recipes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,60 +215,6 @@ class Config(*reversed(GROUPS)):
     """
 
 
-def parse(arguments: Sequence[str] | None = None) -> Config:
-    """The configuration from a command line; with --resume, the run's own with the allowed changes.
-
-    Raises:
-      UsageError: an option has an impossible value, or may not be changed when a run is continued.
-    """
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    asks = {"-h", "--help"} & set(arguments)
-    given = {name: None if asks else _value_of(f"--{name}", arguments) for name in ("resume", "recipe", "model")}
-    run = given["resume"]
-    if run:
-        stored = dataclasses.replace(read(Path(run)), resume=run)
-    elif given["recipe"]:
-        stored = Config(recipe=given["recipe"], **recipes.options(given["recipe"], given["model"] or Config.model))
-    else:
-        stored = Config()
-    config = _command_line(arguments, stored)
-    if config.recipe and not run:
-        named = {text.lstrip("-").split("=")[0].replace("-", "_") for text in arguments if text.startswith("--")}
-        config = recipes.adapted(config, named)
-        if config.cache_features:  # without the recipe's augmentation
-            config = dataclasses.replace(config, **{name: UNCHANGED[name] for name in UNCHANGED.keys() - named})
-    for field in dataclasses.fields(Config) if run else ():
-        old, new = getattr(stored, field.name), getattr(config, field.name)
-        if old != new and field.name not in RESUMABLE:
-            raise UsageError(
-                f"{run} was started with {_option(field.name)} {_shown(old)}, and a run cannot change it to "
-                f"{_shown(new)}; a new run can start from its weights: --weights {run}"
-            )
-    check(config)
-    return config
-
-
-def _command_line(arguments: Sequence[str], default: Config) -> Config:
-    """Parsed by tyro, each section of options under a title of its own in --help."""
-    import tyro
-
-    def part(section: type) -> Any:
-        return section(**{field.name: getattr(default, field.name) for field in dataclasses.fields(section)})
-
-    sections = [(section.__name__.lower(), section, dataclasses.field(default=part(section))) for section in GROUPS]
-    sectioned = dataclasses.make_dataclass("Sectioned", sections, frozen=True)
-    parsed = tyro.cli(
-        sectioned,
-        args=arguments,
-        prog="python -m train",
-        description=inspect.cleandoc(Config.__doc__),
-        config=(tyro.conf.OmitArgPrefixes,),
-    )
-    return Config(
-        **{name: value for section in GROUPS for name, value in vars(getattr(parsed, section.__name__.lower())).items()}
-    )
-
-
 _COUNTS_FROM_0 = ("shift", "save_every", "seed", "patience", "ra_magnitude", "process_id")
 _COUNTS_FROM_1 = (
     *("epochs", "batch_size", "image_size", "train_size", "workers", "devices", "num_processes", "keep", "log_every"),
@@ -293,23 +235,23 @@ def check(config: Config) -> None:
     for name in _COUNTS_FROM_0 + _COUNTS_FROM_1:
         value, least = getattr(config, name), int(name in _COUNTS_FROM_1)
         if value is not None and value < least:
-            raise UsageError(f"{_option(name)} is {value}; it must be a whole number of at least {least}")
+            raise UsageError(f"{option(name)} is {value}; it must be a whole number of at least {least}")
     if config.seed >= 2**32:
         raise UsageError(f"--seed is {config.seed}; it must be below 2^32")
     for name in _NUMBERS:
         value, positive = getattr(config, name), name in ("lr", "lr_step")
         if value is not None and (not 0 <= value < math.inf or (positive and value == 0)):
             raise UsageError(
-                f"{_option(name)} is {value}; it must be a number {'above 0' if positive else 'of at least 0'}"
+                f"{option(name)} is {value}; it must be a number {'above 0' if positive else 'of at least 0'}"
             )
     for name in _PARTS:
         value = getattr(config, name)
         if value is not None and not 0 <= value <= 1:
-            raise UsageError(f"{_option(name)} is {value}; it must be between 0 and 1")
+            raise UsageError(f"{option(name)} is {value}; it must be between 0 and 1")
         if (name == "val_fraction" and value in (0, 1)) or (name == "crop_area" and value == 0):
-            raise UsageError(f"{_option(name)} is {value}, which leaves no image to look at")
+            raise UsageError(f"{option(name)} is {value}, which leaves no image to look at")
         if (name in ("ema", "dropout", "drop_path") and value == 1) or (name == "layer_decay" and value == 0):
-            raise UsageError(f"{_option(name)} is {value}, which leaves nothing to learn from")
+            raise UsageError(f"{option(name)} is {value}, which leaves nothing to learn from")
     if config.ra_magnitude > 30:
         raise UsageError(f"--ra-magnitude is {config.ra_magnitude}; the strongest is 30")
     if not (all(0 <= part < math.inf for part in config.color_jitter) and config.color_jitter[3] <= 0.5):
@@ -324,7 +266,7 @@ def check(config: Config) -> None:
         raise UsageError("--cache-features trains the head alone: leave out --freeze and --train-only")
     for name, off in UNCHANGED.items() if config.cache_features else ():
         if getattr(config, name) not in (off, getattr(Config, name)):
-            raise UsageError(f"--cache-features sees every image once, as it is: leave out {_option(name)}")
+            raise UsageError(f"--cache-features sees every image once, as it is: leave out {option(name)}")
     by_hand = (config.coordinator, config.num_processes, config.process_id)
     if any(part is not None for part in by_hand) and (None in by_hand or config.distributed == "auto"):
         raise UsageError(
@@ -407,18 +349,6 @@ def run_folder(config: Config) -> Path:
     return Path(config.resume or config.out or f"runs/{config.model}-{data}-{time.strftime('%Y%m%d-%H%M%S')}")
 
 
-def _value_of(option: str, arguments: Sequence[str]) -> str | None:
-    for index, argument in enumerate(arguments):
-        if argument == option and index + 1 < len(arguments):
-            return arguments[index + 1]
-        if argument.startswith(option + "="):
-            return argument[len(option) + 1 :]
-    return None
-
-
-def _option(name: str) -> str:
+def option(name: str) -> str:
+    """`--lr-min` for `lr_min`."""
     return "--" + name.replace("_", "-")
-
-
-def _shown(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from jaxzoo.errors import UsageError, nearest
+from train.config import Config
 
-if TYPE_CHECKING:  # train.config imports this module
+if TYPE_CHECKING:
     from rich.table import Table
-
-    from train.config import Config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +83,7 @@ def options(recipe: str | None, model: str) -> dict[str, Any]:
     return {**recipes()[name].options, **recipes()[name].but.get(model, {})}
 
 
-def adapted(config: "Config", given: Collection[str]) -> "Config":
+def adapted(config: Config, given: Collection[str]) -> Config:
     """`config` for its own batch size and number of epochs, where these are not its recipe's.
 
     The learning rate, and the one that the schedule ends at, grow with the images per update (linearly, as
@@ -107,7 +106,7 @@ def adapted(config: "Config", given: Collection[str]) -> "Config":
     )
 
 
-def summary(config: "Config") -> str:
+def summary(config: Config) -> str:
     """Which recipe a run follows and how its learning rate came about, for the run's first lines; "" without one."""
     own = options(config.recipe, config.model)
     if not own:

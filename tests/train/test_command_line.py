@@ -10,8 +10,8 @@ import yaml
 
 from jaxzoo import UsageError
 from tests.train.test_data import paint
-from train import __main__ as command_line
-from train import config, loop, setup
+from train import __main__ as program
+from train import command_line, config, loop, setup
 from train.config import Config
 
 ROOT = Path(__file__).parents[2]
@@ -38,11 +38,11 @@ def test_bad_input_is_one_sentence_and_exit_code_2():
 
 
 def test_nothing_given_means_the_defaults():
-    assert config.parse([]) == Config()
+    assert command_line.parse([]) == Config()
 
 
 def test_options_are_typed():
-    parsed = config.parse(
+    parsed = command_line.parse(
         ["--eval-only", "--weights=w.pth", "--flip=no", "--lr=1e-2", "--model-args", "dropout=0.5", "norm=true"]
     )
     assert (parsed.eval_only, parsed.flip, parsed.lr, parsed.image_size) == (True, "no", 0.01, None)
@@ -83,14 +83,14 @@ def test_options_are_typed():
 )
 def test_impossible_values_are_refused(options, sentence):
     with pytest.raises(UsageError) as error:
-        config.parse(options.split())
+        command_line.parse(options.split())
     assert sentence in str(error.value)
 
 
 @pytest.mark.parametrize("options", ["--lr fast", "--bogus", "--optimizer lion", "--epochs 1.5"])
 def test_values_of_another_type_are_refused(options, capsys):
     with pytest.raises(SystemExit) as error:
-        config.parse(options.split())
+        command_line.parse(options.split())
     assert error.value.code == 2
 
 
@@ -130,7 +130,7 @@ def test_a_run_has_a_name_of_its_own_unless_one_is_given():
 
 def command(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["train", *arguments])
-    return command_line.main()
+    return program.main()
 
 
 def test_recipes_are_listed(monkeypatch, capsys):
@@ -164,24 +164,24 @@ def run(tmp_path):
 
 
 def test_a_continued_run_has_the_options_it_was_started_with(run):
-    parsed = config.parse(["--resume", str(run)])
+    parsed = command_line.parse(["--resume", str(run)])
     assert parsed == Config(
         model="resnet18", lr=0.5, model_args=("zero_init_residual=true",), resume=str(run), workers=parsed.workers
     )
-    assert config.parse([f"--resume={run}", "--epochs", "50", "--workers", "3"]).epochs == 50
+    assert command_line.parse([f"--resume={run}", "--epochs", "50", "--workers", "3"]).epochs == 50
 
 
 @pytest.mark.parametrize("options", ["--model swin_t", "--lr 0.4", "--seed 1", "--weights a.pth", "--out elsewhere"])
 def test_a_continued_run_cannot_change_its_numbers(run, options):
     with pytest.raises(UsageError, match="was started with --"):
-        config.parse(["--resume", str(run), *options.split()])
+        command_line.parse(["--resume", str(run), *options.split()])
 
 
 def test_a_damaged_config_is_named(run):
     for text in ("lr: [", "lr: 1\nbogus: 2", "- 1", ""):
         (run / "config.yaml").write_text(text)
         with pytest.raises(UsageError, match=r"config.yaml is not as `python -m train` wrote it"):
-            config.parse(["--resume", str(run)])
+            command_line.parse(["--resume", str(run)])
 
 
 def test_another_models_checkpoints_are_refused(tmp_path):

@@ -10,7 +10,7 @@ from jaxzoo import UsageError
 from tests.train import photos
 from tests.train.pooled import no_pictures, pooled  # noqa: F401, fixtures
 from tests.train.test_run import rows
-from train import config, loop, progressive, setup
+from train import command_line, config, loop, progressive, setup
 from train.config import Config
 from train.progressive import Stages
 
@@ -62,12 +62,12 @@ def test_sizes_grow_evenly_in_whole_pixels():
 @pytest.mark.parametrize("text", ["224:128:4", "128:224", "128:224:1", "0:224:2", "128:130:9", "a:b:c"])
 def test_impossible_stages_are_refused(text):
     with pytest.raises(UsageError, match="--progressive takes FROM:TO:STAGES"):
-        config.parse(["--progressive", text])
+        command_line.parse(["--progressive", text])
 
 
 def test_sizes_given_twice_are_refused():
     with pytest.raises(UsageError, match="leave out the others"):
-        config.parse(["--progressive", "128:224:4", "--image-size", "224"])
+        command_line.parse(["--progressive", "128:224:4", "--image-size", "224"])
 
 
 def test_every_stage_has_its_size_and_magnitude_and_dropout(staged):
@@ -103,7 +103,7 @@ def test_a_staged_run_continues_across_the_end_of_a_stage(staged, tmp_path):
         if int(checkpoint.name) > 2:  # of 3 steps of the first stage
             shutil.rmtree(checkpoint)
     (tmp_path / "again" / "metrics.csv").unlink()
-    loop.run(config.parse(["--resume", str(tmp_path / "again")]))
+    loop.run(command_line.parse(["--resume", str(tmp_path / "again")]))
     assert rows(tmp_path / "again") == rows(tmp_path / "run")[-len(rows(tmp_path / "again")) :]
 
 

@@ -11,8 +11,8 @@ import torchvision
 
 import jaxzoo
 from jaxzoo import UsageError
+from train import command_line, recipes
 from train import config as configuration
-from train import recipes
 from train.config import Config
 
 TORCHVISIONS = torchvision.models.list_models(module=torchvision.models)
@@ -148,6 +148,6 @@ def test_all_recipes_are_listed():
 
 
 def test_a_recipe_is_the_default_of_the_command_line():
-    parsed = configuration.parse(["--model", "resnet18", "--recipe", "published", "--epochs", "3"])
+    parsed = command_line.parse(["--model", "resnet18", "--recipe", "published", "--epochs", "3"])
     expected = recipes.options("resnet", "resnet18") | {"epochs": 3}
     assert {name: value for name, value in dataclasses.asdict(parsed).items() if name in expected} == expected

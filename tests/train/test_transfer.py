@@ -13,7 +13,7 @@ from jaxzoo import UsageError
 from tests.train import photos
 from tests.train.pooled import no_pictures, pooled  # noqa: F401, fixtures
 from tests.train.test_run import rows
-from train import config, features, loop, setup, step, transfer
+from train import command_line, features, loop, setup, step, transfer
 from train.config import Config
 from train.features import Features
 
@@ -189,7 +189,7 @@ def test_a_checkpoint_of_such_a_run_is_the_whole_model(cached, capsys):
     model = convert.load("pooled", cached)
     np.testing.assert_array_equal(model.stem.kernel[...], last(cached)["model/stem.kernel"])
     capsys.readouterr()
-    loop.run(config.parse(["--resume", str(cached), "--eval-only"]))
+    loop.run(command_line.parse(["--resume", str(cached), "--eval-only"]))
     expected = f"loss {float(rows(cached)[-1]['val_loss']):.4f}"
     assert expected in capsys.readouterr().out
 
@@ -198,7 +198,7 @@ def test_features_are_kept_and_used_again(cached):
     files = sorted((cached / "features").iterdir())
     assert [file.name.split("-")[0] for file in files] == ["held_out", "train"]
     before = [file.stat().st_mtime_ns for file in files]
-    loop.run(config.parse(["--resume", str(cached), "--epochs", "2"]))
+    loop.run(command_line.parse(["--resume", str(cached), "--epochs", "2"]))
     assert [file.stat().st_mtime_ns for file in files] == before
     assert len(rows(cached)) == 2
 
@@ -210,7 +210,7 @@ def test_features_that_are_missing_or_incomplete_are_computed_again_with_the_run
         file.unlink()
         if leave == "half":
             (file.parent / f".{file.name.split('-')[0]}.partial").write_bytes(content[: len(content) // 2])
-    loop.run(config.parse(["--resume", str(cached), "--epochs", "2"]))
+    loop.run(command_line.parse(["--resume", str(cached), "--epochs", "2"]))
     assert sorted((cached / "features").iterdir()) == sorted(files)
     for file, content in files.items():
         assert file.read_bytes() == content
@@ -256,20 +256,20 @@ def test_a_full_disk_is_one_sentence(options, tmp_path, monkeypatch):
 )
 def test_features_go_without_augmentation(arguments):
     with pytest.raises(UsageError, match=f"leave out {arguments.split()[0]}"):
-        config.parse(["--cache-features", *arguments.split()])
+        command_line.parse(["--cache-features", *arguments.split()])
 
 
 def test_a_recipe_for_features_goes_without_its_augmentation():
-    parsed = config.parse(["--cache-features", "--recipe", "finetune", "--model", "resnet18"])
+    parsed = command_line.parse(["--cache-features", "--recipe", "finetune", "--model", "resnet18"])
     assert (parsed.auto_augment, parsed.crop_area, parsed.flip) == ("none", 1.0, "no")
     with pytest.raises(UsageError, match="leave out --auto-augment"):
-        config.parse(["--cache-features", "--recipe", "finetune", "--auto-augment", "trivialaugment"])
+        command_line.parse(["--cache-features", "--recipe", "finetune", "--auto-augment", "trivialaugment"])
 
 
 def test_features_are_for_the_head_alone():
     for arguments in ("--freeze layer1", "--train-only layer4"):
         with pytest.raises(UsageError, match="--cache-features trains the head alone"):
-            config.parse(["--cache-features", *arguments.split()])
+            command_line.parse(["--cache-features", *arguments.split()])
 
 
 def test_a_model_that_goes_on_after_its_head_is_refused(options, tmp_path):
