@@ -127,8 +127,17 @@ def run(request: dict, main: Callable[[], None], prepare: Callable[[], None]) ->
     for stream in (1, 2):
         os.dup2(output, stream)
     sys.argv = ["python -m train", *request["arguments"]]
-    try:
+
+    def prepared() -> None:
         prepare()
+        main()
+
+    return exit_code(prepared)
+
+
+def exit_code(main: Callable[[], None]) -> int:
+    """That of a program that does this."""
+    try:
         main()
     except SystemExit as end:
         return end.code or 0

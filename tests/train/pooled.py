@@ -7,6 +7,7 @@ from flax import nnx
 import jaxzoo
 from jaxzoo import nn
 from jaxzoo.registry import ModelCard, _cards
+from tests.train import photos
 from train import journal
 from train.tasks.classification import Classification
 
@@ -40,6 +41,14 @@ def pooled(monkeypatch) -> str:
     jaxzoo.list_models()  # which enters all others
     monkeypatch.setitem(_cards, "pooled", ModelCard("pooled", "classification", build, "none:none", "none", 32, {}))
     return "pooled"
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """40 small photographs of 5 classes, one of them damaged."""
+    folder = tmp_path_factory.mktemp("photos") / "photos"
+    photos.make(folder, 8, (50, 40))
+    return folder
 
 
 @pytest.fixture

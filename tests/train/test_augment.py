@@ -200,7 +200,7 @@ def test_color_jitter_covers_its_ranges_in_every_order(monkeypatch):
     ):
         factors = np.array([dict(changes)[name] for changes in seen])
         assert low <= factors.min() < low + 0.02 * (high - low) and high - 0.02 * (high - low) < factors.max() <= high
-        np.testing.assert_allclose(factors.mean(), (low + high) / 2, atol=0.03 * (high - low))
+        np.testing.assert_allclose(factors.mean(), (low + high) / 2, atol=0.01 * (high - low))
 
 
 # Crops

@@ -3,7 +3,6 @@
 import pytest
 
 from convert.shapes import abstract
-from tests.train.pooled import pooled  # noqa: F401, a fixture
 from train import config, setup
 from train.config import Config
 from train.data import Data, load
@@ -76,7 +75,7 @@ def test_statistics_that_move_slowly_get_the_steps_they_need(model, epochs):
 @pytest.mark.parametrize(
     ("model", "side"), [("resnet18", 32), ("vit_b_16", 32), ("alexnet", 64), ("lenet5", 32), ("pooled", 32)]
 )
-def test_digits_are_as_large_as_the_model_needs(model, side, pooled):  # noqa: F811
+def test_digits_are_as_large_as_the_model_needs(model, side, pooled):
     assert setup.preprocessing(Config(model=model), load("digits"), None).crop == side
     assert setup.preprocessing(Config(model=model, image_size=48), load("digits"), None).crop == 48
 

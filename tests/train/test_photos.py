@@ -10,7 +10,6 @@ from convert import store
 from convert.__main__ import main as convert_command
 from jaxzoo.preprocess import read_image
 from tests.train import photos
-from tests.train.pooled import no_pictures  # noqa: F401, a fixture
 from tests.train.test_run import rows
 from train import loop
 from train.config import Config

@@ -7,22 +7,12 @@ import numpy as np
 import pytest
 
 from jaxzoo import UsageError
-from tests.train import photos
-from tests.train.pooled import no_pictures, pooled  # noqa: F401, fixtures
 from tests.train.test_run import rows
 from train import command_line, config, loop, progressive, setup
 from train.config import Config
 from train.progressive import Stages
 
 pytestmark = pytest.mark.usefixtures("pooled", "no_pictures")
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """40 small photographs of 5 classes."""
-    folder = tmp_path_factory.mktemp("photos") / "photos"
-    photos.make(folder, 8, (50, 40))
-    return folder
 
 
 @pytest.fixture
@@ -79,7 +69,7 @@ def test_every_stage_has_its_size_and_magnitude_and_dropout(staged):
     assert [batches.example.__self__.preprocess.crop for batches in prepared.batches.batches] == [16, 24, 32]
 
 
-def test_dropout_grows_to_what_is_asked_for_or_to_the_models_own(pooled):  # noqa: F811
+def test_dropout_grows_to_what_is_asked_for_or_to_the_models_own(pooled):
     model = setup.jaxzoo.create_model(pooled)
     np.testing.assert_allclose(progressive.dropout_rates(Config(dropout=0.6), model, 3), [0.2, 0.4, 0.6])
     np.testing.assert_allclose(progressive.dropout_rates(Config(), model, 3), [0.1, 0.2, 0.3])

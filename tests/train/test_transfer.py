@@ -10,8 +10,6 @@ import jaxzoo
 from convert import store
 from convert.shapes import abstract
 from jaxzoo import UsageError
-from tests.train import photos
-from tests.train.pooled import no_pictures, pooled  # noqa: F401, fixtures
 from tests.train.test_run import rows
 from train import command_line, features, loop, setup, step, transfer
 from train.config import Config
@@ -23,14 +21,6 @@ pytestmark = pytest.mark.usefixtures("pooled", "no_pictures")
 def variables(model):
     """What a checkpoint holds of a model, by dotted path."""
     return step.flat(nnx.state(model, nnx.Not(nnx.RngState)))
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """40 small photographs of 5 classes, one of them damaged."""
-    folder = tmp_path_factory.mktemp("photos") / "photos"
-    photos.make(folder, 8, (50, 40))
-    return folder
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ import signal
 import socket
 import sys
 import time
-import traceback
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -26,7 +25,10 @@ import train.data.digits
 import train.data.folder
 import train.loop  # noqa: F401
 from jaxzoo import register_model
-from tests.train.tiny import at, command_line, tiny
+from tests.train.launch import exit_code
+from tests.train.tiny import tiny
+from tests.train.trouble import at, die
+from train import __main__ as command_line
 from train import step
 
 
@@ -45,19 +47,12 @@ def child(number: int, count: int, port: int, output: str) -> int:
 
     step.put_rows = recorded
     trouble = json.loads(os.environ.get("TROUBLE", "{}")).get(str(number), {})
-    at(trouble.get("die_at"), lambda: os.kill(os.getpid(), signal.SIGKILL))
+    at(trouble.get("die_at"), die)
     at(trouble.get("stop_at"), lambda: os.kill(os.getpid(), signal.SIGTERM))
     together = [f"--coordinator=localhost:{port}", f"--num-processes={count}", f"--process-id={number}"]
     sys.argv = ["train", *sys.argv[2:], *trouble.get("options", []), *(together if count > 1 else [])]
     register_model(paper="none", input_size=32)(tiny)
-    try:
-        command_line.main()
-    except SystemExit as end:
-        return end.code or 0
-    except BaseException:
-        traceback.print_exc()
-        return 1
-    return 0
+    return exit_code(command_line.main)
 
 
 def main() -> None:
