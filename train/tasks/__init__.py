@@ -1,6 +1,6 @@
 """What is learnt. A task owns the layout of a batch, the loss, the metrics and the pictures; the loop knows none.
 
-A new task is one file here with a class that has these members, and a line in `train.setup.task_of`.
+A new task is one file here with a class that has these members, and a line in `train.setup.tasks_of`.
 """
 
 from collections.abc import Sequence
