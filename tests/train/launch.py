@@ -90,6 +90,7 @@ def serve() -> int | None:
         importlib.import_module(name)
     import jaxzoo
     from tests.train import blocks, tiny, trouble
+    from train import __main__ as command_line
 
     for builder in (tiny.tiny, blocks.blocks):
         jaxzoo.register_model(paper="none", input_size=32)(builder)
@@ -99,7 +100,7 @@ def serve() -> int | None:
         request, start = json.loads(text), time.monotonic()
         child = os.fork()
         if not child:
-            return run(request, tiny.command_line.main, trouble.ask_for)
+            return run(request, command_line.main, trouble.ask_for)
         status = wait(child, request["seconds"])
         answer = {"code": os.waitstatus_to_exitcode(status), "seconds": time.monotonic() - start}
         answers.write(json.dumps(answer) + "\n")
