@@ -18,7 +18,7 @@ from jaxzoo.errors import UsageError, nearest
 from jaxzoo.nn.dropout import Stream
 from jaxzoo.preprocess import Preprocess
 
-TASKS = ("classification",)
+TASKS = ("classification", "segmentation")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,8 @@ class ModelCard:
     """What is known of a model without building it.
 
     `twin` names the PyTorch reference as `package:builder`. `weights` are the published ones by name, the reference's
-    `DEFAULT` first.
+    `DEFAULT` first. `parts` says which other models a part of this one is: by their names, and for each how the keys of
+    its state_dict begin there and here, as `{"resnet50": {"": "backbone."}}`.
     """
 
     name: str
@@ -61,6 +62,7 @@ class ModelCard:
     paper: str
     input_size: int
     weights: Mapping[str, Published]
+    parts: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
 
     @property
     def preprocess(self) -> Preprocess:
@@ -92,6 +94,7 @@ def register_model(
     twin: str | None = None,
     input_size: int = 224,
     weights: Mapping[str, Published] | None = None,
+    parts: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Callable[[Callable], Callable]:
     """Decorator that enters a builder `name(*, rngs, **arguments) -> nnx.Module` under its own name.
 
@@ -101,6 +104,7 @@ def register_model(
       twin: the PyTorch reference, `package:builder`; torchvision's builder of the same name unless given.
       input_size: height and width of the native input, in pixels.
       weights: published weights by name, the default first.
+      parts: other models whose weights a part of this one can start from, see `ModelCard`.
 
     Raises:
       ValueError: the name is taken.
@@ -110,7 +114,10 @@ def register_model(
         name = builder.__name__
         if name in _cards:
             raise ValueError(f"a model named {name!r} is registered already")
-        _cards[name] = ModelCard(name, task, builder, twin or f"torchvision:{name}", paper, input_size, weights or {})
+        twin_of_same_name = f"torchvision:{name}"
+        _cards[name] = ModelCard(
+            name, task, builder, twin or twin_of_same_name, paper, input_size, weights or {}, parts or {}
+        )
         return builder
 
     return register

@@ -25,7 +25,7 @@ from jaxzoo.nn.activation import (
 )
 from jaxzoo.nn.attention import InProjection, MultiHeadAttention, attend
 from jaxzoo.nn.block import MLP, BatchNormAct, ConvNormActivation, Layer, LayerScale, SqueezeExcitation
-from jaxzoo.nn.container import Buffer, Flatten, Identity, NamedSequential, Sequential, flatten
+from jaxzoo.nn.container import Buffer, Flatten, Identity, IntermediateLayers, NamedSequential, Sequential, flatten
 from jaxzoo.nn.conv import Conv, ConvTranspose
 from jaxzoo.nn.dropout import Dropout, StochasticDepth
 from jaxzoo.nn.linear import Embed, Linear, affine
@@ -63,6 +63,7 @@ __all__ = [
     "Hardswish",
     "Identity",
     "InProjection",
+    "IntermediateLayers",
     "Layer",
     "LayerNorm",
     "LayerScale",

@@ -1,6 +1,7 @@
 """Modules that run others in order, and the trivial ones that hold a place."""
 
 import math
+from collections.abc import Mapping
 
 import jax
 from flax import nnx
@@ -30,6 +31,38 @@ class NamedSequential(nnx.Module):
         for name in self.order:
             x = getattr(self, name)(x)
         return x
+
+
+class IntermediateLayers(nnx.Module):
+    """The first layers of a model that runs its children in order, and the outputs of some of them, by other names.
+
+    `torchvision.models._utils.IntermediateLayerGetter`: (N, H, W, C) to `{name: (N, h, w, c)}`.
+
+    >>> IntermediateLayers(resnet, {"layer3": "aux", "layer4": "out"})
+
+    Args:
+      model: its children move here, up to the last that is asked for.
+      return_layers: by the name of a child, what its output is called.
+    """
+
+    def __init__(self, model: nnx.Module, return_layers: Mapping[str, str]):
+        children = [(str(i), m) for i, m in enumerate(model)] if isinstance(model, nnx.List) else vars(model).items()
+        children = {name: child for name, child in children if isinstance(child, nnx.Module)}
+        if unknown := return_layers.keys() - children.keys():
+            raise ValueError(f"{type(model).__name__} has no layers {sorted(unknown)}; it has {', '.join(children)}")
+        last = max(list(children).index(name) for name in return_layers)
+        self.order = tuple(children)[: last + 1]
+        self.return_layers = tuple(return_layers.items())
+        for name in self.order:
+            setattr(self, name, children[name])
+
+    def __call__(self, x: jax.Array) -> dict[str, jax.Array]:
+        wanted, found = dict(self.return_layers), {}
+        for name in self.order:
+            x = getattr(self, name)(x)
+            if name in wanted:
+                found[wanted[name]] = x
+        return found
 
 
 class Identity(nnx.Module):

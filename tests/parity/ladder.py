@@ -22,6 +22,7 @@ from convert.rules import leaves, load_state_dict, state_dict, torch_arrays
 from convert.shapes import abstract, cast
 from convert.twins import abstract_twin, arrays, build_twin, randomise
 from jaxzoo.nn import Dropout
+from jaxzoo.registry import argument_names
 from tests.parity.reduced import reduce_depth
 
 # A gradient that is zero in exact arithmetic (of a bias in front of a BatchNorm, say) has no scale of its own: its
@@ -60,6 +61,16 @@ def as_torch(x: np.ndarray, dtype: torch.dtype = torch.float64) -> torch.Tensor:
     return torch.from_numpy(np.moveaxis(x, -1, 1).copy()).to(dtype)
 
 
+def as_ours(y: torch.Tensor) -> np.ndarray:
+    """Logits (N, classes) as they are, maps of them channels last."""
+    return y.detach().movedim(1, -1).numpy()
+
+
+def with_auxiliary_head(name: str) -> dict[str, bool]:
+    """What gives a model, and its twin, the head that only the loss needs, where it comes on request."""
+    return {"aux_loss": True} if "aux_loss" in argument_names(name) else {}
+
+
 def abstract_model(name: str, dtype=jnp.float32, reduced: bool = False, **arguments) -> nnx.Module:
     """Our model without its numbers: shapes only, floating leaves in the given dtype."""
     model = abstract(name, **arguments)
@@ -83,9 +94,11 @@ def odd_size(name: str) -> tuple[int, int]:
 
 
 def outputs(y) -> dict:
-    """What a network returns in train mode, by name: logits, and those of auxiliary heads where it has some."""
+    """What a network returns by name: logits, and those of auxiliary heads where it has some, behind them."""
+    if isinstance(y, dict):
+        return y
     if not hasattr(y, "_asdict"):
-        return {"logits": y}
+        return {"out": y}
     return {key: value for key, value in y._asdict().items() if value is not None}
 
 
@@ -93,11 +106,12 @@ class Pair:
     """A model and its twin in float64, with the same numbers."""
 
     def __init__(self, name: str, reduced: bool = False, image_size: int | None = None):
-        arguments = {}
+        arguments = with_auxiliary_head(name)
         if image_size is None:
             self.size = odd_size(name)
         else:
             self.size, arguments = (image_size, image_size), {"image_size": image_size}
+        self.dense = jaxzoo.card(name).task == "segmentation"
         self.batch = BATCH if max(self.size) < 200 else 2  # of large images two do, in half the time and memory
         torch.manual_seed(0)
         self.twin = build_twin(jaxzoo.card(name), **arguments)
@@ -122,22 +136,29 @@ class Pair:
         for key, tensor in self.twin.state_dict().items():
             tensor.copy_(torch.tensor(start[key]))
 
-    def forward(self, x: np.ndarray, dtype=jnp.float64) -> np.ndarray:
+    def forward(self, x: np.ndarray, dtype=jnp.float64) -> dict[str, np.ndarray]:
         self.model.eval()
         graphdef, state = nnx.split(self.model)
         state = jax.tree.map(lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, state)
-        return np.asarray(jax.jit(lambda state, x: nnx.merge(graphdef, state)(x))(state, jnp.asarray(x, dtype)))
+        y = outputs(jax.jit(lambda state, x: nnx.merge(graphdef, state)(x))(state, jnp.asarray(x, dtype)))
+        return {key: np.asarray(value) for key, value in y.items()}
 
     @torch.no_grad()
-    def twin_forward(self, x: np.ndarray, dtype: torch.dtype = torch.float64) -> np.ndarray:
+    def twin_forward(self, x: np.ndarray, dtype: torch.dtype = torch.float64) -> dict[str, np.ndarray]:
         self.rewind()
-        result = self.twin.eval().to(dtype)(as_torch(x, dtype)).numpy()
+        y = outputs(self.twin.eval().to(dtype)(as_torch(x, dtype)))
         self.twin.double()
-        return result
+        return {key: as_ours(value) for key, value in y.items()}
 
     def total(self, losses: dict):
         """The model's loss, of one loss per output: those of auxiliary heads count as the model says."""
-        return sum(loss if key == "logits" else self.model.aux_weight * loss for key, loss in losses.items())
+        loss, *auxiliary = losses.values()
+        return loss + sum(self.model.aux_weight * other for other in auxiliary)
+
+    def labels(self, seed: int) -> np.ndarray:
+        """A class for each image, or for each pixel."""
+        shape = (self.batch, *self.size) if self.dense else self.batch
+        return np.random.default_rng(seed).integers(10, size=shape)
 
     @property
     def parameters(self) -> jax.Array:
@@ -193,22 +214,23 @@ class EvalPass:
         self.reference = pair.twin_forward(self.x)
 
     def error(self, dtype) -> float:
-        return distance(self.pair.forward(self.x, dtype), self.reference)
+        return worst(self.pair.forward(self.x, dtype), self.reference)[0]
 
     def twin_error(self, dtype: torch.dtype) -> float:
-        return distance(self.pair.twin_forward(self.x, dtype), self.reference)
+        return worst(self.pair.twin_forward(self.x, dtype), self.reference)[0]
 
 
 def large_float32_error(name: str, twin: torch.nn.Module) -> float:
     """The float32 forward of a network that is too large for float64, against torch's float32."""
-    model = abstract_model(name)
+    model = abstract_model(name, **with_auxiliary_head(name))
     load_state_dict(model, arrays(twin))
     graphdef, state = nnx.split(model)
     size = jaxzoo.card(name).input_size
     x = images((size, size), 2).astype(np.float32)
     with torch.no_grad():
-        reference = twin(as_torch(x, torch.float32)).numpy()
-    return distance(np.asarray(jax.jit(lambda state, x: nnx.merge(graphdef, state)(x))(state, x)), reference)
+        reference = {key: as_ours(y) for key, y in outputs(twin(as_torch(x, torch.float32))).items()}
+    y = outputs(jax.jit(lambda state, x: nnx.merge(graphdef, state)(x))(state, x))
+    return worst({key: np.asarray(value) for key, value in y.items()}, reference)[0]
 
 
 def twin_loss(pair: Pair, x: np.ndarray, labels: np.ndarray) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -217,13 +239,9 @@ def twin_loss(pair: Pair, x: np.ndarray, labels: np.ndarray) -> tuple[torch.Tens
     return pair.total({key: entropy(y, torch.from_numpy(labels)) for key, y in logits.items()}), logits
 
 
-def labels_for(seed: int, batch: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(10, size=batch)
-
-
 def train_errors(pair: Pair) -> dict[str, tuple[float, str]]:
     """L2 and L3: logits, running statistics and gradients of one pass in train mode."""
-    x, labels = images(pair.size, pair.batch), labels_for(0, pair.batch)
+    x, labels = images(pair.size, pair.batch), pair.labels(0)
     our_logits, our_statistics, our_gradient = pair.train_pass(pair.parameters, x, labels)
     pair.rewind()
     pair.twin.train()
@@ -233,7 +251,7 @@ def train_errors(pair: Pair) -> dict[str, tuple[float, str]]:
     statistics = {key: b.numpy() for key, b in pair.twin.named_buffers() if "running_" in key or "num_batches" in key}
     floor = GRADIENT_FLOOR * max(float(np.abs(g).max()) for g in gradients.values())
     return {
-        "logits": worst(our_logits, {key: y.detach().numpy() for key, y in logits.items()}),
+        "logits": worst(our_logits, {key: as_ours(y) for key, y in logits.items()}),
         "statistics": worst(pair.named_as_torch(our_statistics), statistics) if statistics else (0.0, "none"),
         "gradients": worst(pair.named_as_torch(pair.split(our_gradient)), gradients, floor),
     }
@@ -256,7 +274,7 @@ OPTIMIZERS = {
 def training_error(pair: Pair, optimizer: str, steps: int = 5) -> tuple[float, str]:
     """L4: all parameters after some steps on different batches."""
     make_torch, make_optax = OPTIMIZERS[optimizer]
-    batches = [(images(pair.size, pair.batch, step), labels_for(step, pair.batch)) for step in range(steps)]
+    batches = [(images(pair.size, pair.batch, step), pair.labels(step)) for step in range(steps)]
 
     pair.rewind()
     pair.twin.train()
