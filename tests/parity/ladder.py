@@ -30,8 +30,11 @@ from tests.parity.reduced import reduce_depth
 GRADIENT_FLOOR = 1e-6
 
 BATCH = 4
-# Neither native nor square nor even; a network gets the first it can take. LeNet's is (33, 35).
-ODD = ((33, 49), (79, 95), (129, 145), (223, 221), (33, 35), (299, 301))
+# Neither native nor square nor even; a network gets the first it can take. LeNet's is (33, 35), and DeepLab V3+, which
+# takes multiples of 16 only, has one that is wide enough for a dilation of 12.
+ODD = ((33, 49), (79, 95), (129, 145), (223, 221), (33, 35), (64, 208), (299, 301))
+# At which all dilations count, up to 36: on features that are 8 times smaller than the image, or 16 times.
+LONG = ((305, 97), (608, 48))
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -81,16 +84,16 @@ def abstract_model(name: str, dtype=jnp.float32, reduced: bool = False, **argume
     return model
 
 
-def odd_size(name: str) -> tuple[int, int]:
-    """The first odd size that the twin can be trained at."""
+def first_size(name: str, sizes: tuple = ODD) -> tuple[int, int]:
+    """The first size that the twin can be trained at; the last one where it takes none before."""
     twin = abstract_twin(jaxzoo.card(name)).train()
-    for size in ODD[:-1]:
+    for size in sizes[:-1]:
         try:
             twin(torch.empty(BATCH, 3, *size, device="meta"))
             return size
-        except RuntimeError:  # a window or a kernel does not fit
+        except RuntimeError:  # a window or a kernel does not fit, or the size does not divide
             continue
-    return ODD[-1]
+    return sizes[-1]
 
 
 def outputs(y) -> dict:
@@ -108,7 +111,7 @@ class Pair:
     def __init__(self, name: str, reduced: bool = False, image_size: int | None = None):
         arguments = with_auxiliary_head(name)
         if image_size is None:
-            self.size = odd_size(name)
+            self.size = first_size(name)
         else:
             self.size, arguments = (image_size, image_size), {"image_size": image_size}
         self.dense = jaxzoo.card(name).task == "segmentation"
