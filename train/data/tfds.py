@@ -58,11 +58,35 @@ def load(name: str, *, val_fraction: float, seed: int) -> Data:
     Raises:
       UsageError: unknown data set or split, cannot be prepared here, or without images and class labels.
     """
-    name, chosen = _NAME_AND_SPLIT.fullmatch(name).groups() if _NAME_AND_SPLIT.fullmatch(name) else (name, None)
-    builder = _builder(name)
+    name, chosen, builder = opened(name)
     features = builder.info.features
     if not {"image", "label"} <= set(features) or not hasattr(features["label"], "names"):
         raise UsageError(f"{name} has {', '.join(features)}; classification needs an image and a class label")
+    parts = divided(builder, name, chosen, ("image",), val_fraction=val_fraction, seed=seed)
+    return Data(*(Records(*part) for part in parts), classes=list(features["label"].names))
+
+
+def opened(name: str) -> tuple[str, str | None, Any]:
+    """Of NAME[:SPLIT] the name, the split if one is given, and the data set. Raises UsageError."""
+    name, chosen = _NAME_AND_SPLIT.fullmatch(name).groups() if _NAME_AND_SPLIT.fullmatch(name) else (name, None)
+    return name, chosen, _builder(name)
+
+
+Part = tuple[Sequence, Sequence[int], str]
+
+
+def divided(
+    builder: Any, name: str, chosen: str | None, encoded: Sequence[str], *, val_fraction: float, seed: int
+) -> tuple[Part, Part]:
+    """What to train on and what to hold out, each as records, indices among them and a title; prepared if need be.
+
+    Args:
+      chosen: the splits that were asked for.
+      encoded: features that stay the bytes of a file.
+
+    Raises:
+      UsageError: unknown split, or the data set cannot be prepared here.
+    """
     _prepare(builder, name)
     splits = list(builder.info.splits)
     train, _, other = map(str.strip, (chosen or "train").partition(","))
@@ -71,19 +95,15 @@ def load(name: str, *, val_fraction: float, seed: int) -> Data:
     used = set(re.findall(r"\w+(?=\[|\+|$)", train))
     other = other or next((split for split in ("validation", "test") if split in splits and split not in used), None)
 
-    records = _records(builder, name, train)
+    records = _records(builder, name, train, encoded)
     if other:
-        held_out = _records(builder, name, other)
+        held_out = _records(builder, name, other, encoded)
         ours, theirs = np.arange(len(records)), np.arange(len(held_out))
     else:
         order = np.random.default_rng(seed).permutation(len(records))
         count = max(1, round(val_fraction * len(records)))
         held_out, ours, theirs = records, np.sort(order[count:]), np.sort(order[:count])
-    return Data(
-        Records(records, ours, f"{name}, {train}"),
-        Records(held_out, theirs, f"{name}, {other or train}"),
-        classes=list(features["label"].names),
-    )
+    return (records, ours, f"{name}, {train}"), (held_out, theirs, f"{name}, {other or train}")
 
 
 def _builder(name: str) -> Any:
@@ -134,11 +154,11 @@ def _has_address(host: str) -> bool:
         return False
 
 
-def _records(builder: Any, name: str, split: str) -> Sequence:
+def _records(builder: Any, name: str, split: str, encoded: Sequence[str]) -> Sequence:
     import tensorflow_datasets as tfds
 
     try:
-        records = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+        records = builder.as_data_source(split, decoders={key: tfds.decode.SkipDecoding() for key in encoded})
     except NotImplementedError:
         raise UsageError(
             f"{name} is prepared as {builder.info.file_format.value}, which has no random access; with TensorFlow, "

@@ -1,0 +1,190 @@
+"""Class masks beside images: reading and checking them, and changes that move image and mask alike.
+
+An item of a segmentation source is a PIL image, RGB, and its mask (H, W) uint8: a class for every pixel, 255 where none
+counts. Such a source also has `size(index)`.
+"""
+
+import functools
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from jaxzoo.errors import UsageError
+from jaxzoo.preprocess import read_image
+from jaxzoo.voc import IGNORED
+
+STEP = 32  # sides that networks which halve an image five times divide evenly
+SIDEWAYS = (5, 6, 7, 8)  # values of EXIF's orientation that turn width into height
+Item = tuple[Image.Image, np.ndarray]
+
+
+class MaskedImages:
+    """Image files, each with the file of its mask."""
+
+    def __init__(self, files: Sequence[tuple[Path, Path]], classes: int):
+        self.files, self.classes = files, classes
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Item:
+        path, mask_path = self.files[index]
+        image = read_image(path)
+        return image, checked(read_mask(mask_path), image, self.classes, str(mask_path), str(path))
+
+    def name(self, index: int) -> str:
+        return str(self.files[index][0])
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width in pixels. Raises UsageError."""
+        return image_size(self.files[index][0])
+
+
+def read_mask(source: Path | BinaryIO, name: str | None = None) -> np.ndarray:
+    """A mask's class indices (H, W) uint8, from a palette or a grayscale image.
+
+    Raises:
+      UsageError: there is no such file, it cannot be read, its pixels are colours, or an index is above 255.
+    """
+    name = name or str(source)
+    try:
+        with Image.open(source) as image:
+            if image.mode not in ("P", "L", "1") and not image.mode.startswith("I"):
+                raise UsageError(
+                    f"{name} is an {image.mode} image; a mask holds a class index for every pixel, so save it as a "
+                    "palette or grayscale PNG"
+                )
+            values = np.array(image)
+    except FileNotFoundError:
+        raise UsageError(f"there is no mask at {name}") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UsageError(f"{name} cannot be read as a mask ({error}); replace or remove it") from None
+    if values.dtype != np.uint8 and values.size and not 0 <= int(values.min()) <= int(values.max()) <= 255:
+        raise UsageError(f"{name} holds the value {values.max()}; a mask's class indices are 0 to 254, and 255")
+    return values.astype(np.uint8)
+
+
+def checked(mask: np.ndarray, image: Image.Image, classes: int, name: str, image_name: str) -> np.ndarray:
+    """The mask, if it is one of this image. Raises UsageError if its size is another, or a class does not exist."""
+    if mask.shape != (image.height, image.width):
+        raise UsageError(
+            f"the mask {name} is {mask.shape[1]} x {mask.shape[0]} pixels, its image {image_name} {image.width} x "
+            f"{image.height}; they must be of one size"
+        )
+    present = values_of(mask)
+    if unknown := [value for value in present if value >= classes]:
+        raise UsageError(
+            f"the mask {name} holds the value {unknown[0]}, but there are {classes} classes: 0 to {classes - 1}, and "
+            "255 for pixels that do not count"
+        )
+    return mask
+
+
+def values_of(mask: np.ndarray) -> list[int]:
+    """The classes in a mask, in order, without 255."""
+    return [int(value) for value in np.flatnonzero(np.bincount(mask.ravel(), minlength=256)) if value != IGNORED]
+
+
+def image_size(source: Path | bytes) -> tuple[int, int]:
+    """Height and width of an image file as `read_image` gives it, without decoding it. Raises UsageError."""
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            width, height = image.size
+            return (width, height) if image.getexif().get(0x0112) in SIDEWAYS else (height, width)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UsageError(f"an image cannot be read ({error})") from None
+
+
+def canvas(source: Sequence, step: int = STEP) -> tuple[int, int]:
+    """Height and width that every image of the source fits on, multiples of `step`; unreadable ones do not count."""
+    sizes = []
+    for index in range(len(source)):
+        try:
+            sizes.append(source.size(index))
+        except UsageError:  # said when its turn comes
+            continue
+    return tuple(max(step, -(-max(sides) // step) * step) for sides in zip(*sizes or [(step, step)], strict=True))
+
+
+def read_classes(path: Path) -> list[str]:
+    """The names in a classes.txt, one in a line, that of class 0 first. Raises UsageError."""
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read as text ({error})") from None
+    if not 2 <= len(names) <= IGNORED:
+        raise UsageError(f"{path} has {len(names)} class names, one a line; there must be 2 to 255")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UsageError(f"{path} names {twice[0]!r} twice")
+    return names
+
+
+class Pixels(NamedTuple):
+    """What masks hold: pixels (C,) and images (C,) of every class, and pixels that are ignored; int64."""
+
+    pixels: np.ndarray
+    images: np.ndarray
+    ignored: int
+
+
+def count(source: Sequence, classes: int, most: int = 2000) -> Pixels:
+    """Pixels and images of every class in up to `most` items, evenly spread; unreadable ones do not count."""
+    pixels, images = np.zeros(256, np.int64), np.zeros(256, np.int64)
+    for index in np.unique(np.linspace(0, len(source) - 1, min(most, len(source))).astype(int)).tolist():
+        try:
+            found = np.bincount(source[index][1].ravel(), minlength=256)
+        except UsageError:
+            continue
+        pixels += found
+        images += found > 0
+    return Pixels(pixels[:classes], images[:classes], int(pixels[IGNORED]))
+
+
+def rescaled(image: Image.Image, mask: np.ndarray, factor: float) -> Item:
+    """Both so many times larger: the image bilinear (antialiased), the mask by its nearest pixels."""
+    size = tuple(max(1, round(side * factor)) for side in image.size)
+    if size == image.size:
+        return image, mask
+    nearest = Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)
+    return image.resize(size, Image.Resampling.BILINEAR), np.array(nearest)
+
+
+def window(
+    image: Image.Image, mask: np.ndarray, corner: tuple[int, int], size: tuple[int, int], fill: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """What lies in a window: (h, w, 3) uint8 of `fill` and (h, w) uint8 of 255 where that is outside the image.
+
+    Args:
+      corner: row and column of the window's first pixel in the image, which may be negative.
+      size: the window's height and width.
+      fill: RGB, 0 to 255.
+    """
+    top, left = corner
+    pixels = np.empty((*size, 3), np.uint8)
+    pixels[:] = fill
+    classes = np.full(size, IGNORED, np.uint8)
+    part = image.crop((max(left, 0), max(top, 0), min(left + size[1], image.width), min(top + size[0], image.height)))
+    down, across = max(-top, 0), max(-left, 0)
+    inside = (slice(down, down + part.height), slice(across, across + part.width))
+    pixels[inside] = np.asarray(part)
+    classes[inside] = mask[max(top, 0) :, max(left, 0) :][: part.height, : part.width]
+    return pixels, classes
+
+
+def random_window(
+    image: Image.Image, mask: np.ndarray, size: tuple[int, int], fill: Sequence[int], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """`window` at a random place: inside the image, or where that is smaller, around it."""
+    room = (image.height - size[0], image.width - size[1])
+    corner = tuple(int(rng.integers(min(0, space), max(0, space) + 1)) for space in room)
+    return window(image, mask, corner, size, fill)
+
+
+@functools.cache
+def mean_color(mean: tuple[float, ...]) -> tuple[int, ...]:
+    """The colour that normalising takes to about 0: of an eval transform's `mean` (0 to 1), 0 to 255."""
+    return tuple(round(255 * value) for value in mean)
