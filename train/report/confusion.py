@@ -65,8 +65,11 @@ def most_confused(matrix: np.ndarray, classes: Sequence[str], count: int = 10) -
     return [(classes[row], classes[column], int(errors[row, column])) for row, column in pairs if errors[row, column]]
 
 
-def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> None:
-    """A cell's shade is its part of the row, its number the count. Of many classes rare errors get more shade."""
+def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path, *, percent: bool = False) -> None:
+    """A cell's shade is its part of the row, its number the count. Of many classes rare errors get more shade.
+
+    With `percent` the number is the part, where counts would be too long.
+    """
     n, longest = len(classes), max(map(len, classes))
     inches = float(np.clip(1.8 + 0.42 * n, 4, 14))
     words = 0.09 * min(longest, 24) if longest >= 3 and n <= 40 else 0  # room for the names of the classes
@@ -77,7 +80,8 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> No
     figure.colorbar(shown, ax=axes, label="part of the true class", fraction=0.04)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    axes.set_title(f"{np.trace(matrix)} of {matrix.sum()} right")
+    right, total = np.trace(matrix), matrix.sum()
+    axes.set_title(f"{right / max(total, 1):.1%} right" if percent else f"{right} of {total} right")
     if n <= 40:
         names = [name if len(name) <= 24 else f"{name[:23]}…" for name in classes]
         axes.set_xticks(range(n), names, rotation=0 if longest < 3 else 90, parse_math=False)
@@ -85,5 +89,6 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> No
     if n <= 25:
         for row, column in np.argwhere(matrix):
             color = "white" if parts[row, column] > 0.5 else "black"
-            axes.text(column, row, matrix[row, column], ha="center", va="center", color=color, fontsize=8)
+            number = f"{100 * parts[row, column]:.0f}" if percent else matrix[row, column]
+            axes.text(column, row, number, ha="center", va="center", color=color, fontsize=8)
     save(figure, path)

@@ -45,14 +45,14 @@ def draw_sheet(tiles: Sequence[Tile], title: str, path: Path, across: int = 8) -
     size = (wide, top + math.ceil(len(tiles) / across) * height)
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
-    draw.text((GAP, GAP), title, INK, _font(FONT + 2))
+    draw.text((GAP, GAP), title, INK, font_of(FONT + 2))
     places = []
     for i, (tile, picture, caption) in enumerate(zip(tiles, pictures, captions, strict=True)):
         row, column = divmod(i, across)
         x, y = GAP + column * (SIDE + GAP), top + row * height
         sheet.paste(picture, (x, y))
         for j, (text, faint) in enumerate(caption):
-            draw.text((x, y + picture.height + 4 + j * LINE), text, FAINT if faint else INK, _font(FONT))
+            draw.text((x, y + picture.height + 4 + j * LINE), text, FAINT if faint else INK, font_of(FONT))
         places.append({"box": [x, y, x + picture.width, y + picture.height], "caption": tile.caption})
     information = PngImagePlugin.PngInfo()
     information.add_text("tiles", json.dumps(places))
@@ -79,7 +79,7 @@ def _fitted(picture: Image.Image) -> Image.Image:
 
 
 @functools.cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def font_of(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which matplotlib brings: Latin, Greek, Cyrillic and more."""
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
 
@@ -98,4 +98,4 @@ def _broken(text: str, width: int = SIDE, most: int = 3) -> list[str]:
 
 
 def _length(text: str, size: int = FONT) -> float:
-    return _font(size).getlength(text)
+    return font_of(size).getlength(text)

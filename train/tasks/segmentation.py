@@ -1,0 +1,276 @@
+"""A class for every pixel: cross-entropy over labelled pixels, exact counts of confusions, intersection over union."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxzoo.nn import resize
+from jaxzoo.preprocess import Preprocess
+from jaxzoo.voc import IGNORED
+from train.config import Augmentation, Config, stages
+from train.data import Data, masks
+from train.data.augment import color_jitter
+from train.data.mixing import flipped
+from train.report import segments
+from train.report.sheet import Tile, draw_sheet
+from train.tasks import Batch, Sums, Task
+
+DEFAULTS = {"label_smoothing": 0.0}
+EMBEDDED_EPOCHS = 40
+# They move pixels without their classes, mix labels of whole images, or remember features of one size.
+FOREIGN = {
+    *(field.name for field in dataclasses.fields(Augmentation)),
+    "cache_features",
+} - {"flip", "color_jitter", "repeats"}
+
+LIMB = 4096  # counts are kept as low and high parts, each of which may be added up in int32 for long
+FIRST, WORST = 4, 4  # how many held-out images are drawn: those that come first, and those of the lowest IoU
+LATER = 2**30
+SHOWN = 32  # images of a first batch that are drawn
+PADDING = 32  # networks need multiples of it, of images that are looked at in other sizes
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentationAugmentation:
+    """What training makes of image and mask together; without arguments, nothing.
+
+    `scale` is the range of the random factor by which both are enlarged before they are cropped; `flip` mirrors half of
+    them; `color_jitter` is brightness, contrast, saturation and hue of the image, as in torchvision's ColorJitter.
+    """
+
+    scale: tuple[float, float] = (1.0, 1.0)
+    flip: bool = False
+    color_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+
+
+PLAIN = SegmentationAugmentation()
+
+
+def tasks_of(config: Config, data: Data, preprocess: Preprocess) -> list[Task]:
+    """As it evaluates, and then for each stage of training, which differ in the size of crops."""
+    usual = (0.75, 1.33) if data.image_size else (0.5, 2.0)
+    augmentation = SegmentationAugmentation(config.scale or usual, config.flip == "yes", config.color_jitter)
+    canvas = masks.canvas(data.held_out)
+
+    def task(size: int) -> Task:
+        return Segmentation(
+            data.classes,
+            dataclasses.replace(preprocess, crop=size, resize=size),
+            canvas=canvas,
+            augmentation=augmentation,
+            aux_weight=config.aux_weight,
+            label_smoothing=config.label_smoothing,
+            scales=config.eval_scales,
+            mirrored=config.eval_flip,
+            dtype=jnp.dtype(config.precision),
+        )
+
+    return [*map(task, [preprocess.crop, *(stages(config) or [config.train_size or preprocess.crop])])]
+
+
+class Segmentation:
+    """Batches are `image` (N, H, W, 3) uint8 RGB and `target` (N, H, W) uint8: classes, 255 where none counts.
+
+    Training images are random crops of S x S pixels, S being `preprocess.crop`. Held-out images are looked at in their
+    own size, in the upper left of a `canvas` that the largest of them fits on; what is left of it does not count. A
+    network returns logits of the image's size by name: what comes first counts, and in training the others too,
+    `aux_weight` times.
+
+    Args:
+      preprocess: of it `crop`, `mean` and `std` are used.
+      canvas: height and width for held-out images, see `train.data.masks.canvas`.
+      aux_weight: the model's own unless given.
+      scales: evaluation averages the probabilities that the model sees in the image at these sizes, times its own.
+      mirrored: and in the image mirrored left to right.
+    """
+
+    metric = "miou"
+
+    def __init__(
+        self,
+        classes: list[str],
+        preprocess: Preprocess,
+        *,
+        canvas: tuple[int, int],
+        augmentation: SegmentationAugmentation = PLAIN,
+        aux_weight: float | None = None,
+        label_smoothing: float = 0.0,
+        scales: Sequence[float] = (1.0,),
+        mirrored: bool = False,
+        dtype: jnp.dtype = jnp.float32,
+    ):
+        self.classes, self.preprocess, self.canvas, self.augmentation = classes, preprocess, canvas, augmentation
+        self.aux_weight, self.label_smoothing = aux_weight, label_smoothing
+        self.scales, self.mirrored, self.dtype = tuple(scales), mirrored, dtype
+        self.fill = masks.mean_color(tuple(preprocess.mean))
+
+    def training_example(self, item: masks.Item, rng: np.random.Generator) -> Batch:
+        wanted, side = self.augmentation, self.preprocess.crop
+        image, mask = masks.rescaled(*item, rng.uniform(*wanted.scale))
+        if any(wanted.color_jitter):
+            image = color_jitter(image, rng, *wanted.color_jitter)
+        pixels, target = masks.random_window(image, mask, (side, side), self.fill, rng)
+        return {"image": pixels, "target": target}
+
+    def evaluation_example(self, item: masks.Item) -> Batch:
+        pixels, target = masks.window(*item, (0, 0), self.canvas, self.fill)
+        return {"image": pixels, "target": target}
+
+    def blank(self) -> Batch:
+        return {"image": np.zeros((*self.canvas, 3), np.uint8), "target": np.full(self.canvas, IGNORED, np.uint8)}
+
+    def training_loss(self, model: nnx.Module, batch: Batch, key: jax.Array) -> tuple[jax.Array, Sums]:
+        images, targets = self.augmented(batch, key)
+        logits, *auxiliary = model(images.astype(self.dtype)).values()
+        weight = model.aux_weight if self.aux_weight is None and auxiliary else self.aux_weight
+        count = jnp.maximum((targets != IGNORED).sum(), 1)
+        total, *others = (losses(y, targets, self.label_smoothing).sum() for y in (logits, *auxiliary))
+        loss = (total + sum(weight * other for other in others)) / count
+        return loss, {"loss": total, "confusion": confusions(logits, targets).sum(1)}
+
+    def augmented(self, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """What the model sees of a training batch, float32, and its targets, uint8."""
+        images, targets = batch["image"], batch["target"]
+        if self.augmentation.flip:  # both by the same draws
+            images, targets = flipped(images, key), flipped(targets[..., None], key)[..., 0]
+        return self.normalised(images), targets
+
+    def evaluation_sums(self, model: nnx.Module, batch: Batch) -> Sums:
+        targets = jnp.where(batch["mask"][:, None, None], batch["target"], IGNORED)
+        logits = self.logits(model, self.normalised(batch["image"]).astype(self.dtype))
+        counts = confusions(logits, targets)  # (2, N, C, C)
+        iou = mean_iou(counts)
+        places = jnp.where(batch["mask"], batch["indices"], LATER)
+        bad = 1 + (1e6 * (1 - iou)).astype(jnp.int32)
+        shown = {"index": batch["indices"], "iou": iou, "predicted": logits.argmax(-1).astype(jnp.uint8)}
+        return {
+            "loss": losses(logits, targets).sum(),
+            "confusion": counts.sum(1),
+            "first": chosen(shown | {"rank": LATER - places}, FIRST),
+            "worst": chosen(shown | {"rank": jnp.where(batch["mask"], bad, 0)}, WORST),
+        }
+
+    def logits(self, model: nnx.Module, images: jax.Array) -> jax.Array:
+        """Of normalised images: the model's, or logarithms of probabilities averaged over sizes and mirror images."""
+        views = [(scale, mirror) for scale in self.scales for mirror in (False, True)[: 1 + self.mirrored]]
+        if views == [(1.0, False)]:
+            return next(iter(model(images).values()))
+        total = 0
+        for scale, mirror in views:
+            seen = at_scale(model, images[:, :, ::-1] if mirror else images, scale)
+            total += jax.nn.softmax(seen.astype(jnp.float32))[:, :, :: -1 if mirror else 1]
+        return jnp.log(jnp.maximum(total / len(views), jnp.finfo(jnp.float32).tiny))
+
+    def merged(self, sums: Sums, others: Sums) -> Sums:
+        return {
+            "loss": sums["loss"] + others["loss"],
+            "confusion": sums["confusion"] + others["confusion"],
+            **{
+                name: chosen(jax.tree.map(lambda *both: jnp.concatenate(both), sums[name], others[name]), most)
+                for name, most in (("first", FIRST), ("worst", WORST))
+            },
+        }
+
+    def normalised(self, images: jax.Array) -> jax.Array:
+        """uint8 (N, H, W, 3) to float32 as the model was made for it."""
+        mean, std = (jnp.asarray(values, jnp.float32) for values in (self.preprocess.mean, self.preprocess.std))
+        return (images / jnp.float32(255) - mean) / std
+
+    def metrics(self, sums: dict[str, np.ndarray]) -> dict[str, float]:
+        """Of labelled pixels. Classes that neither truth nor prediction has are left out of the mean IoU, those that
+        the truth lacks out of the mean accuracy."""
+        matrix = whole(sums["confusion"])
+        return {"loss": float(sums["loss"]) / max(int(matrix.sum()), 1)} | segments.scores(matrix)
+
+    def first_pictures(self, training: Batch, evaluation: Batch, key: jax.Array, folder: Path) -> None:
+        draw_sheet(self.tiles(training, key)[:SHOWN], "first training batch", folder / "train_batch.png")
+        held_out = segments.tiles(evaluation["image"][:SHOWN], evaluation["target"][:SHOWN], self.classes)
+        draw_sheet(held_out, "first held-out batch", folder / "val_batch.png")
+
+    def tiles(self, batch: Batch, key: jax.Array) -> list[Tile]:
+        """Pictures of a training batch as the model sees it, masks over images."""
+        images, targets = jax.jit(self.augmented)({name: batch[name] for name in ("image", "target")}, key)
+        mean, std = (np.asarray(values, np.float32) for values in (self.preprocess.mean, self.preprocess.std))
+        pixels = np.clip((np.asarray(images) * std + mean) * 255 + 0.5, 0, 255).astype(np.uint8)
+        return segments.tiles(pixels, np.asarray(targets), self.classes)
+
+    def pictures(self, sums: dict[str, np.ndarray], source: Sequence, folder: Path) -> None:
+        segments.write_tables(whole(sums["confusion"]), self.classes, folder)
+        rows, seen = [], set()
+        for part in ("first", "worst"):
+            found = sums[part]
+            for i in np.flatnonzero(found["rank"] > 0):
+                index = int(found["index"][i])
+                if index not in seen:
+                    seen.add(index)
+                    image, mask = source[index]
+                    predicted = found["predicted"][i][: mask.shape[0], : mask.shape[1]]
+                    caption = f"{Path(source.name(index)).name}, IoU {found['iou'][i]:.1%}"
+                    rows.append(segments.Row(np.asarray(image), mask, predicted, caption, part))
+        segments.draw_rows(rows, self.classes, folder / "segments.png")
+
+
+def losses(logits: jax.Array, targets: jax.Array, smoothing: float = 0.0) -> jax.Array:
+    """Cross-entropy of every pixel (N, H, W), 0 where it is ignored; float32 at least.
+
+    `smoothing` is the part of the target that is spread evenly over all classes.
+    """
+    parts = jax.nn.log_softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
+    right = targets[..., None] == jnp.arange(parts.shape[-1])  # compared rather than gathered, which does not fuse
+    found = -(1 - smoothing) * jnp.where(right, parts, 0).sum(-1)
+    if smoothing:
+        found -= smoothing * parts.mean(-1)
+    return jnp.where(targets == IGNORED, 0, found)
+
+
+def confusions(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """How often each class (rows) was taken for each (columns) in every image, int32 (2, N, C, C): the counts' low and
+    high parts, exact under addition for 500,000 batches and 10^13 pixels. Pixels at 255 do not count."""
+    n, classes = len(logits), logits.shape[-1]
+    cells = targets.astype(jnp.int32) * classes + logits.argmax(-1).astype(jnp.int32)
+    cells = jnp.where(targets == IGNORED, classes**2, cells).reshape(n, -1)
+    counts = jnp.zeros((n, classes**2 + 1), jnp.int32).at[jnp.arange(n)[:, None], cells].add(1)
+    counts = counts[:, :-1].reshape(n, classes, classes)
+    return jnp.stack([counts % LIMB, counts // LIMB])
+
+
+def whole(counts: np.ndarray) -> np.ndarray:
+    """Low and high parts (2, ...) as int64 (...)."""
+    low, high = np.asarray(counts).astype(np.int64)
+    return low + LIMB * high
+
+
+def mean_iou(counts: jax.Array) -> jax.Array:
+    """Of every image (N,) float32, from its `confusions`, over the classes that are or were seen there; 1 if none."""
+    matrix = counts[0].astype(jnp.float32) + LIMB * counts[1].astype(jnp.float32)
+    right = jnp.diagonal(matrix, axis1=1, axis2=2)
+    union = matrix.sum(1) + matrix.sum(2) - right
+    present = union > 0
+    iou = jnp.where(present, right / jnp.maximum(union, 1), 0).sum(1) / jnp.maximum(present.sum(1), 1)
+    return jnp.where(present.any(1), iou, 1)
+
+
+def chosen(images: dict[str, jax.Array], most: int) -> dict[str, jax.Array]:
+    """Of arrays that have a row for each image, `most` rows of the highest `rank`; that is 0 where there is none."""
+    if (missing := most - len(images["rank"])) > 0:
+        images = {
+            name: jnp.pad(values, [(0, missing)] + [(0, 0)] * (values.ndim - 1)) for name, values in images.items()
+        }
+    _, places = jax.lax.top_k(images["rank"], most)
+    return {name: values[places] for name, values in images.items()}
+
+
+def at_scale(model: Any, images: jax.Array, scale: float) -> jax.Array:
+    """Logits of images that are looked at `scale` times as large, at the images' size."""
+    size = images.shape[1:3]
+    scaled = tuple(max(1, round(side * scale)) for side in size)
+    padding = [(0, -side % PADDING) for side in scaled]
+    seen = jnp.pad(resize(images, scaled, mode="bilinear"), [(0, 0), *padding, (0, 0)])
+    logits = next(iter(model(seen).values()))[:, : scaled[0], : scaled[1]]
+    return resize(logits, size, mode="bilinear")
