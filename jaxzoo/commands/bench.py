@@ -82,7 +82,7 @@ def bench(
                 console.print(f"\n{c.name}, {n} × {side}², {digits(flops / 1e9)} GFLOPs per image")
                 generator = np.random.default_rng(0)
                 images = generator.standard_normal((n, side, side, 3), np.float32)
-                labels = generator.integers(0, 10, n, np.int32)
+                labels = generator.integers(0, 10, (n, side, side) if c.task == "segmentation" else n, np.int32)
                 table = Table(
                     *("step", "side"), *(Column(name, justify="right") for name in COLUMNS), box=box.SIMPLE_HEAD
                 )

@@ -25,7 +25,7 @@ class Setting:
     card: ModelCard
     arguments: dict[str, Any]
     images: np.ndarray  # (N, H, W, 3), normalised, float32
-    labels: np.ndarray  # (N,), int32
+    labels: np.ndarray  # (N,), or (N, H, W) of pixels, int32
     training: bool
     bfloat16: bool  # trained parameters stay in float32
     gpu: bool
@@ -108,7 +108,8 @@ def torchs(setting: Setting, layout: str) -> Side:
     def loss_of(images: "torch.Tensor", labels: "torch.Tensor") -> "torch.Tensor":
         with torch.autocast(device.type, torch.bfloat16, enabled=setting.bfloat16):
             outputs = twin(images)
-        heads = outputs if isinstance(outputs, tuple) else (outputs,)
+        outputs = outputs.values() if isinstance(outputs, dict) else outputs
+        heads = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
         return sum(torch.nn.functional.cross_entropy(y.float(), labels) for y in heads)
 
     infer = torch.compile(twin) if setting.compile else twin

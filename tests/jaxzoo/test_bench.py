@@ -38,6 +38,12 @@ def test_both_sides_are_measured(tmp_path, capsys, precision):
         assert bool(row["compile s"]) == (row["side"] == "jaxzoo")
 
 
+def test_networks_with_logits_for_every_pixel_are_measured_alike(tmp_path):
+    bench("lraspp_mobilenet_v3_large", batch=(2,), size=33, threads=1, seconds=0.1, csv=tmp_path / "figures.csv")
+    rows = list(csv.DictReader((tmp_path / "figures.csv").open()))
+    assert [row["mode"] for row in rows] == ["inference"] * 3 + ["training"] * 3
+
+
 def test_a_model_can_be_measured_alone(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "torch", None)
     bench("resnet18", against="nothing", batch=(2,), size=33, threads=1, seconds=0.1, csv=tmp_path / "figures.csv")
