@@ -95,11 +95,16 @@ def image_size_of(name: str, shapes: Shapes, arguments: Mapping[str, Any]) -> in
     return None
 
 
-def lacks_auxiliary_heads(name: str, shapes: Shapes, arguments: Mapping[str, Any]) -> bool:
-    """Whether a model has heads that count in training only, and a checkpoint of these names has none."""
-    without, having = _at(name, arguments, "aux_logits", False, True)
-    heads = having.keys() - without.keys()
-    return bool(heads) and heads.isdisjoint(shapes)
+def auxiliary_heads(name: str, shapes: Shapes, arguments: Mapping[str, Any]) -> dict[str, bool]:
+    """The argument that asks for heads which count in training only, and whether a checkpoint of these names has them;
+    nothing if a model that is built with `arguments` agrees with it."""
+    for argument in ("aux_logits", "aux_loss"):
+        without, having = _at(name, arguments, argument, False, True)
+        heads = having.keys() - without.keys()
+        present, built = (not heads.isdisjoint(keys) for keys in (shapes, shapes_of(abstract(name, **arguments))))
+        if present != built:
+            return {argument: present}
+    return {}
 
 
 def _at(name: str, arguments: Mapping[str, Any], argument: str, *values: int) -> list[Shapes]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import os
 import re
 import warnings
@@ -14,7 +15,7 @@ import numpy as np
 from flax import nnx
 
 from convert import dialects, files, pairing, rules, store
-from convert.shapes import Shapes, abstract, default_shapes, epsilons, head_of, image_size_of, lacks_auxiliary_heads
+from convert.shapes import Shapes, abstract, auxiliary_heads, default_shapes, epsilons, head_of, image_size_of
 from jaxzoo import Preprocess, UsageError, card, create_model
 from jaxzoo.imagenet import imagenet_classes
 
@@ -126,8 +127,7 @@ def fit(
     wrong = _misfits(model, shapes)
     if not wrong:
         return model, arguments, []
-    if "aux_logits" not in given and lacks_auxiliary_heads(name, shapes, arguments):
-        arguments["aux_logits"] = False
+    arguments |= auxiliary_heads(name, shapes, arguments) | given
     heads, classes = head_of(name, shapes, arguments)
     read = {"num_classes": classes, "image_size": wrong - set(heads) and image_size_of(name, shapes, arguments)}
     arguments |= {key: value for key, value in read.items() if value and key not in given}
@@ -143,6 +143,58 @@ def fit(
             f"{weights.path} has {classes} classes, not {num_classes}; head 'skip' (--head skip) leaves the head fresh"
         )
     return model, arguments, []
+
+
+def load_part(module: nnx.Module, name: str, weights: str | Path) -> str:
+    """Fills the part of a model that is another model from weights of that, and says which tensors are left alone.
+
+    Tensors of the same numbers in another shape are reshaped: a linear layer that becomes a convolution.
+
+    Args:
+      module: the model, with arrays.
+      name: its name, whose card has `parts`.
+      weights: as `load` takes them, of one of these parts.
+
+    Raises:
+      UsageError: the model has no such parts, or these weights are none of theirs; all reasons are listed.
+    """
+    parts = card(name).parts
+    if not parts:
+        raise UsageError(f"no part of {name} is another model: give weights of {name} itself")
+    wanted = {leaf.key: leaf for leaf in rules.leaves(module)}
+    best, reasons = {}, []
+    for part, prefixes in parts.items():
+        try:
+            found = find(part, weights)
+        except UsageError as error:
+            reasons.append(str(error))
+            continue
+        fitting = {
+            key: np.asarray(array).reshape(wanted[key].torch_shape)
+            for key, array in _renamed(found.tensors, prefixes).items()
+            if key in wanted and array.size == math.prod(wanted[key].torch_shape)
+        }
+        best = max(best, fitting, key=len)
+    if not any(array.ndim > 1 for array in best.values()):
+        raise UsageError("; ".join(reasons) or f"{weights} are no weights of {' or '.join(parts)}, parts of {name}")
+    fresh = [key for key in wanted if key not in best]
+    rules.load_state_dict(module, best, skip=fresh)
+    return f"{len(best)} tensors of {weights}; these start fresh: {', '.join(_owners(fresh))}"
+
+
+def _renamed(tensors: Mapping[str, np.ndarray], prefixes: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """Tensors whose keys begin with one of these, by what they begin with instead."""
+    return {
+        here + key.removeprefix(there): array
+        for key, array in tensors.items()
+        for there, here in prefixes.items()
+        if key.startswith(there)
+    }
+
+
+def _owners(keys: Iterable[str]) -> list[str]:
+    """The modules that tensors belong to, each once."""
+    return list(dict.fromkeys(key.rpartition(".")[0] or key for key in keys))
 
 
 def preprocess_of(name: str, weights: Weights, arguments: Mapping[str, Any]) -> Preprocess:

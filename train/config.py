@@ -22,10 +22,11 @@ from jaxzoo.errors import UsageError
 class Run:
     model: str = "swin_t"
     """Name of the model; `python -m jaxzoo list` has them all."""
-    data: str = "digits"
+    data: str | None = None
     """`digits`; `folder:PATH` with one folder of images per class (or train/ and val/ that hold such folders);
     `list:FILE.csv` with lines of path and label; `tfds:NAME`, `tfds:NAME:SPLIT` or `tfds:NAME:TRAIN,HELD_OUT` for a
-    tensorflow-datasets data set."""
+    tensorflow-datasets data set. For segmentation `scenes`, composed of the digits; `voc:PATH`; `pairs:PATH` with
+    images/ and masks/; `coco:PATH`; or `tfds:NAME`. Default: digits, or scenes."""
     recipe: str | None = None
     """`published`: how torchvision trained this model; `finetune`: for pretrained weights; or one of
     `python -m train recipes`. Options given beside it win. Default: settings by kind of network and data."""
@@ -36,6 +37,9 @@ class Run:
     weights: str | None = None
     """Start from these weights: a .pth, .pt or .safetensors file, a converted folder, a run, or a torchvision name
     such as IMAGENET1K_V1. A head for another number of classes starts fresh, and that is said."""
+    weights_backbone: str | None = None
+    """Start a part of the model from these weights of another, such as the backbone from a ResNet-50's, or fcn16s from
+    those of fcn32s; given as for --weights. The rest starts fresh."""
     resume: str | None = None
     """Continue this run folder, bit for bit. Its config.yaml holds the options; --epochs and what concerns only the
     machine or the records may be given anew."""
@@ -129,8 +133,10 @@ class Optimization:
     clip_norm: float | None = None
     """Gradients are scaled down to this global norm; 0 leaves them alone. Default: 0, and 1 for networks without
     normalisation."""
-    label_smoothing: float = 0.1
-    """Part of the target spread evenly over all classes."""
+    head_lr: float | None = None
+    """The head learns at so many times the rate of the backbone. Default: 1, and 10 with --weights-backbone."""
+    label_smoothing: float | None = None
+    """Part of the target spread evenly over all classes. Default: 0.1, and 0 for segmentation."""
     dropout: float | None = None
     """Rate of all dropout layers. Default: the model's own."""
     drop_path: float | None = None
@@ -149,9 +155,26 @@ class Transfer:
     features.0,features.1."""
     train_only: tuple[str, ...] = ()
     """The only parts that learn: `head`, or paths."""
+    freeze_batch_norm: bool = False
+    """Batch normalisation keeps its statistics, scales and offsets."""
     cache_features: bool = False
     """Compute what the frozen backbone makes of every image once, keep it on disk, and train the head on that; without
     augmentation."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Segmentation:
+    scale: tuple[float, float] | None = None
+    """Training images and masks are enlarged by a random factor in this range before they are cropped. Default: 0.5 to
+    2, and 0.75 to 1.33 for scenes."""
+    output_stride: int | None = None
+    """How many times smaller than the image the features are: 8, 16 or 32. Default: the model's own."""
+    aux_weight: float | None = None
+    """Weight of the loss of auxiliary heads; 0 leaves them out. Default: the model's own, 0.5 for most."""
+    eval_scales: tuple[float, ...] = (1.0,)
+    """Held-out images are looked at in these sizes, times their own, and what the model sees is averaged."""
+    eval_flip: bool = False
+    """And mirrored too."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,7 +213,7 @@ class Records:
     """Steps between lines of steps.jsonl and TensorBoard's numbers."""
 
 
-GROUPS = (Run, Images, Augmentation, Optimization, Transfer, Machine, Records)
+GROUPS = (Run, Images, Augmentation, Optimization, Transfer, Segmentation, Machine, Records)
 
 # What may differ when a run is continued: nothing that changes the numbers, but for the number of epochs.
 RESUMABLE = (
@@ -222,7 +245,7 @@ _COUNTS_FROM_1 = (
 )
 _NUMBERS = (
     *("lr", "lr_min", "lr_step", "lr_gamma", "lr_power", "warmup_epochs"),
-    *("weight_decay", "clip_norm", "mixup", "cutmix"),
+    *("weight_decay", "clip_norm", "mixup", "cutmix", "head_lr", "aux_weight"),
 )
 _PARTS = (
     *("momentum", "label_smoothing", "crop_area", "val_fraction", "warmup_start"),
@@ -239,7 +262,7 @@ def check(config: Config) -> None:
     if config.seed >= 2**32:
         raise UsageError(f"--seed is {config.seed}; it must be below 2^32")
     for name in _NUMBERS:
-        value, positive = getattr(config, name), name in ("lr", "lr_step")
+        value, positive = getattr(config, name), name in ("lr", "lr_step", "head_lr")
         if value is not None and (not 0 <= value < math.inf or (positive and value == 0)):
             raise UsageError(
                 f"{option(name)} is {value}; it must be a number {'above 0' if positive else 'of at least 0'}"
@@ -258,6 +281,13 @@ def check(config: Config) -> None:
         raise UsageError("--color-jitter takes brightness, contrast and saturation of at least 0, and hue up to 0.5")
     if config.progressive and (config.train_size or config.image_size):
         raise UsageError("--progressive names the image sizes, the last one for evaluation too: leave out the others")
+    for name in ("scale", "eval_scales"):
+        if not all(0 < factor < math.inf for factor in getattr(config, name) or (1,)):
+            raise UsageError(f"{option(name)} takes numbers above 0")
+    if config.scale and config.scale[0] > config.scale[1]:
+        raise UsageError(f"--scale takes the smaller factor first, not {config.scale[0]} {config.scale[1]}")
+    if config.weights and config.weights_backbone:
+        raise UsageError("--weights are those of the whole model, its backbone too: leave out --weights-backbone")
     if config.eval_only and not (config.weights or config.resume):
         raise UsageError("--eval-only needs weights to evaluate: add --weights FILE or --resume RUN")
     if config.freeze and config.train_only:
@@ -345,7 +375,7 @@ def provenance() -> dict[str, str]:
 
 def run_folder(config: Config) -> Path:
     """Where the run goes: --resume, --out, or a new name under runs/."""
-    data = re.sub(r"[^\w.-]+", "_", config.data.removeprefix("tfds:").rstrip("/").split("/")[-1])
+    data = re.sub(r"[^\w.-]+", "_", (config.data or "").removeprefix("tfds:").rstrip("/").split("/")[-1])
     return Path(config.resume or config.out or f"runs/{config.model}-{data}-{time.strftime('%Y%m%d-%H%M%S')}")
 
 

@@ -6,12 +6,23 @@ import math
 import jax
 from flax import nnx
 
+import jaxzoo
 from jaxzoo import nn
 from train.config import UNCHANGED, Config
-from train.data import Data
+from train.data import EMBEDDED, Data
+from train.tasks import of_model
 
 LEARNING_RATES = {"adamw": 1e-3, "lamb": 1e-3, "sgd": 0.05, "sgd_nesterov": 0.05, "rmsprop": 0.01, "rmsprop_tf": 0.01}
 NORMS = (nn.BatchNorm, nn.LayerNorm, nn.GroupNorm)
+
+
+def named(config: Config) -> Config:
+    """`config` with the name of its data: that which comes with jaxzoo, unless it was given. Raises UsageError."""
+    return dataclasses.replace(config, data=config.data or EMBEDDED[task_of(config)])
+
+
+def task_of(config: Config) -> str:
+    return jaxzoo.card(config.model).task
 
 
 def filled(config: Config, data: Data, model: nnx.Module) -> Config:
@@ -24,17 +35,25 @@ def filled(config: Config, data: Data, model: nnx.Module) -> Config:
     """
     tiny = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))) < 300_000
     plain = not tiny and not any(isinstance(module, NORMS) for _, module in nnx.iter_modules(model))
-    scale = (0.1 if config.weights and not head_alone(config) else 1) * (3 if tiny else 1 / 3 if plain else 1)
+    pretrained = config.weights or config.weights_backbone
+    scale = (0.1 if pretrained and not head_alone(config) else 1) * (3 if tiny else 1 / 3 if plain else 1)
     rate = LEARNING_RATES[config.optimizer] * scale
+    kind = of_model(config.model)
     chosen = {
         "epochs": epochs(config, len(data.train), model, tiny=tiny),
+        "head_lr": 10.0 if config.weights_backbone else 1.0,
         "lr": float(f"{rate:.2g}"),
         "clip_norm": 1.0 if plain else 0.0,
         "crop_area": (0.08 if len(data.train) >= 10_000 else 0.35) if data.photographs else 1.0,
         "shift": 0 if data.photographs else 2,
         "flip": "yes" if data.photographs else "no",
-    } | (UNCHANGED if config.cache_features else {})
-    unset = {name: value for name, value in chosen.items() if getattr(config, name) in (None, "auto")}
+    }
+    chosen |= kind.DEFAULTS | (UNCHANGED if config.cache_features else {})
+    unset = {
+        name: value
+        for name, value in chosen.items()
+        if getattr(config, name) in (None, "auto") and name not in kind.FOREIGN
+    }
     return dataclasses.replace(config, **unset)
 
 
@@ -45,7 +64,8 @@ def epochs(config: Config, images: int, model: nnx.Module, *, tiny: bool) -> int
     move slowly (MobileNetV3: 1 % a step), few images need more epochs for that than for learning: as many as make
     ten times 1 / momentum steps, up to 50.
     """
-    usual = 10 if config.weights else 7 if config.data == "digits" and not tiny else 30
+    embedded = of_model(config.model).EMBEDDED_EPOCHS
+    usual = 10 if config.weights else embedded if config.data in (None, EMBEDDED[task_of(config)]) and not tiny else 30
     shares = [module.share for _, module in nnx.iter_modules(model) if isinstance(module, nn.BatchNorm)]
     if config.weights or not shares:
         return usual

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from jaxzoo.errors import UsageError
-from train import checkpoint, processes
+from train import checkpoint, defaults, processes
 from train import config as configuration
 from train.config import Config
 from train.data import write_split
@@ -36,6 +36,7 @@ def run(config: Config) -> int:
     Raises:
       UsageError: something given cannot be used; what was learnt until then is saved.
     """
+    config = defaults.named(config)
     processes.start(config)
     with processes.ending_together():
         folder = Path(processes.from_first("folder", str(configuration.run_folder(config))))  # named by the time

@@ -1,6 +1,6 @@
 """Optimizers and learning-rate schedules: optax's, put together so that they compute what torch's compute."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -51,18 +51,20 @@ def optimizer(
     schedule: optax.Schedule,
     kinds: Mapping[str, Kind] | None = None,
     depths: Mapping[str, int] | None = None,
+    heads: Collection[str] = (),
 ) -> optax.GradientTransformation:
     """The optimizer of `config`, for parameters in a dictionary by dotted path; it may hold some of the model's only.
 
     In this order: gradients of `accumulate` steps are averaged, clipped by their global norm as torch's
-    `clip_grad_norm_` does, L2 is added (SGD, RMSprop), and the optimizer's step is scaled by the learning rate and by
-    `layer_decay` for every layer between a parameter and the head. AdamW and LAMB decay weights by the learning rate
-    times `weight_decay`. LAMB adapts only layers that decay, as timm's.
+    `clip_grad_norm_` does, L2 is added (SGD, RMSprop), and the optimizer's step is scaled by the learning rate, by
+    `layer_decay` for every layer between a parameter and the head, and by `head_lr` in the head. AdamW and LAMB decay
+    weights by the learning rate times `weight_decay`. LAMB adapts only layers that decay, as timm's.
 
     Args:
       schedule: what `learning_rate` gives: by step, not by update.
       kinds: `parameter_kinds` of the model. Unless given, a path's last word decides, and norms count as tables.
       depths: `depths` of the model, which `layer_decay` needs.
+      heads: dotted paths of the modules that make up the head, which `head_lr` needs.
 
     Raises:
       ValueError: there is a layer decay, but no depths.
@@ -82,6 +84,8 @@ def optimizer(
         if depths is None:
             raise ValueError("layer_decay needs the depths of the model's parameters")
         steps.append(_scale_by_depth(config.layer_decay, depths))
+    if config.head_lr is not None and config.head_lr != 1:
+        steps.append(_scale_heads(config.head_lr, heads))
     transform = optax.chain(*steps)
     if config.accumulate > 1:
         wide = jnp.result_type(float)
@@ -160,6 +164,15 @@ def _scale_by_depth(decay: float, depths: Mapping[str, int]) -> optax.GradientTr
     head = max(depths.values())
     scales = {name: decay ** (head - depth) for name, depth in depths.items()}
     return optax.stateless(lambda updates, _: {name: update * scales[name] for name, update in updates.items()})
+
+
+def _scale_heads(factor: float, heads: Collection[str]) -> optax.GradientTransformation:
+    begin = tuple(f"{path}." for path in heads)
+    return optax.stateless(
+        lambda updates, _: {
+            name: update * (factor if name.startswith(begin) else 1) for name, update in updates.items()
+        }
+    )
 
 
 def _kind(name: str, kinds: Mapping[str, Kind] | None) -> Kind:

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import jax
@@ -17,6 +17,7 @@ import convert.store
 import convert.weights
 import jaxzoo
 import train.data
+import train.tasks
 from convert.weights import Weights
 from jaxzoo import nn
 from jaxzoo.errors import UsageError
@@ -30,9 +31,8 @@ from train.data.batches import EvaluationBatches, TrainingBatches
 from train.optimizer import learning_rate, optimizer
 from train.parameters import depths, parameter_kinds
 from train.progress import say
-from train.progressive import Stages, dropout_rates, strengths
+from train.progressive import Stages, dropout_rates
 from train.tasks import Task
-from train.tasks.classification import Classification
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +57,11 @@ def prepare(config: Config, folder: Path, *, continuing: bool = False) -> tuple[
 
     Nothing is written. Raises UsageError.
     """
-    jaxzoo.card(config.model)  # an unknown name is refused before anything slow
+    kind = train.tasks.of_model(config.model)
+    if not config.resume:  # whose options are those of the run
+        check_means_something(config, kind.FOREIGN)
     with processes.one_after_the_other():  # the first may have to download
-        data = train.data.load(config.data, val_fraction=config.val_fraction, seed=config.seed)
+        data = data_of(config)
     weights = None
     if continuing:  # as it was begun, whatever --weights brought along
         stored = stored_in(folder)
@@ -73,7 +75,7 @@ def prepare(config: Config, folder: Path, *, continuing: bool = False) -> tuple[
     config = defaults.filled(config, data, model)
     check_fits(config, model)
     learns = transfer.learning(config, model, arguments)
-    task, *tasks = tasks_of(config, data, preprocess)
+    task, *tasks = kind.tasks_of(config, data, preprocess)
     ready, sources = lambda: None, (data.train, data.held_out)
     if config.cache_features and not config.eval_only:
         task, ready, sources = features.cached(config, folder, data, task, model, arguments, continuing)
@@ -89,7 +91,9 @@ def prepare(config: Config, folder: Path, *, continuing: bool = False) -> tuple[
     steps, state = step.build(
         model,
         tasks,
-        optimizer(config, schedule, parameter_kinds(model), depths(model)),
+        optimizer(
+            config, schedule, parameter_kinds(model), depths(model), transfer.head_paths(config.model, arguments)
+        ),
         schedule,
         example=blank_batch(task, config.batch_size // jax.process_count()),
         per_epoch=batches.per_epoch,
@@ -144,15 +148,22 @@ def stored_in(folder: Path) -> dict:
 
 def show_data(config: Config) -> None:
     """Prints what the data of `config` holds, and draws images as its model would see them in training."""
-    data = train.data.load(config.data, val_fraction=config.val_fraction, seed=config.seed)
+    kind, config = train.tasks.of_model(config.model), defaults.named(config)
+    data = data_of(config)
     preprocess = preprocessing(config, data, None)
     config = defaults.filled(
         config, data, convert.shapes.abstract(config.model, **arguments_of(config, data, preprocess))
     )
-    task = tasks_of(config, data, preprocess)[-1]
+    task = kind.tasks_of(config, data, preprocess)[-1]
     name = re.sub(r"[^\w.-]+", "_", config.data)
     out = Path(config.out or f"{name}.png")
     inspection.show(data, task, config.data, out, seed=config.seed, repeats=config.repeats, strict=config.strict_data)
+
+
+def data_of(config: Config) -> Data:
+    """The data that `config` names. Raises UsageError."""
+    task = jaxzoo.card(config.model).task
+    return train.data.load(config.data, task, val_fraction=config.val_fraction, seed=config.seed)
 
 
 def average_of(config: Config, per_epoch: int) -> step.Average | None:
@@ -160,25 +171,6 @@ def average_of(config: Config, per_epoch: int) -> step.Average | None:
     if not config.ema:
         return None
     return step.Average(config.ema, config.accumulate, max(1, round(config.warmup_epochs * per_epoch)))
-
-
-def tasks_of(config: Config, data: Data, preprocess: Preprocess) -> list[Task]:
-    """The task of the model's card: as it evaluates, and then for each stage of training."""
-    sizes = configuration.stages(config) or [config.train_size or preprocess.crop]
-    augmentation = configuration.Augmentation(
-        **{field.name: getattr(config, field.name) for field in dataclasses.fields(configuration.Augmentation)}
-    )
-
-    def task(size: int, strength: float) -> Task:
-        return Classification(
-            data.classes,
-            dataclasses.replace(preprocess, crop=size, resize=size) if data.image_size else preprocess.at(size),
-            augmentation=dataclasses.replace(augmentation, ra_magnitude=round(config.ra_magnitude * strength)),
-            label_smoothing=config.label_smoothing,
-            dtype=jnp.dtype(config.precision),
-        )
-
-    return [task(preprocess.crop, 1), *map(task, sizes, strengths(len(sizes)))]
 
 
 def blank_batch(task: Task, rows: int) -> dict:
@@ -239,7 +231,22 @@ def arguments_of(config: Config, data: Data, preprocess: Preprocess) -> dict:
         if not name:
             raise UsageError(f"{config.model} has no stochastic depth: leave out --drop-path")
         depth = {name: config.drop_path}
-    return size | depth | model_arguments(config) | {"num_classes": len(data.classes)}
+    stride = {}
+    if config.output_stride is not None:
+        if not takes(config, "output_stride"):
+            raise UsageError(f"{config.model} has only one output stride: leave out --output-stride")
+        stride = {"output_stride": config.output_stride}
+    # A checkpoint tells itself whether it has an auxiliary head.
+    auxiliary = {"aux_loss": config.aux_weight != 0} if takes(config, "aux_loss") and not config.weights else {}
+    return size | depth | stride | auxiliary | model_arguments(config) | {"num_classes": len(data.classes)}
+
+
+def check_means_something(config: Config, foreign: Collection[str]) -> None:
+    """Refuses options that mean nothing to what the model learns."""
+    for field in dataclasses.fields(config):
+        if field.name in foreign and getattr(config, field.name) != field.default:
+            task = jaxzoo.card(config.model).task
+            raise UsageError(f"{configuration.option(field.name)} means nothing to {task}: leave it out")
 
 
 def check_fits(config: Config, model: nnx.Module) -> None:
@@ -258,11 +265,14 @@ def model_of(config: Config, arguments: dict, weights: Weights | None) -> tuple[
     """
     if not weights:
         try:
-            return jaxzoo.create_model(config.model, seed=config.seed, **arguments), arguments
+            model = jaxzoo.create_model(config.model, seed=config.seed, **arguments)
         except (TypeError, ValueError) as error:
             if isinstance(error, UsageError) or not config.model_args:
                 raise
             raise UsageError(f"{config.model} cannot be built with {' '.join(config.model_args)}: {error}") from error
+        if config.weights_backbone:
+            say(convert.weights.load_part(model, config.model, config.weights_backbone))
+        return model, arguments
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # said below
         model, arguments, skipped = convert.weights.fit(

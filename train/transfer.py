@@ -9,18 +9,18 @@ import jax.numpy as jnp
 from flax import nnx
 
 from convert.shapes import abstract
-from jaxzoo import nn
+from jaxzoo import card, nn
 from jaxzoo.errors import UsageError, nearest
 from train.config import Config
 
 
 def learning(config: Config, model: nnx.Module, arguments: Mapping[str, Any]) -> Callable[[str], bool]:
-    """Whether the variable of a dotted path learns, by --freeze, --train-only and --cache-features.
+    """Whether the variable of a dotted path learns: --freeze, --train-only, --freeze-batch-norm, --cache-features.
 
     Raises:
       UsageError: a path is none of the model's, or nothing would learn.
     """
-    if not (config.freeze or config.train_only or config.cache_features):
+    if not (config.freeze or config.train_only or config.cache_features or config.freeze_batch_norm):
         return lambda name: True
     heads = head_paths(config.model, arguments)
     frozen, only = (_paths(option, heads) for option in (config.freeze, config.train_only))
@@ -28,6 +28,12 @@ def learning(config: Config, model: nnx.Module, arguments: Mapping[str, Any]) ->
         only = heads[-1:]  # auxiliary ones, which come before it (aux1.fc2, AuxLogits.fc), look at other features
     elif "backbone" in frozen:
         frozen, only = [path for path in frozen if path != "backbone"], heads
+    norms = set()
+    if config.freeze_batch_norm:
+        modules = nnx.iter_modules(model)
+        norms = {".".join(map(str, path)) for path, module in modules if isinstance(module, nnx.BatchNorm)}
+        if not norms:
+            raise UsageError(f"{config.model} has no batch normalisation: leave out --freeze-batch-norm")
     variables = [".".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(model, nnx.Param))]
     known = sorted({name[:end] for name in variables for end, letter in enumerate(name) if letter == "."})
     for path in (*frozen, *only):
@@ -41,7 +47,7 @@ def learning(config: Config, model: nnx.Module, arguments: Mapping[str, Any]) ->
             )
 
     def learns(name: str) -> bool:
-        return (not only or _inside(name, only)) and not _inside(name, frozen)
+        return (not only or _inside(name, only)) and not _inside(name, frozen) and name.rpartition(".")[0] not in norms
 
     if not any(map(learns, variables)):
         raise UsageError(f"nothing of {config.model} is left to learn with these parts frozen")
@@ -49,12 +55,19 @@ def learning(config: Config, model: nnx.Module, arguments: Mapping[str, Any]) ->
 
 
 def head_paths(name: str, arguments: Mapping[str, Any]) -> list[str]:
-    """The modules of a model that depend on the number of classes; those of auxiliary heads too, and before it."""
+    """The modules that make up a model's head, those of auxiliary heads too, and before it.
+
+    Where a part of the model is another one, all that is not; else what depends on the number of classes.
+    """
     return list(_head_paths(name, json.dumps(dict(arguments), sort_keys=True)))
 
 
 @functools.cache
 def _head_paths(name: str, arguments: str) -> tuple[str, ...]:
+    begin = tuple(here for keys in card(name).parts.values() for here in keys.values())
+    if begin and all(begin):
+        paths = dict.fromkeys(path for path, _ in nnx.to_flat_state(nnx.state(abstract(name, **json.loads(arguments)))))
+        return tuple(dict.fromkeys(str(path[0]) for path in paths if not ".".join(map(str, path)).startswith(begin)))
     shapes = [
         {path: leaf.shape for path, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param))}
         for model in (abstract(name, **{**json.loads(arguments), "num_classes": count}) for count in (7, 8))

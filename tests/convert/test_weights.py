@@ -229,6 +229,9 @@ def test_the_average_of_a_runs_weights_is_read_by_name(tmp_path, capsys):
         ("vit_b_32", {"image_size": 96}),
         ("inception_v3", {}),
         ("inception_v3", {"aux_logits": False}),
+        ("lraspp_mobilenet_v3_large", {}),
+        ("deeplabv3_mobilenet_v3_large", {}),
+        ("deeplabv3_mobilenet_v3_large", {"aux_loss": True}),
     ],
 )
 def test_arguments_are_read_from_shapes(name, others):
@@ -268,3 +271,35 @@ def test_names_that_held_a_dot_are_found(tmp_path):
 def test_images_are_prepared_as_for_the_published_weights_of_their_size(arguments, own, expected):
     weights = Weights(Path("vit.pth"), {}, preprocess=own and dataclasses.asdict(own))
     assert preprocess_of("vit_b_16", weights, arguments) == expected
+
+
+@pytest.fixture
+def backbone(tmp_path):
+    """The file of a MobileNetV3, as torchvision publishes one."""
+    path = tmp_path / "backbone.pth"
+    torch.save(small("mobilenet_v3_large").state_dict(), path)
+    return path
+
+
+def test_a_part_of_a_model_starts_from_the_weights_of_another(backbone):
+    name, tensors = "lraspp_mobilenet_v3_large", convert.read(backbone)
+    model, fresh = jaxzoo.create_model(name), convert.state_dict(jaxzoo.create_model(name))
+    said = convert.weights.load_part(model, name, backbone)
+    ours = convert.state_dict(model)
+    for key, array in ours.items():
+        source = tensors["features" + key.removeprefix("backbone")] if key.startswith("backbone.") else fresh[key]
+        np.testing.assert_array_equal(array, source, key)
+    owners = ("cbr.0", "cbr.1", "scale.1", "low_classifier", "high_classifier")
+    count = sum(key.startswith("backbone.") for key in ours)
+    assert said == f"{count} tensors of {backbone}; these start fresh: " + ", ".join(f"classifier.{x}" for x in owners)
+
+
+def test_weights_of_no_part_and_models_without_parts_are_refused(tmp_path, backbone):
+    torch.save({"fc.weight": torch.zeros(3, 4)}, tmp_path / "other.pth")
+    model = abstract("lraspp_mobilenet_v3_large")
+    with pytest.raises(UsageError, match=r"other\.pth are no weights of mobilenet_v3_large, parts of lraspp"):
+        convert.weights.load_part(model, "lraspp_mobilenet_v3_large", tmp_path / "other.pth")
+    with pytest.raises(UsageError, match="neither a file nor published weights of mobilenet_v3_large"):
+        convert.weights.load_part(model, "lraspp_mobilenet_v3_large", "COCO")
+    with pytest.raises(UsageError, match="no part of resnet18 is another model"):
+        convert.weights.load_part(abstract("resnet18"), "resnet18", backbone)

@@ -4,8 +4,8 @@
 one request per line of its input, `{"arguments": [...], "environment": {...}, "output": file, "seconds": 1.5}`, one
 answer per line of its output, `{"code": ..., "seconds": ...}`. A run that takes longer than `seconds` gets SIGKILL.
 
-Two models are known there: `tiny`, and `blocks`, which takes images of any size. The environment of a run can ask for
-trouble: see `tests.train.trouble`.
+Three models are known there: `tiny`; `blocks`, which takes images of any size; and `pixels`, which segments. The
+environment of a run can ask for trouble: see `tests.train.trouble`.
 """
 
 import atexit
@@ -89,11 +89,12 @@ def serve() -> int | None:
     for name in IMPORTED:
         importlib.import_module(name)
     import jaxzoo
-    from tests.train import blocks, tiny, trouble
+    from tests.train import blocks, pixels, tiny, trouble
     from train import __main__ as command_line
 
     for builder in (tiny.tiny, blocks.blocks):
         jaxzoo.register_model(paper="none", input_size=32)(builder)
+    pixels.register()
     jaxzoo.list_models()
     answers = os.fdopen(os.dup(1), "w")
     for text in sys.stdin:

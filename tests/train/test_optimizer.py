@@ -140,6 +140,15 @@ def test_layer_decay_slows_each_layer_by_its_distance_from_the_head():
         optimizer(options(layer_decay=0.5), lambda step: 0.1, KINDS)
 
 
+def test_the_head_learns_at_a_rate_of_its_own():
+    config = options(optimizer="adamw")
+    plain = ours(config, GRADIENTS[:1])
+    faster = ours(options(optimizer="adamw", head_lr=10.0), GRADIENTS[:1], heads=["fc"])
+    for path, value in plain.items():
+        factor = 10 if path == "fc.kernel" else 1
+        close(faster[path] - draw(0)[path], factor * (value - draw(0)[path]), path, 1e-10)
+
+
 def test_an_optimizer_takes_some_of_the_parameters():
     config = options(optimizer="lamb", layer_decay=0.9)
     params = {"fc.kernel": jnp.ones((4, 5))}

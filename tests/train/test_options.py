@@ -35,6 +35,8 @@ GROUPS = {
     "stages": "--progressive 16:32:2 --shift 1 --seed 3 --model-args width=4 --on-nan skip",
     "fine-tuning": "--weights RUN --recipe finetune --train-only fc,norm --distributed auto",
     "features": "--weights RUN --cache-features",
+    "segmentation": "--model pixels --data scenes --batch-size 150 --image-size 32 --weights-backbone RUN --head-lr 5 "
+    "--freeze-batch-norm --scale 0.8 1.2 --output-stride 2 --aux-weight 0.3 --eval-scales 0.5 1 --eval-flip",
     "devices": "--devices 2 --batch-norm local --shard-params --remat --precision bfloat16 --model-args width=64 "
     "--freeze stem,blocks.0",
 }

@@ -100,6 +100,26 @@ def test_auxiliary_heads_are_heads_and_do_not_learn_from_features():
     assert [name for name in step.flat(nnx.state(model)) if learns(name)] == ["fc.bias", "fc.kernel"]
 
 
+def test_where_a_part_of_a_model_is_another_one_the_rest_is_the_head():
+    arguments = {"num_classes": 5, "aux_loss": True}
+    assert transfer.head_paths("deeplabv3_mobilenet_v3_large", arguments) == ["aux_classifier", "classifier"]
+    model = abstract("deeplabv3_mobilenet_v3_large", **arguments)
+    learns = transfer.learning(Config(model="deeplabv3_mobilenet_v3_large", freeze=("backbone",)), model, arguments)
+    found = {name.split(".")[0] for name in step.flat(nnx.state(model)) if learns(name)}
+    assert found == {"classifier", "aux_classifier"}
+
+
+def test_batch_normalisation_alone_can_be_frozen():
+    frozen = learnt() - learnt(freeze_batch_norm=True)
+    norms = {name for name in learnt() if "bn" in name or "downsample.1" in name}
+    assert frozen == norms and {"bn1.mean", "layer1.0.bn1.scale", "layer2.0.downsample.1.bias"} <= norms
+    assert learnt(freeze_batch_norm=True, train_only=("layer4.1", "head")) == {
+        *("layer4.1.conv1.kernel", "layer4.1.conv2.kernel", "fc.kernel", "fc.bias")
+    }
+    with pytest.raises(UsageError, match="vit_b_16 has no batch normalisation: leave out --freeze-batch-norm"):
+        transfer.learning(Config(freeze_batch_norm=True, model="vit_b_16"), abstract("vit_b_16"), {})
+
+
 # Frozen parts
 
 

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import hashlib
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,26 +46,24 @@ class Data:
     drawn: bool = False
 
 
-def load(name: str, *, val_fraction: float = 0.2, seed: int = 0) -> Data:
-    """`digits`, `folder:PATH`, `list:FILE.csv` or `tfds:NAME[:SPLIT]`. Raises UsageError if there is no such data."""
+EMBEDDED = {"classification": "digits", "segmentation": "scenes"}
+# By task how a source is named, and the module that reads it.
+SOURCES = {
+    "classification": {"folder:PATH": "folder", "list:FILE.csv": "listing", "tfds:NAME[:SPLIT]": "tfds"},
+    "segmentation": {"voc:PATH": "voc", "pairs:PATH": "pairs", "coco:PATH": "coco", "tfds:NAME[:SPLIT]": "tfds_masks"},
+}
+
+
+def load(name: str, task: str = "classification", *, val_fraction: float = 0.2, seed: int = 0) -> Data:
+    """What `name` means to models of this task. Raises UsageError if there is no such data."""
     kind, _, place = name.partition(":")
-    if name == "digits":
-        from train.data import digits
-
-        return digits.load()
-    if kind == "folder" and place:
-        from train.data import folder
-
-        return folder.load(place, val_fraction=val_fraction, seed=seed)
-    if kind == "list" and place:
-        from train.data import listing
-
-        return listing.load(place, val_fraction=val_fraction, seed=seed)
-    if kind == "tfds" and place:
-        from train.data import tfds
-
-        return tfds.load(place, val_fraction=val_fraction, seed=seed)
-    raise UsageError(f"unknown data {name!r}; it is digits, folder:PATH, list:FILE.csv or tfds:NAME[:SPLIT]")
+    if name == EMBEDDED[task]:
+        return importlib.import_module(f"train.data.{name}").load()
+    for pattern, module in SOURCES[task].items():
+        if kind == pattern.partition(":")[0] and place:
+            return importlib.import_module(f"train.data.{module}").load(place, val_fraction=val_fraction, seed=seed)
+    known = f"{', '.join([EMBEDDED[task], *SOURCES[task]][:-1])} or {[*SOURCES[task]][-1]}"
+    raise UsageError(f"unknown data {name!r} for {task}; it is {known}")
 
 
 def write_split(data: Data, folder: Path) -> None:

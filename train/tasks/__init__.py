@@ -1,18 +1,32 @@
 """What is learnt. A task owns the layout of a batch, the loss, the metrics and the pictures; the loop knows none.
 
-A new task is one file here with a class that has these members, and a line in `train.setup.tasks_of`.
+A new task is one file here, named as models' cards name it, with a class that has these members, and for the command
+line
+- `tasks_of(config, data, preprocess) -> list[Task]`: as it evaluates, and then for each stage of training,
+- `DEFAULTS`: options that nobody gave, by name, and `EMBEDDED_EPOCHS`, for the data that comes with jaxzoo,
+- `FOREIGN`: names of the options that mean nothing to it,
+and a line in `train.data` for its sources.
 """
 
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
 import jax
 import numpy as np
 from flax import nnx
 
+import jaxzoo
+
 Batch = dict[str, Any]
 Sums = dict[str, jax.Array]
+
+
+def of_model(name: str) -> ModuleType:
+    """The file of what a model learns. Raises `UsageError` if there is no such model."""
+    return importlib.import_module(f"train.tasks.{jaxzoo.card(name).task}")
 
 
 class Task(Protocol):

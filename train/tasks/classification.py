@@ -1,5 +1,6 @@
 """One label per image: cross-entropy with label smoothing, top-1 and top-5 accuracy, a confusion matrix."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,38 @@ from flax import nnx
 from PIL import Image
 
 from jaxzoo.preprocess import Preprocess, resize_and_crop
-from train.config import Augmentation
+from train.config import Augmentation, Config, Segmentation, stages
+from train.data import Data
 from train.data.augment import augmented
 from train.data.mixing import erased, flipped, mixed
+from train.progressive import strengths
 from train.report import confusion, mistakes
 from train.report.batch import draw_batch
-from train.tasks import Batch, Sums
+from train.tasks import Batch, Sums, Task
 
 PLAIN = Augmentation(flip="no", crop_area=1.0, shift=0)
+DEFAULTS = {"label_smoothing": 0.1}
+EMBEDDED_EPOCHS = 7
+FOREIGN = {field.name for field in dataclasses.fields(Segmentation)}
+
+
+def tasks_of(config: Config, data: Data, preprocess: Preprocess) -> list[Task]:
+    """As it evaluates, and then for each stage of training, which differ in image size and strength."""
+    sizes = stages(config) or [config.train_size or preprocess.crop]
+    augmentation = Augmentation(
+        **{field.name: getattr(config, field.name) for field in dataclasses.fields(Augmentation)}
+    )
+
+    def task(size: int, strength: float) -> Task:
+        return Classification(
+            data.classes,
+            dataclasses.replace(preprocess, crop=size, resize=size) if data.image_size else preprocess.at(size),
+            augmentation=dataclasses.replace(augmentation, ra_magnitude=round(config.ra_magnitude * strength)),
+            label_smoothing=config.label_smoothing,
+            dtype=jnp.dtype(config.precision),
+        )
+
+    return [task(preprocess.crop, 1), *map(task, sizes, strengths(len(sizes)))]
 
 
 class Classification:
