@@ -1,7 +1,6 @@
 """`python -m train data`: counts and a contact sheet."""
 
-import dataclasses
-
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -9,22 +8,19 @@ from jaxzoo import Preprocess, UsageError
 from tests.train.test_data import damage, paint
 from train.data import inspection, load
 from train.report.sheet import read_sheet
+from train.tasks.classification import Classification
 
 
-@dataclasses.dataclass
-class Negatives:
+class Negatives(Classification):
     """A task whose device turns red, (220, 30, 30), into cyan, and mixes every label with the first class."""
-
-    classes: list[str]
-    preprocess = Preprocess(crop=8)
 
     def training_example(self, item, rng):
         image, label = item
         return {"image": np.asarray(image.resize((8, 8))), "label": np.int32(label)}
 
     def augmented(self, batch, key):
-        images = (1 - batch["image"] / 255 - self.preprocess.mean) / np.array(self.preprocess.std)
-        return images, 0.6 * np.eye(len(self.classes))[batch["label"]] + 0.4 * np.eye(len(self.classes))[[0]]
+        classes = jnp.eye(len(self.classes))
+        return self.normalised(255 - batch["image"]), 0.6 * classes[batch["label"]] + 0.4 * classes[:1]
 
 
 @pytest.fixture
@@ -37,7 +33,7 @@ def pets(tmp_path):
 
 def show(pets, tmp_path, **options):
     data = load(f"folder:{pets}")
-    inspection.show(data, Negatives(data.classes), "pets", tmp_path / "sheet.png", **options)
+    inspection.show(data, Negatives(data.classes, Preprocess(crop=8)), "pets", tmp_path / "sheet.png", **options)
     return data, read_sheet(tmp_path / "sheet.png")
 
 

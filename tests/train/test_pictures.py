@@ -218,7 +218,7 @@ def test_a_batch_is_drawn_as_the_model_sees_it(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (5, 36, 36, 3), np.uint8)
     images = ((pixels / 255 - MEAN) / STD).astype(np.float32)
     labels = np.array([[0.5, 0.5, 0]] * 5)
-    batch.draw_batch(images, labels, CLASSES, "First", tmp_path / "b.png", mean=MEAN, std=STD, count=3)
+    sheet.draw_sheet(batch.batch_tiles(images, labels, CLASSES, mean=MEAN, std=STD)[:3], "First", tmp_path / "b.png")
     tiles = sheet.read_sheet(tmp_path / "b.png")
     assert [tile.caption for tile in tiles] == [["cat 0.5 + dog 0.5"]] * 3
     larger = np.asarray(tiles[2].picture)

@@ -10,7 +10,7 @@ import yaml
 from tests.train.test_pictures import MEAN, STD, confused, epochs
 from train import records
 from train.config import Config
-from train.report import batch, confusion, mistakes, page, worth_less_than_the_run
+from train.report import batch, confusion, mistakes, page, sheet, worth_less_than_the_run
 
 CLASSES = ["cat", "dog", "<script>alert('emu')</script>"]
 
@@ -56,7 +56,8 @@ def run(tmp_path_factory):
     mistakes.write(errors, CLASSES, lambda i: pixels[i], lambda i: f"pets/{i}&.jpg", folder)
     for name in ("train", "val"):
         images = (pixels / 255 - MEAN) / STD
-        batch.draw_batch(images, [0, 1, 2], CLASSES, name, folder / f"{name}_batch.png", mean=MEAN, std=STD)
+        tiles = batch.batch_tiles(images, [0, 1, 2], CLASSES, mean=MEAN, std=STD)
+        sheet.draw_sheet(tiles, name, folder / f"{name}_batch.png")
     page.write(folder)
     return folder
 

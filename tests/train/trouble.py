@@ -43,7 +43,7 @@ def ask_for() -> None:
         for module, name in (
             (journal, "draw_curves"),
             (journal.page, "write"),
-            (classification, "draw_batch"),
+            (classification, "draw_sheet"),
             (confusion, "draw_confusion"),
             (mistakes, "draw_sheet"),
         ):

@@ -3,8 +3,6 @@
 from pathlib import Path
 
 import jax
-import numpy as np
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -13,14 +11,13 @@ from jaxzoo.errors import UsageError
 from train.data import Data
 from train.data.batches import TrainingBatches
 from train.progress import say
-from train.report.batch import denormalised, label_text
 from train.report.sheet import Tile, draw_sheet
-from train.tasks.classification import Classification
+from train.tasks import Task
 
 
 def show(
     data: Data,
-    task: Classification,
+    task: Task,
     title: str,
     out: Path,
     *,
@@ -29,7 +26,7 @@ def show(
     strict: bool = False,
     count: int = 48,
 ) -> None:
-    """Prints how many images each class has, and draws the first ones of a run's first epoch as its model sees them.
+    """Prints how much there is of each class, and draws the first ones of a run's first epoch as its model sees them.
 
     Args:
       title: what the data is called.
@@ -42,31 +39,28 @@ def show(
     """
     if not out.parent.is_dir():
         raise UsageError(f"there is no folder {out.parent} to write {out.name} into; give another --out")
-    Console().print(counts(data, title))
+    Console().print(counts(data, task, title))
     count = min(count, len(data.train))
     batch = TrainingBatches(data.train, task.training_example, count, seed, repeats=repeats, strict=strict)(0)
-    images, targets = task.augmented(batch, jax.random.key(seed))
-    pictures = denormalised(images, task.preprocess.mean, task.preprocess.std)
     tiles = [
-        Tile(Image.fromarray(picture), [label_text(target, data.classes), Path(data.train.name(index)).name])
-        for picture, target, index in zip(pictures, np.asarray(targets), batch["indices"], strict=True)
+        Tile(tile.picture, [*tile.caption, Path(data.train.name(index)).name])
+        for tile, index in zip(task.tiles(batch, jax.random.key(seed)), batch["indices"], strict=True)
     ]
-    height, width = pictures.shape[1:3]
+    width, height = tiles[0].picture.size
     draw_sheet(tiles, f"{title}: {count} training images as the model sees them, {width} x {height} pixels", out)
     say(f"{count} augmented training images: {out}")
 
 
-def counts(data: Data, title: str) -> Table:
-    """A table with a line per class: its training and held-out images; the last line adds them up."""
+def counts(data: Data, task: Task, title: str) -> Table:
+    """A table with a line per class: its training and held-out images, say; the last line adds them up."""
     table = Table(title=Text(title), show_footer=True)
-    sides = {
-        name: np.bincount(source.labels, minlength=len(data.classes))
-        for name, source in (("training", data.train), ("held out", data.held_out))
-    }
     table.add_column("class", footer=f"{len(data.classes)} classes")
-    for name, numbers in sides.items():
-        table.add_column(name, footer=str(numbers.sum()), justify="right")
-    for name, *numbers in zip(data.classes, *sides.values(), strict=True):
+    columns = []
+    for side, source in (("training", data.train), ("held out", data.held_out)):
+        for unit, (numbers, total) in task.counts(source).items():
+            columns.append(numbers.tolist())
+            table.add_column(f"{side}\n{unit}", footer=str(total), justify="right")
+    for name, *numbers in zip(data.classes, *columns, strict=True):
         # Few or no images are easily overlooked in a long table.
         table.add_row(Text(name), *map(str, numbers), style=None if min(numbers) else "bold red")
     return table

@@ -1,40 +1,34 @@
-"""Batches as the model sees them: train_batch.png and val_batch.png."""
+"""Images as the model sees them, with their labels: for train_batch.png and val_batch.png."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from train.report.sheet import Tile, draw_sheet
+from train.report.sheet import Tile
 
 LEAST = 0.05  # smaller parts of a label, such as those of label smoothing, are not written below a picture
 
 
-def draw_batch(
+def batch_tiles(
     images: np.ndarray,
     labels: np.ndarray,
     classes: Sequence[str],
-    title: str,
-    path: Path,
     *,
     mean: Sequence[float],
     std: Sequence[float],
-    count: int = 32,
-) -> None:
-    """Draws the first `count` images of a batch with their labels.
+) -> list[Tile]:
+    """The images of a batch with their labels.
 
     Args:
       images: (N, H, W, 3), as they go into the model: of any float dtype, normalised by `mean` and `std`.
       labels: (N,) indices of classes, or (N, C) parts of each class, as mixup and cutmix make them.
       mean, std: of the eval transform, by RGB channel, for values of 0 to 1.
     """
-    pictures = denormalised(np.asarray(images[:count]), mean, std)
-    tiles = [
+    return [
         Tile(Image.fromarray(picture), [label_text(label, classes)])
-        for picture, label in zip(pictures, np.asarray(labels[:count]), strict=True)
+        for picture, label in zip(denormalised(images, mean, std), np.asarray(labels), strict=True)
     ]
-    draw_sheet(tiles, title, path)
 
 
 def denormalised(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:

@@ -19,6 +19,7 @@ import numpy as np
 from flax import nnx
 
 import jaxzoo
+from train.report.sheet import Tile
 
 Batch = dict[str, Any]
 Sums = dict[str, jax.Array]
@@ -58,6 +59,12 @@ class Task(Protocol):
 
     def first_pictures(self, training: Batch, evaluation: Batch, key: jax.Array, folder: Path) -> None:
         """Draws the first batches as the model sees them, that of training augmented with `key`."""
+
+    def tiles(self, batch: Batch, key: jax.Array) -> list[Tile]:
+        """A training batch as the model sees it, augmented with `key`, with what it is said to be."""
+
+    def counts(self, source: Sequence) -> dict[str, tuple[np.ndarray, int]]:
+        """What people count in a source, such as images: by class (C,), and in all."""
 
     def pictures(self, sums: dict[str, np.ndarray], source: Sequence, folder: Path) -> None:
         """Draws what evaluation sums over `source` show into the run's folder."""

@@ -19,12 +19,14 @@ from train.data.augment import augmented
 from train.data.mixing import erased, flipped, mixed
 from train.progressive import strengths
 from train.report import confusion, mistakes
-from train.report.batch import draw_batch
+from train.report.batch import batch_tiles
+from train.report.sheet import Tile, draw_sheet
 from train.tasks import Batch, Sums, Task
 
 PLAIN = Augmentation(flip="no", crop_area=1.0, shift=0)
 DEFAULTS = {"label_smoothing": 0.1}
 EMBEDDED_EPOCHS = 7
+SHOWN = 32  # images of a first batch that are drawn
 FOREIGN = {field.name for field in dataclasses.fields(Segmentation)}
 
 
@@ -141,11 +143,19 @@ class Classification:
         return {name: float(sums[key] / sums["count"]) for name, key in names.items() if key in sums}
 
     def first_pictures(self, training: Batch, evaluation: Batch, key: jax.Array, folder: Path) -> None:
-        normal = {"mean": self.preprocess.mean, "std": self.preprocess.std}
-        images, targets = jax.jit(self.augmented)({name: training[name] for name in ("image", "label")}, key)
-        draw_batch(images, targets, self.classes, "first training batch", folder / "train_batch.png", **normal)
-        images, labels = self.normalised(evaluation["image"]), evaluation["label"]
-        draw_batch(images, labels, self.classes, "first held-out batch", folder / "val_batch.png", **normal)
+        draw_sheet(self.tiles(training, key)[:SHOWN], "first training batch", folder / "train_batch.png")
+        seen = self.shown(self.normalised(evaluation["image"][:SHOWN]), evaluation["label"][:SHOWN])
+        draw_sheet(seen, "first held-out batch", folder / "val_batch.png")
+
+    def tiles(self, batch: Batch, key: jax.Array) -> list[Tile]:
+        return self.shown(*jax.jit(self.augmented)({name: batch[name] for name in ("image", "label")}, key))
+
+    def shown(self, images: jax.Array, labels: jax.Array) -> list[Tile]:
+        """Images as they go into the model, and their labels (N,) or the parts of them (N, C)."""
+        return batch_tiles(images, labels, self.classes, mean=self.preprocess.mean, std=self.preprocess.std)
+
+    def counts(self, source: Sequence) -> dict[str, tuple[np.ndarray, int]]:
+        return {"images": (np.bincount(source.labels, minlength=len(self.classes)), len(source))}
 
     def pictures(self, sums: dict[str, np.ndarray], source: Sequence, folder: Path) -> None:
         def picture(index: int) -> np.ndarray:

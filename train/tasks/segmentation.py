@@ -200,6 +200,10 @@ class Segmentation:
         pixels = np.clip((np.asarray(images) * std + mean) * 255 + 0.5, 0, 255).astype(np.uint8)
         return segments.tiles(pixels, np.asarray(targets), self.classes)
 
+    def counts(self, source: Sequence) -> dict[str, tuple[np.ndarray, int]]:
+        found = masks.count(source, len(self.classes))
+        return {"pixels": (found.pixels, int(found.pixels.sum())), "images": (found.images, len(source))}
+
     def pictures(self, sums: dict[str, np.ndarray], source: Sequence, folder: Path) -> None:
         segments.write_tables(whole(sums["confusion"]), self.classes, folder)
         rows, seen = [], set()
