@@ -15,7 +15,10 @@ from train import command_line, recipes
 from train import config as configuration
 from train.config import Config
 
-TORCHVISIONS = torchvision.models.list_models(module=torchvision.models)
+TORCHVISIONS = [
+    *torchvision.models.list_models(module=torchvision.models),
+    *torchvision.models.list_models(module=torchvision.models.segmentation),
+]
 
 
 @pytest.mark.parametrize("name", recipes.recipes())
@@ -29,6 +32,8 @@ def test_a_recipe_has_options_of_the_trainer_with_possible_values(name):
                 assert value in typing.get_args(kind)
             elif option == "no_decay":
                 assert isinstance(value, tuple) and set(value) <= {"norms", "biases", "tables"}
+            elif option == "scale":
+                assert len(value) == 2 and all(type(factor) is float for factor in value)
             elif kind in (int, int | None):
                 assert type(value) is int, option
             else:
@@ -51,7 +56,7 @@ def test_every_model_of_torchvisions_has_a_recipe_or_a_reason():
     found = {model for model in TORCHVISIONS if model not in without and recipes.published(model)}
     assert found | without == set(TORCHVISIONS)
     assert not found & without
-    assert len(found) == 59
+    assert len(found) == 65
 
 
 def test_the_newest_weights_decide_what_is_published():
