@@ -220,3 +220,34 @@ def test_models_that_must_know_the_image_size_are_told():
 
 def test_config_yaml_can_be_read_by_anybody(run):
     assert yaml.safe_load((run / "config.yaml").read_text())["model_args"] == ["zero_init_residual=true"]
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "named"),
+    [
+        ("deeplabv3_resnet50", "--mixup 0.2", "--mixup means nothing to segmentation"),
+        ("deeplabv3_resnet50", "--cache-features", "--cache-features means nothing to segmentation"),
+        ("resnet18", "--eval-flip", "--eval-flip means nothing to classification"),
+        ("resnet18", "--scale 0.5 2", "--scale means nothing to classification"),
+        (
+            "resnet18",
+            "--data scenes",
+            "unknown data 'scenes' for classification; it is digits, folder:PATH, .* or tfds",
+        ),
+        (
+            "fcn_resnet50",
+            "--data folder:x",
+            "unknown data 'folder:x' for segmentation; it is scenes, voc:PATH, .* or tf",
+        ),
+        ("resnet18", "--output-stride 8", "--output-stride means nothing to classification"),
+        ("lraspp_mobilenet_v3_large", "--output-stride 8", "lraspp_mobilenet_v3_large has only one output stride"),
+        ("fcn_resnet50", "--output-stride 4", "output_stride is 4; it must be one of: 8, 16, 32"),
+        ("resnet18", "--weights-backbone x.pth", "no part of resnet18 is another model"),
+        ("fcn_resnet50", "--weights-backbone x.pth", "there is no file x.pth"),
+    ],
+)
+def test_what_means_nothing_to_a_task_or_a_model_is_refused(model, options, named, tmp_path):
+    config = command_line.parse(["--model", model, "--out", str(tmp_path / "run"), *options.split()])
+    with pytest.raises(UsageError, match=named):
+        loop.run(config)
+    assert not (tmp_path / "run").exists()
