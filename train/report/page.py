@@ -1,6 +1,7 @@
 """report.html: all that lies in a run's folder, in one file that needs no network and no scripts."""
 
 import base64
+import csv
 import html
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -186,10 +187,43 @@ def _pairs(
     return f'{_of("h3", title) if title else ""}<table class="words"><tbody>{rows}</tbody></table>'
 
 
+def _picture(name: str, alt: str) -> Callable[[Path], str]:
+    """A section that is a picture as it is, where there is one."""
+
+    def picture(folder: Path) -> str:
+        path = folder / name
+        return f'<div class="scroll">{_image(path.read_bytes(), "png", alt)}</div>' if path.exists() else ""
+
+    return picture
+
+
+def _pixels(folder: Path) -> str:
+    """Classes of pixels: per_class.csv with its intersections over unions, beside what was taken for what."""
+    path = folder / "per_class.csv"
+    if not path.exists():
+        return ""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    if "iou" not in rows[0]:
+        return ""
+    head = "".join(_of("th", name) for name in ("class", "pixels", "IoU", "accuracy", "precision"))
+    body = "".join(f"<tr>{_of('td', name)}{_of('td', count)}{''.join(map(_part, parts))}</tr>"
+                   for name, count, *parts in rows[1:])  # fmt: skip
+    table = f'<table class="classes"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    matrix = _picture("confusion_matrix.png", "confusion matrix, in percent of the true classes")(folder)
+    return f'<div class="beside pictured"><div class="tall">{table}</div>{matrix}</div>'
+
+
+def _part(text: str) -> str:
+    """A cell for a part as it stands in a CSV file, where an empty one means that there is none."""
+    return f'<td class="part" style="--part:{float(text):.1%}">{float(text):.1%}</td>' if text else _of("td", "–")
+
+
 SECTIONS: dict[str, Callable[[Path], str]] = {
     "Curves": _curves,
+    "Segments": _picture("segments.png", "held-out images, their true and predicted classes"),
     "Confusion": _confusion,
-    "Classes": _classes,
+    "Classes": lambda folder: _classes(folder) or _pixels(folder),
     "Mistakes": _sheet("mistakes.png"),
     "Training batch": _sheet("train_batch.png"),
     "Validation batch": _sheet("val_batch.png"),
