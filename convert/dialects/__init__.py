@@ -163,9 +163,9 @@ class Reading(NamedTuple):
 
 
 def _tables() -> Iterator[tuple[str, ModuleType]]:
-    from convert.dialects import timm, torchvision
+    from convert.dialects import deeplab_pytorch, timm, torchvision
 
-    yield from (("timm", timm), ("torchvision", torchvision))
+    yield from (("timm", timm), ("torchvision", torchvision), ("deeplab-pytorch", deeplab_pytorch))
 
 
 def readings(tensors: Tensors) -> Iterator[Reading]:

@@ -27,7 +27,7 @@ from jaxzoo.nn.attention import InProjection, MultiHeadAttention, attend
 from jaxzoo.nn.block import MLP, BatchNormAct, ConvNormActivation, Layer, LayerScale, SqueezeExcitation
 from jaxzoo.nn.container import Buffer, Flatten, Identity, IntermediateLayers, NamedSequential, Sequential, flatten
 from jaxzoo.nn.conv import Conv, ConvTranspose
-from jaxzoo.nn.dropout import Dropout, StochasticDepth
+from jaxzoo.nn.dropout import Dropout, Dropout2d, StochasticDepth
 from jaxzoo.nn.linear import Embed, Linear, affine
 from jaxzoo.nn.norm import BatchNorm, GroupNorm, LayerNorm, LocalResponseNorm
 from jaxzoo.nn.pool import (
@@ -56,6 +56,7 @@ __all__ = [
     "ConvNormActivation",
     "ConvTranspose",
     "Dropout",
+    "Dropout2d",
     "Embed",
     "Flatten",
     "GroupNorm",

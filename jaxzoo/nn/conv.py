@@ -11,7 +11,8 @@ from jax.nn.initializers import Initializer
 
 from jaxzoo.errors import UsageError
 from jaxzoo.nn import init
-from jaxzoo.nn.lowering import conv, dimensions
+from jaxzoo.nn.lowering import conv
+from jaxzoo.nn.transposed import conv_transpose
 
 Size = int | Sequence[int]
 
@@ -171,20 +172,6 @@ class ConvTranspose(nnx.ConvTranspose):
         _check_layout(self, x)
         kernel = self.kernel[...]
         dtype = jnp.result_type(x, kernel)
-        *space, out, _ = kernel.shape
-        axes = tuple(range(len(space)))
-        kernel = jnp.flip(kernel, axes).reshape(*space, out, self.groups, -1)
-        kernel = jnp.moveaxis(kernel, -1, -3).swapaxes(-1, -2)  # (kh, kw, in / groups, groups, out / groups)
-        kernel = kernel.reshape(*space, kernel.shape[-3], self.groups * out)
-        reach = [d * (k - 1) for k, d in zip(space, self.kernel_dilation, strict=True)]
-        y = lax.conv_general_dilated(
-            x.astype(dtype),
-            kernel.astype(dtype),
-            (1,) * len(space),
-            [(r - p, r - p + o) for r, p, o in zip(reach, self.torch_padding, self.output_padding, strict=True)],
-            lhs_dilation=self.strides,
-            rhs_dilation=self.kernel_dilation,
-            dimension_numbers=dimensions(len(space)),
-            feature_group_count=self.groups,
-        )
+        plan = self.strides, self.torch_padding, self.output_padding, self.kernel_dilation, self.groups
+        y = conv_transpose(x.astype(dtype), kernel.astype(dtype), *plan)
         return y if self.bias is None else y + self.bias[...].astype(dtype)

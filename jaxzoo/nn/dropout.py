@@ -36,6 +36,13 @@ class Dropout(nnx.Module):
         return jnp.where(keep, x / (1 - self.p), jnp.zeros((), x.dtype))
 
 
+class Dropout2d(Dropout):
+    """`torch.nn.Dropout2d` on (N, H, W, C): drops whole channels of a sample (Tompson et al. 2015)."""
+
+    def _noise_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (shape[0], *[1] * (len(shape) - 2), shape[-1])
+
+
 class StochasticDepth(Dropout):
     """`torchvision.ops.StochasticDepth(p, "row")`: drops whole samples of a residual branch (Huang et al. 2016)."""
 

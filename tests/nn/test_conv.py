@@ -26,6 +26,11 @@ CONVOLUTIONS = {
     "strides per axis": (3, 5, 3, {"stride": (2, 3), "padding": (1, 2)}, (8, 11)),
     "dilated": (3, 5, 3, {"dilation": 2, "padding": 2}, (7, 9)),
     "dilated and strided": (3, 5, 3, {"dilation": (3, 2), "stride": 2, "padding": (3, 1)}, (11, 10)),
+    "dilated, more channels": (40, 6, 3, {"dilation": (2, 3), "padding": (2, 3)}, (11, 12)),
+    "dilated without padding": (40, 6, (3, 2), {"dilation": (3, 4)}, (11, 12)),
+    "dilated as far as the image": (40, 6, 3, {"dilation": 6, "padding": 6}, (5, 13)),
+    "dilated with wider padding": (40, 6, (3, 2), {"dilation": (3, 4), "padding": (7, 1)}, (4, 9)),
+    "dilated beyond the image": (40, 6, 2, {"dilation": 20, "padding": 10}, (5, 4)),
     "asymmetric kernel": (3, 5, (1, 7), {"padding": (0, 3)}, (5, 9)),
     "even kernel": (3, 5, (2, 4), {"padding": 1, "stride": 2}, (6, 9)),
     "same": (3, 5, 3, {"padding": "same"}, (7, 6)),
@@ -122,6 +127,9 @@ def test_conv_of_other_ranks_equals_torch(n, arguments):
         (4, 6, 3, {"groups": 2}),
         (6, 3, 3, {"groups": 3, "stride": 2, "padding": 1, "output_padding": 1, "dilation": 2}),
         (5, 5, 4, {"groups": 5, "stride": 2, "padding": 1, "bias": False}),
+        (3, 5, 8, {"stride": 4, "padding": 2}),
+        (3, 5, 7, {"stride": 3, "padding": 1, "output_padding": 2}),
+        (2, 3, 64, {"stride": 32, "bias": False}),
     ],
 )
 def test_conv_transpose_equals_torch(channels, out, kernel, arguments):

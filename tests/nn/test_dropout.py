@@ -9,10 +9,11 @@ import torchvision
 from flax import nnx
 
 from jaxzoo import nn
-from jaxzoo.nn import MLP, Dropout, MultiHeadAttention, Sequential, StochasticDepth
+from jaxzoo.nn import MLP, Dropout, Dropout2d, MultiHeadAttention, Sequential, StochasticDepth
 
-KINDS = [Dropout, StochasticDepth]
 X = jnp.asarray(np.random.default_rng(0).uniform(1, 2, (4000, 3, 2, 5)))
+DRAWS = {Dropout: X.size, Dropout2d: len(X) * 5, StochasticDepth: len(X)}  # of one call
+KINDS = list(DRAWS)
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
@@ -20,8 +21,7 @@ X = jnp.asarray(np.random.default_rng(0).uniform(1, 2, (4000, 3, 2, 5)))
 def test_the_share_that_is_dropped_is_p_and_the_rest_is_scaled(kind, p):
     y = np.asarray(kind(p, rngs=nnx.Rngs(0))(X))
     kept = y != 0
-    samples = X.size if kind is Dropout else len(X)
-    assert abs(kept.mean() - (1 - p)) < 5 * np.sqrt(p * (1 - p) / samples)
+    assert abs(kept.mean() - (1 - p)) < 5 * np.sqrt(p * (1 - p) / DRAWS[kind])
     np.testing.assert_allclose(y[kept], (np.asarray(X) / (1 - p))[kept], rtol=1e-15)
 
 
@@ -31,8 +31,15 @@ def test_stochastic_depth_drops_whole_samples():
     assert {*rows.any(1)} == {True, False}
 
 
-def test_dropout_drops_elements_independently():
-    kept = np.asarray(Dropout(0.5, rngs=nnx.Rngs(0))(X) != 0).reshape(len(X), -1)
+def test_dropout2d_drops_whole_channels():
+    places = np.asarray(Dropout2d(0.5, rngs=nnx.Rngs(0))(X) != 0).reshape(len(X), -1, X.shape[-1])
+    assert (places.all(1) | ~places.any(1)).all()
+
+
+@pytest.mark.parametrize("kind", [Dropout, Dropout2d])
+def test_what_is_dropped_is_dropped_independently(kind):
+    kept = np.asarray(kind(0.5, rngs=nnx.Rngs(0))(X) != 0).reshape(len(X), -1)
+    kept = kept if kind is Dropout else kept[:, : X.shape[-1]]
     correlation = np.corrcoef(kept.T) - np.eye(kept.shape[1])
     assert np.abs(correlation).max() < 5 / np.sqrt(len(X))
 

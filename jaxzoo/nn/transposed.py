@@ -1,0 +1,76 @@
+"""Transposed convolutions as the CPU computes them fast; elsewhere XLA's own serve.
+
+XLA dilates the input with zeros and multiplies by them: at a stride of 32 all but one in 1024 of its products are zero.
+Outputs at the same place between two inputs see the same taps of the kernel, so all places together are one dense
+convolution with `stride²` times as many channels, and so are the gradients.
+"""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxzoo.nn.lowering import conv, dimensions
+from jaxzoo.nn.taps import from_phases, pad
+
+
+def conv_transpose(
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int],
+    padding: Sequence[int],
+    output_padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> jax.Array:
+    """The gradient of a convolution with respect to its input, (N, *space, C) and (*space, out / groups, C), one dtype.
+
+    The result has (length - 1) · stride - 2 · padding + dilation · (kernel - 1) + output_padding + 1 elements per axis.
+    """
+    plan = tuple(strides), tuple(padding), tuple(output_padding), tuple(dilation)
+    if groups > 1 or set(dilation) != {1} or set(strides) == {1}:
+        return _xla(x, kernel, *plan, groups)
+    return lax.platform_dependent(
+        x, kernel, cpu=lambda x, k: _by_phases(x, k, *plan), default=lambda x, k: _xla(x, k, *plan, groups)
+    )
+
+
+def _by_phases(x: jax.Array, kernel: jax.Array, strides, padding, output_padding, dilation) -> jax.Array:
+    *space, outs, ins = kernel.shape
+    n = len(space)
+    taps = [-(-k // s) for k, s in zip(space, strides, strict=True)]  # that one output sees
+    kernel = jnp.pad(kernel, [*((0, t * s - k) for t, s, k in zip(taps, strides, space, strict=True)), (0, 0), (0, 0)])
+    kernel = kernel.reshape(*(v for pair in zip(taps, strides, strict=True) for v in pair), outs, ins)
+    kernel = kernel.transpose(*range(0, 2 * n, 2), 2 * n + 1, *range(1, 2 * n, 2), 2 * n)  # (*taps, in, *strides, out)
+    kernel = jnp.flip(kernel, range(n)).reshape(*taps, ins, math.prod(strides) * outs)
+    y = conv(x, kernel, (1,) * n, [(t - 1, t - 1) for t in taps], (1,) * n, 1)
+    y = y.reshape(*y.shape[:-1], *strides, outs)  # (N, *space, *strides, out)
+    y = y.transpose(*range(n + 1, 2 * n + 1), *range(n + 1), 2 * n + 1)  # (*strides, N, *space, out)
+    length = [count * s for count, s in zip(y.shape[n + 1 : -1], strides, strict=True)]
+    wanted = [
+        (count - 1) * s - 2 * p + k + o
+        for count, s, p, k, o in zip(x.shape[1:-1], strides, padding, space, output_padding, strict=True)
+    ]
+    ends = [(-p, p + w - full) for p, w, full in zip(padding, wanted, length, strict=True)]
+    return pad(from_phases(y, length), ends)
+
+
+def _xla(x: jax.Array, kernel: jax.Array, strides, padding, output_padding, dilation, groups: int) -> jax.Array:
+    *space, outs, _ = kernel.shape
+    n = len(space)
+    kernel = jnp.flip(kernel, range(n)).reshape(*space, outs, groups, -1)
+    kernel = jnp.moveaxis(kernel, -1, -3).swapaxes(-1, -2)  # (*space, in / groups, groups, out / groups)
+    kernel = kernel.reshape(*space, kernel.shape[-3], groups * outs)
+    reach = [d * (k - 1) for k, d in zip(space, dilation, strict=True)]
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (1,) * n,
+        [(r - p, r - p + o) for r, p, o in zip(reach, padding, output_padding, strict=True)],
+        lhs_dilation=strides,
+        rhs_dilation=dilation,
+        dimension_numbers=dimensions(n),
+        feature_group_count=groups,
+    )
