@@ -5,6 +5,7 @@ work and the memory; it runs depthwise ones a hundred times slower than torch, a
 pixels up to fifty times slower than a product of matrices. So here
 - a 1×1 convolution is a product of matrices,
 - so is one with a small output, of the patches that each position sees,
+- a dilated one is a sum of such products, one per tap, of what the tap sees of the image and not of its padding,
 - a depthwise one is a sum of shifted products, and so are its gradients,
 - and one in groups a few dense ones; the gradient of a kernel with many groups is one product of matrices per group.
 """
@@ -50,6 +51,8 @@ def _choose(
     """The formulation that is fastest on a CPU."""
     if groups == 1 and kernel.shape[:-2] == (1,) * (kernel.ndim - 2) and not any(map(any, padding)):
         return _one_by_one
+    if groups == 1 and max(dilation) > 1 and max(strides) == 1 and kernel.shape[-2] >= 32:
+        return _by_taps
     padded = [length + sum(sides) for length, sides in zip(x.shape[1:-1], padding, strict=True)]
     if max(output_size(padded, kernel.shape[:-2], strides, dilation)) <= (8 if groups == 1 else 2):
         return _by_patches
@@ -61,6 +64,25 @@ def _choose(
 
 def _one_by_one(x: jax.Array, kernel: jax.Array, strides, padding: Sides, dilation, groups: int) -> jax.Array:
     return affine(x[:, *(slice(None, None, s) for s in strides)], kernel.reshape(kernel.shape[-2:]))
+
+
+def _by_taps(x: jax.Array, kernel: jax.Array, strides, padding: Sides, dilation, groups: int) -> jax.Array:
+    """Where the dilation is as large as the image, as in DeepLab's pyramids, most taps see little but padding."""
+    length = x.shape[1:-1]
+    padded = [n + sum(sides) for n, sides in zip(length, padding, strict=True)]
+    size = output_size(padded, kernel.shape[:-2], strides, dilation)
+    y = jnp.zeros((len(x), *size, kernel.shape[-1]), wide(x).dtype)
+    for tap in taps_of(kernel.shape[:-2]):
+        ahead = [t * d - low for t, d, (low, _) in zip(tap, dilation, padding, strict=True)]  # of the output's place
+        first = [max(0, -a) for a in ahead]
+        stop = [min(n, m - a) for n, m, a in zip(size, length, ahead, strict=True)]
+        if any(f >= s for f, s in zip(first, stop, strict=True)):
+            continue
+        starts, stops = ([p + a for p, a in zip(ends, ahead, strict=True)] for ends in (first, stop))
+        window = lax.slice(x, (0, *starts, 0), (len(x), *stops, x.shape[-1]))
+        behind = [n - s for n, s in zip(size, stop, strict=True)]
+        y += pad(affine(wide(window), wide(kernel[tap])), list(zip(first, behind, strict=True)))
+    return y.astype(x.dtype)
 
 
 def _by_patches(x: jax.Array, kernel: jax.Array, strides, padding: Sides, dilation, groups: int) -> jax.Array:
