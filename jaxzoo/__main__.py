@@ -16,11 +16,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from jaxzoo.commands.bench import bench
     from jaxzoo.commands.info import info
+    from jaxzoo.commands.inspect import inspect
     from jaxzoo.commands.list import list
     from jaxzoo.commands.predict import predict
 
     keep_freed_memory()
-    commands = {"list": list, "info": info, "predict": predict, "bench": bench}
+    commands = {"list": list, "info": info, "predict": predict, "bench": bench, "inspect": inspect}
     with exit_on_usage_error():
         try:
             code = tyro.extras.subcommand_cli_from_dict(

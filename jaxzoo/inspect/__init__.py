@@ -1,7 +1,8 @@
-"""Looking into a model: its submodules, the output of each by its path, and what it costs to compute."""
+"""Looking into a model: its submodules, the output of each by its path, what it costs, and what it sees."""
 
 from jaxzoo.inspect.flops import multiply_adds
 from jaxzoo.inspect.outputs import outputs
+from jaxzoo.inspect.receptive_field import ReceptiveField, hybrid_dilation, receptive_field
 from jaxzoo.inspect.summary import summary
 
-__all__ = ["multiply_adds", "outputs", "summary"]
+__all__ = ["ReceptiveField", "hybrid_dilation", "multiply_adds", "outputs", "receptive_field", "summary"]

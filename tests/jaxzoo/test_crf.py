@@ -1,6 +1,5 @@
 """The fully connected CRF equals sums over all pairs of pixels, and what approximates them comes close."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest

@@ -1,0 +1,78 @@
+"""`python -m jaxzoo inspect`: looking into a model."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import tyro
+from PIL import Image
+
+from jaxzoo.cache import keep_compiled_programs
+from jaxzoo.commands.pictures import check_new
+from jaxzoo.errors import UsageError
+from jaxzoo.inspect.receptive_field import ReceptiveField, receptive_field
+from jaxzoo.registry import card, create_model
+
+PAPER, FRAME = (255, 255, 255), (220, 38, 38)
+SMALLEST = 512  # pixels, to which smaller pictures are enlarged
+
+
+def inspect(
+    what: tyro.conf.Positional[Literal["receptive-field"]],
+    name: tyro.conf.Positional[str],
+    /,
+    size: int | None = None,
+    layer: str = "",
+    whole: bool = False,
+    out: Path | None = None,
+) -> None:
+    """Which pixels of the image reach the output's central pixel: how far they are, and how many between them do not.
+
+    That depends on the architecture alone, so no weights are needed.
+
+    Args:
+        what: what to look at.
+        name: name of the model; `python -m jaxzoo list` has them all.
+        size: side of the square image, in pixels; the native size unless given.
+        layer: the part of the model whose output is meant, as `python -m jaxzoo info NAME` calls it, joined by dots;
+            the model's own unless given.
+        whole: whether averages of the whole image, which reach every pixel, count too.
+        out: a new PNG file for a picture of these pixels, the darker the stronger, in a red frame.
+    """
+    side = card(name).input_size if size is None else size
+    if side < 1:
+        raise UsageError(f"--size {size} is too small")
+    if out:
+        check_new(out)
+        if out.suffix.lower() != ".png":
+            raise UsageError(f"--out {out} must be a .png file")
+    keep_compiled_programs()
+    try:
+        field = receptive_field(create_model(name), side, layer=layer, whole=whole)
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        if isinstance(error, UsageError) or size is None:
+            raise
+        raise UsageError(f"{name} cannot take images of {side} × {side} pixels: {error}") from error
+    top, left, bottom, right = field.box
+    cut = " (cut off at the border of the image)" if min(top, left) == 0 or max(bottom, right) == side else ""
+    print(f"{name}{f', {layer}' if layer else ''}: one pixel of the output, in an image of {side} × {side}")
+    print(f"reached: {bottom - top} × {right - left} pixels, rows {top}–{bottom - 1}, columns {left}–{right - 1}{cut}")
+    total = (bottom - top) * (right - left)
+    print(f"of these pixels {round(field.share * total):,} of {total:,} are reached ({100 * field.share:.1f} %)")
+    if out:
+        drawn(field).save(out)
+
+
+def drawn(field: ReceptiveField) -> Image.Image:
+    """The pixels that are reached, blue and the darker the stronger (by logarithm); white where none is."""
+    reached = field.influence > 0
+    strength = np.log(np.where(reached, field.influence, 1))
+    strength = 1 - strength / min(strength.min(), -1e-9)  # 1 is the strongest, 0 the weakest that there is
+    light, dark = np.array([191, 219, 254]), np.array([15, 23, 90])
+    pixels = np.where(reached[..., None], light + (dark - light) * strength[..., None], PAPER).astype(np.uint8)
+    zoom = max(1, SMALLEST // max(reached.shape))
+    pixels = np.pad(pixels.repeat(zoom, 0).repeat(zoom, 1), ((1, 1), (1, 1), (0, 0)), constant_values=255)
+    top, left, bottom, right = (edge * zoom + shift for edge, shift in zip(field.box, (0, 0, 1, 1), strict=True))
+    pixels[[top, bottom], left : right + 1] = FRAME
+    pixels[top : bottom + 1, [left, right]] = FRAME
+    return Image.fromarray(pixels)

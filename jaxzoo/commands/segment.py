@@ -1,0 +1,155 @@
+"""`python -m jaxzoo predict` for segmentation: which pixels are what."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from PIL import Image
+
+from jaxzoo import voc
+from jaxzoo.cache import keep_compiled_programs
+from jaxzoo.commands.pictures import read_in_batches, unused
+from jaxzoo.crf import mean_field
+from jaxzoo.errors import UsageError
+from jaxzoo.nn import resize
+from jaxzoo.preprocess import Preprocess
+
+COARSEST = 32  # by what the sides of images are divided in networks that refuse others
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One class and how much of the image it covers, 0–1."""
+
+    index: int
+    name: str
+    share: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Segmenter:
+    """A network with its weights, how images are prepared for it, and the names of its classes."""
+
+    run: Callable[[jax.Array], jax.Array]  # (1, h, w, 3) to logits (1, h, w, classes)
+    preprocess: Preprocess
+    classes: Sequence[str]
+
+    def size(self, picture: Image.Image) -> tuple[int, int]:
+        """Width and height at which the network sees an image: the shorter side as the weights were evaluated, where
+        the network takes that, else the nearest multiples of 32.
+        """
+        short = self.preprocess.resize or self.preprocess.crop
+        width, height = (int(short * side / min(picture.size)) for side in picture.size)
+        try:
+            jax.eval_shape(self.run, jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32))
+        except UsageError:
+            return tuple(max(1, round(side / COARSEST)) * COARSEST for side in (width, height))
+        return width, height
+
+    def mask(self, picture: Image.Image, temperature: float, crf: bool) -> np.ndarray:
+        """Classes (H, W) uint8, at the image's own size."""
+        size = self.size(picture)
+        how = getattr(Image.Resampling, self.preprocess.interpolation.upper())
+        seen = picture.resize(size, how) if size != picture.size else picture
+        pixels = np.asarray(seen, np.float32) / 255
+        pixels = (pixels - np.asarray(self.preprocess.mean, np.float32)) / np.asarray(self.preprocess.std, np.float32)
+        logits = self.run(jnp.asarray(pixels[None]))
+        own = picture.size[::-1]
+        if crf:
+            # Its distances are pixels of photographs as large as VOC's: larger ones are refined as they were seen.
+            place = min(picture, seen, key=lambda p: p.width * p.height)
+            likely = jax.nn.softmax(resize(logits, place.size[::-1], mode="bilinear")[0] / temperature)
+            logits = mean_field(likely, np.asarray(place))[None]
+        return np.asarray(_likeliest(logits, own)).astype(np.uint8)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _likeliest(logits: jax.Array, size: tuple[int, int]) -> jax.Array:
+    return resize(logits, size, mode="bilinear")[0].argmax(-1)
+
+
+def segmented(
+    paths: Sequence[Path],
+    model: str,
+    weights: str,
+    out: Path,
+    *,
+    top: int,
+    temperature: float,
+    crf: bool,
+) -> dict[Path, list[Part]]:
+    """The classes that cover most of each image that can be read, printed as they are found.
+
+    Writes into the new folder `out`, for each image NAME: NAME.png, whose palette indices are the classes, and
+    NAME-overlay.jpg, their colours over the image with a legend.
+    """
+    network = _segmenter(model, weights)
+    out.mkdir()
+    found: dict[Path, list[Part]] = {}
+    with ThreadPoolExecutor(1) as pool:
+        for pictures in read_in_batches(paths, 1, pool):
+            for path, picture in pictures.items():
+                mask = network.mask(picture, temperature, crf)
+                found[path] = _parts(mask, network.classes)
+                _show(path, found[path][:top])
+                target = unused(out / f"{path.stem}.png")
+                voc.colored(mask).save(target)
+                overlaid(picture, mask, network.classes).save(
+                    target.with_name(f"{target.stem}-overlay.jpg"), quality=90
+                )
+    return {path: parts[:top] for path, parts in found.items()}
+
+
+def overlaid(picture: Image.Image, mask: np.ndarray, classes: Sequence[str]) -> Image.Image:
+    """The image with its classes' colours, and a legend of those in it below, largest first."""
+    image = Image.fromarray(voc.overlay(np.asarray(picture), mask))
+    width = max(image.width, 240)
+    legend = voc.legend(classes, width, [part.index for part in _parts(mask, classes)])
+    sheet = Image.new("RGB", (width, image.height + legend.height), "white")
+    sheet.paste(image, ((width - image.width) // 2, 0))
+    sheet.paste(legend, (0, image.height))
+    return sheet
+
+
+def _segmenter(name: str, weights: str) -> Segmenter:
+    from convert.weights import filled, find, preprocess_of
+
+    keep_compiled_programs()
+    found = find(name, weights)
+    model, arguments = filled(name, found)
+    graph, state = nnx.split(model)
+
+    def run(state: nnx.State, pixels: jax.Array) -> jax.Array:
+        y = nnx.merge(graph, state)(pixels)
+        return y["out"] if isinstance(y, dict) else y
+
+    bound = functools.partial(jax.jit(run), state)
+    side = COARSEST * 4
+    count = jax.eval_shape(bound, jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)).shape[-1]
+    if count > voc.IGNORED:
+        raise UsageError(f"{name} with {weights} has {count} classes; a palette image holds {voc.IGNORED}")
+    return Segmenter(bound, preprocess_of(name, found, arguments), _names(found.classes, count))
+
+
+def _names(known: Sequence[str] | None, count: int) -> Sequence[str]:
+    if known and len(known) == count:
+        return known
+    return voc.VOC_CLASSES if count == len(voc.VOC_CLASSES) else [f"class {i}" for i in range(count)]
+
+
+def _parts(mask: np.ndarray, classes: Sequence[str]) -> list[Part]:
+    counts = np.bincount(mask.ravel(), minlength=len(classes))
+    order = np.argsort(-counts, kind="stable")
+    return [Part(int(i), classes[i], float(counts[i] / mask.size)) for i in order if counts[i]]
+
+
+def _show(path: Path, parts: Sequence[Part]) -> None:
+    print(path)
+    for part in parts:
+        print(f"{100 * part.share:8.2f} %  {part.name} ({part.index})")
