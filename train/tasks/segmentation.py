@@ -18,6 +18,7 @@ from train.data import Data, masks
 from train.data.augment import color_jitter
 from train.data.mixing import flipped
 from train.report import segments
+from train.report.batch import denormalised
 from train.report.sheet import Tile, draw_sheet
 from train.tasks import Batch, Sums, Task
 
@@ -196,8 +197,7 @@ class Segmentation:
     def tiles(self, batch: Batch, key: jax.Array) -> list[Tile]:
         """Pictures of a training batch as the model sees it, masks over images."""
         images, targets = jax.jit(self.augmented)({name: batch[name] for name in ("image", "target")}, key)
-        mean, std = (np.asarray(values, np.float32) for values in (self.preprocess.mean, self.preprocess.std))
-        pixels = np.clip((np.asarray(images) * std + mean) * 255 + 0.5, 0, 255).astype(np.uint8)
+        pixels = denormalised(images, self.preprocess.mean, self.preprocess.std)
         return segments.tiles(pixels, np.asarray(targets), self.classes)
 
     def counts(self, source: Sequence) -> dict[str, tuple[np.ndarray, int]]:
