@@ -8,6 +8,7 @@ from convert.rules import leaves
 from jaxzoo.nn import NamedSequential, Sequential
 
 NARROW = 32  # width of VGG's hidden layers, whose 120 M parameters are not its depth
+NARROWER = 1 / 16  # width of a whole FCN on VGG-16, whose padding of 100 pixels makes any image a large one
 WIDEST = 4096  # channels from which a RegNet goes without its last stage, where a single block has 100 M parameters
 
 
@@ -35,6 +36,8 @@ def _reduce_torch(model: torch.nn.Module) -> None:
         widths = (model.classifier[0].in_features, NARROW, NARROW, model.classifier[6].out_features)
         for i, place in enumerate((0, 3, 6)):
             model.classifier[place] = torch.nn.Linear(widths[i], widths[i + 1])
+    if type(model).__name__ == "Fcn":
+        model.__init__(model.stride, width=NARROWER)
     if type(model).__name__ == "RegNet" and model.fc.in_features > WIDEST:
         width = model.trunk_output.block4[0].proj[0].in_channels
         del model.trunk_output.block4
@@ -55,6 +58,8 @@ def _reduce_flax(model: nnx.Module) -> None:
         widths = (model.classifier[0].in_features, NARROW, NARROW, model.classifier[6].out_features)
         for i, place in enumerate((0, 3, 6)):
             model.classifier[place] = jnn.Linear(widths[i], widths[i + 1], rngs=nnx.Rngs(0))
+    if type(model).__name__ in ("FCN32s", "FCN16s", "FCN8s"):
+        model.__init__(width=NARROWER, rngs=nnx.Rngs(0))
     if type(model).__name__ == "RegNet" and model.fc.in_features > WIDEST:
         width = getattr(model.trunk_output.block4, "block4-0").proj[0].in_features
         model.trunk_output.order = model.trunk_output.order[:-1]
