@@ -1,5 +1,7 @@
 """The fully connected CRF equals sums over all pairs of pixels, and what approximates them comes close."""
 
+from pathlib import Path
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -86,7 +88,7 @@ def test_small_images_are_exact_and_photos_use_the_lattice(monkeypatch):
     np.testing.assert_array_equal(mean_field(p, image), mean_field(p, image, method="lattice"))
 
 
-def test_points_that_share_no_simplex_are_blurred_by_nearly_a_gaussian():
+def test_the_lattice_blurs_by_nearly_a_gaussian():
     """In three dimensions, where points are dense and all vertices between them are there."""
     features = np.random.default_rng(0).uniform(0, 4, (4000, 3))
     values = np.random.default_rng(1).uniform(0, 1, (4000, 2))
@@ -109,11 +111,67 @@ def test_the_lattice_holds_every_point_whole():
     close(alone / norm, values)
 
 
-def coarse_cat(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A photograph of (side, side) in two colours' areas, their true mask, and probabilities from it at 1/8 the size."""
-    photo = Image.fromarray(data.astronaut()).crop((100, 0, 356, 256)).resize((side, side), Image.Resampling.LANCZOS)
-    image = np.asarray(photo)
+def test_the_lattice_is_densecrfs():
+    """What pydensecrf2 1.1 made of an image and probabilities, with the bilateral kernel alone and with both."""
+    kept = np.load(Path(__file__).with_name("densecrf.npz"))
+    p, image = kept["probabilities"], kept["image"]
+    alone = mean_field(p, image, pos_w=0.0, method="lattice")
+    np.testing.assert_allclose(alone, kept["bilateral"], atol=1e-5)
+    exact = mean_field(p, image, pos_w=0.0, method="exact")
+    assert np.abs(exact - kept["bilateral"]).mean() < 0.02
+    # Its kernel of positions is approximated as well, ours is exact.
+    both = np.asarray(mean_field(p, image, method="lattice"))
+    assert np.abs(both - kept["both"]).mean() < 0.01
+    assert (both.argmax(-1) == kept["both"].argmax(-1)).mean() > 0.98
+
+
+@pytest.fixture(scope="module")
+def photo() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A photograph of 96 × 96, which of its pixels are bright, and probabilities that know so only coarsely."""
+    side = 96
+    box, how = (100, 0, 356, 256), Image.Resampling
+    image = np.asarray(Image.fromarray(data.astronaut()).crop(box).resize((side, side), how.LANCZOS))
     truth = image.astype(float).sum(-1) > 330
-    coarse = Image.fromarray(truth.astype(np.float32)).resize((side // 8, side // 8), Image.Resampling.BOX)
-    p = np.asarray(coarse.resize((side, side), Image.Resampling.BILINEAR)).clip(0.02, 0.98)
-    return image, truth, np.stack([1 - p, p], -1)
+    coarse = Image.fromarray(truth.astype(np.float32)).resize((side // 8, side // 8), how.BOX)
+    bright = np.asarray(coarse.resize((side, side), how.BILINEAR)).clip(0.02, 0.98)
+    return image, truth, np.stack([1 - bright, bright], -1)
+
+
+def test_borders_move_to_those_of_the_image(photo):
+    image, truth, p = photo
+    before = (p.argmax(-1) == truth).mean()
+    exact, lattice = (np.asarray(mean_field(p, image, method=method)) for method in ("exact", "lattice"))
+    for q in (exact, lattice):
+        assert (q.argmax(-1) == truth).mean() > before + 0.01  # 90.9 % before, 92.3 % and 92.1 % after
+    assert (exact.argmax(-1) == lattice.argmax(-1)).mean() > 0.99  # 99.6 %
+    assert np.abs(exact - lattice).mean() < 0.01  # 0.004
+
+
+def test_the_edge_of_two_colours_is_found_though_the_network_missed_it():
+    image = np.full((40, 40, 3), 60, np.uint8)
+    image[:, 20:] = 200
+    p = np.full((40, 40, 2), 0.3)
+    p[:, :15, 0] = p[:, 15:, 1] = 0.7  # five pixels to the left of it
+    for method in ("exact", "lattice"):
+        labels = np.asarray(mean_field(p, image, method=method)).argmax(-1)
+        np.testing.assert_array_equal(labels, np.arange(40)[None].repeat(40, 0) >= 20)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"probabilities": np.ones((4, 5))}, r"must be \(height, width, classes\)"),
+        ({"image": np.zeros((5, 4, 3), np.uint8)}, r"for these probabilities it must be \(4, 5, 3\)"),
+        ({"probabilities": np.full((4, 5, 2), -3.0)}, "softmax of logits first"),
+        ({"probabilities": np.full((4, 5, 2), np.nan)}, "softmax of logits first"),
+        ({"method": "grid"}, "'grid'; it must be one of: auto, exact, lattice"),
+        ({"compatibility": np.ones((3, 3))}, r"for 2 classes it is \(2, 2\)"),
+        ({"iterations": -1}, "at least 0"),
+        ({"pos_w": -1.0}, "at least 0"),
+        ({"bi_rgb": 0.0}, "above 0"),
+    ],
+)
+def test_bad_input_is_answered_in_one_sentence(wrong, said):
+    good = {"probabilities": np.full((4, 5, 2), 0.5), "image": np.zeros((4, 5, 3), np.uint8)}
+    with pytest.raises(UsageError, match=said):
+        mean_field(**(good | wrong))
