@@ -10,9 +10,11 @@ from flax import nnx
 
 from jaxzoo import Preprocess, UsageError
 from tests.compare import cast, close
+from tests.train.pixels import Pixels
 from tests.train.test_torch_equality import Exact
 from tests.train.tiny import Tiny
 from train import checkpoint, step
+from train.tasks.segmentation import Segmentation, whole
 
 CLASSES = [str(i) for i in range(10)]
 ROWS = 32
@@ -160,3 +162,35 @@ def test_local_statistics_go_with_divided_parameters():
 def test_devices_that_cannot_share_a_batch_are_refused(devices):
     with pytest.raises(UsageError, match=f"--batch-size {ROWS} cannot be shared equally among {devices} devices"):
         build(devices)
+
+
+@pytest.mark.parametrize("batch_norm", ["sync", "local"])
+def test_confused_pixels_are_counted_to_the_last_one(batch_norm):
+    """Sums of evaluation, and which images are kept to be drawn, do not depend on how many devices share a batch."""
+    task = Segmentation(CLASSES, Preprocess(crop=16), canvas=(16, 16))
+    rng = np.random.default_rng(0)
+    seen = {
+        "image": rng.integers(0, 256, (ROWS, 16, 16, 3), np.uint8),
+        "target": np.where(rng.random((ROWS, 16, 16)) < 0.1, 255, rng.integers(0, 10, (ROWS, 16, 16))).astype(np.uint8),
+        "indices": np.arange(ROWS, dtype=np.int32),
+        "mask": np.arange(ROWS) != 5,
+        "stop": np.zeros(ROWS, bool),
+    }
+    found = {}
+    for devices in (1, 8):
+        model = Pixels(10, aux_loss=True, rngs=nnx.Rngs(params=0, dropout=0))
+        chosen = {"per_epoch": 3, "seed": 0, "devices": jax.devices()[:devices], "batch_norm": batch_norm}
+        steps, state = step.build(model, [task], optax.sgd(0.0), optax.constant_schedule(0.0), seen, **chosen)
+        sums = steps.no_sums
+        for _ in range(2):
+            sums = steps.evaluate(step.weights_of(state), sums, steps.put_batch(seen))
+        state, _ = steps.train[0](state, steps.put_batch(seen))
+        found[devices] = jax.device_get((sums, state["sums"]))
+    (ours, trained), (theirs, _) = found[8], found[1]
+    np.testing.assert_array_equal(ours["confusion"], theirs["confusion"])
+    labelled = seen["target"] != 255
+    assert whole(ours["confusion"]).sum() == 2 * labelled[seen["mask"]].sum()
+    assert whole(trained["confusion"]).sum() == labelled.sum()
+    for part in ("first", "worst"):
+        np.testing.assert_array_equal(ours[part]["index"], theirs[part]["index"])
+        np.testing.assert_array_equal(ours[part]["predicted"], theirs[part]["predicted"])

@@ -267,7 +267,7 @@ def chosen(images: dict[str, jax.Array], most: int) -> dict[str, jax.Array]:
             name: jnp.pad(values, [(0, missing)] + [(0, 0)] * (values.ndim - 1)) for name, values in images.items()
         }
     _, places = jax.lax.top_k(images["rank"], most)
-    return {name: values[places] for name, values in images.items()}
+    return {name: jnp.take(values, places, axis=0) for name, values in images.items()}
 
 
 def at_scale(model: Any, images: jax.Array, scale: float) -> jax.Array:
