@@ -26,8 +26,8 @@ def test_scenes_are_rgb_images_with_a_class_for_every_pixel(data):
     assert (len(data.train), len(data.held_out)) == (600, 150)
     assert data.classes == ["background", *"0123456789"] and not data.photographs
     image, mask = data.held_out[149]
-    assert (image.mode, image.size, mask.shape, mask.dtype) == ("RGB", (96, 96), (96, 96), np.uint8)
-    assert masks.canvas(data.held_out) == (96, 96)
+    assert (image.mode, image.size, mask.shape, mask.dtype) == ("RGB", (128, 128), (128, 128), np.uint8)
+    assert masks.canvas(data.held_out) == (128, 128)
     with pytest.raises(IndexError):
         data.held_out[150]
 
@@ -57,4 +57,4 @@ def test_stickers_differ_from_the_ground_and_hide_no_other_altogether(data):
     assert inside.any(0).all() and inside.any(1).all() and (ink[inside] > 0.9).any() and (ink[inside] < 0.1).any()
     for i in range(20):
         mask = data.train[i][1]
-        assert all((mask == value).sum() > 150 for value in masks.values_of(mask))
+        assert all((mask == value).sum() > 250 for value in masks.values_of(mask))

@@ -12,14 +12,14 @@ from PIL import Image, ImageFilter
 
 from train.data import Data, digits
 
-SIDE = 96  # pixels of a scene
+SIDE = 128  # pixels of a scene
 TRAINING, HELD_OUT = 600, 150
 CLASSES = ["background", *map(str, range(10))]
 STICKERS = (2, 4)  # per scene, at least and at most
 SIDES = (0.4, 0.68)  # a digit's height, in parts of the scene's
 TILT = 25.0  # degrees either way; 6 and 9 would be hard to tell apart beyond
 HIDDEN = 0.3  # the part of a sticker that others may cover
-PLACES = 20  # tries to find one
+PLACES = 60  # tries to find one
 CONTRAST = 90.0  # of luminance between a digit and its margin
 
 
@@ -28,7 +28,7 @@ class Scenes:
 
     def __init__(self, source: digits.Digits, count: int, seed: int, title: str):
         self.images, self.labels, self.count, self.seed, self.title = source.images, source.labels, count, seed, title
-        self.scene = functools.lru_cache(maxsize=count)(self._scene)  # 28 kB each
+        self.scene = functools.lru_cache(maxsize=count)(self._scene)  # 64 kB each
 
     def __len__(self) -> int:
         return self.count
