@@ -1,5 +1,7 @@
 """`python -m jaxzoo list`: what there is."""
 
+from collections.abc import Mapping
+
 import tyro
 from rich import box
 from rich.console import Console
@@ -13,7 +15,8 @@ from jaxzoo.registry import list_models, model_info
 def list(pattern: tyro.conf.Positional[str] = "*", /) -> None:
     """A table of the models: parameters, multiply-adds (GMACs) per image of the input size, and the published weights.
 
-    The weights' default stands first; acc@1 is their accuracy on ImageNet-1K, in percent, as published.
+    The weights' default stands first, each with its accuracy on ImageNet-1K (acc@1) or its mIoU, in percent, as
+    published.
 
     Args:
         pattern: only names like this: a part of the name, or a shell pattern such as 'resnet?0*'.
@@ -22,18 +25,26 @@ def list(pattern: tyro.conf.Positional[str] = "*", /) -> None:
     if not names:
         raise UsageError(f"no model is named like {pattern!r}{nearest(pattern, list_models())}")
     numbers = [Column(name, justify="right") for name in ("params", "GMACs", "input")]
-    accuracy = Column("acc@1", justify="right")
-    table = Table("model", *numbers, "weights", accuracy, box=box.SIMPLE_HEAD, pad_edge=False)
+    quality = Column("acc@1\nmIoU", justify="right", no_wrap=True, min_width=5)
+    name = Column("model", min_width=max(map(len, names)))
+    weights = Column("weights", overflow="fold")
+    table = Table(name, *numbers, weights, quality, box=box.SIMPLE_HEAD, pad_edge=False)
     for info in map(model_info, names):
-        accuracies = (w.metrics.get("acc@1") for w in info.weights.values())
         table.add_row(
             info.name,
             f"{digits(info.parameters / 1e6)} M",
             digits(info.multiply_adds / 1e9),
             str(info.input_size),
             "\n".join(info.weights),
-            "\n".join("–" if a is None else f"{a:.2f}" for a in accuracies),
+            "\n".join(_quality(w.metrics) for w in info.weights.values()),
         )
     console = Console(highlight=False)
+    if not console.is_terminal:  # a file or a program has no width to keep to
+        console.width = max(console.width, 120)
     console.print(table)
     console.print("python -m jaxzoo info NAME says more about one")
+
+
+def _quality(metrics: Mapping[str, float]) -> str:
+    percent = metrics.get("acc@1", metrics.get("miou"))
+    return "–" if percent is None else f"{percent:.2f}"
