@@ -6,10 +6,13 @@ from pathlib import Path
 
 import jax
 import pytest
+import torch
+from flax import nnx
 
-from jaxzoo import UsageError, create_model
+from jaxzoo import UsageError, create_model, registry
 from jaxzoo.commands.bench import bench
 from jaxzoo.inspect import multiply_adds
+from jaxzoo.nn import Conv
 
 
 @pytest.fixture(autouse=True)
@@ -38,10 +41,36 @@ def test_both_sides_are_measured(tmp_path, capsys, precision):
         assert bool(row["compile s"]) == (row["side"] == "jaxzoo")
 
 
-def test_networks_with_logits_for_every_pixel_are_measured_alike(tmp_path):
-    bench("lraspp_mobilenet_v3_large", batch=(2,), size=33, threads=1, seconds=0.1, csv=tmp_path / "figures.csv")
+class Pixels(nnx.Module):
+    """Logits for every pixel, twice."""
+
+    def __init__(self, *, rngs: nnx.Rngs):
+        self.conv = Conv(3, 21, 3, padding=1, rngs=rngs)
+
+    def __call__(self, x):
+        return {"out": self.conv(x), "aux": 2 * self.conv(x)}
+
+
+class TorchPixels(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 21, 3, padding=1)
+
+    def forward(self, x):
+        return {"out": self.conv(x), "aux": 2 * self.conv(x)}
+
+
+def test_networks_with_logits_for_every_pixel_are_measured_alike(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "_cards", {name: registry.card(name) for name in registry.list_models()})
+
+    @registry.register_model(paper="", task="segmentation", twin=f"{__name__}:TorchPixels")
+    def pixels(*, rngs):
+        return Pixels(rngs=rngs)
+
+    bench("pixels", batch=(2,), size=33, threads=1, seconds=0.1, csv=tmp_path / "figures.csv")
     rows = list(csv.DictReader((tmp_path / "figures.csv").open()))
     assert [row["mode"] for row in rows] == ["inference"] * 3 + ["training"] * 3
+    assert float(rows[0]["GFLOPs per image"]) == pytest.approx(2 * 2 * 33 * 33 * 27 * 21 / 1e9)
 
 
 def test_a_model_can_be_measured_alone(monkeypatch, tmp_path):
