@@ -22,6 +22,6 @@ def __getattr__(name: str):
     # JAX is imported when it is first needed: the command lines choose its settings before that.
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
-    if name in ("inspect", "nn", "registry"):
+    if name in ("crf", "inspect", "nn", "registry"):
         return import_module(f"jaxzoo.{name}")
     raise AttributeError(f"module 'jaxzoo' has no attribute {name!r}")

@@ -17,7 +17,10 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".ti
 
 @dataclasses.dataclass(frozen=True)
 class Preprocess:
-    """An eval transform: shorter side to `resize`, centre `crop` (pixels), `(x / 255 - mean) / std` per RGB channel."""
+    """An eval transform: shorter side to `resize`, centre `crop` (pixels), `(x / 255 - mean) / std` per RGB channel.
+
+    Segmentation crops nothing, and with a `resize` of 0 sees images at their own size.
+    """
 
     crop: int
     resize: int | None = None  # the crop's size unless given

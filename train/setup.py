@@ -112,7 +112,7 @@ def prepare(config: Config, folder: Path, *, continuing: bool = False) -> tuple[
         "model": config.model,
         "arguments": arguments,
         "classes": data.classes,
-        "preprocess": dataclasses.asdict(preprocess),
+        "preprocess": dataclasses.asdict(task.preprocess),
         "source": weights.source() if weights else None,
         "jaxzoo": jaxzoo.__version__,
         "train": {"images": len(data.train)},

@@ -41,11 +41,11 @@ class Segmenter:
     classes: Sequence[str]
 
     def size(self, picture: Image.Image) -> tuple[int, int]:
-        """Width and height at which the network sees an image: the shorter side as the weights were evaluated, where
-        the network takes that, else the nearest multiples of 32.
+        """Width and height at which the network sees an image: its own or the shorter side as the weights were
+        evaluated, where the network takes that, else the nearest multiples of 32.
         """
-        short = self.preprocess.resize or self.preprocess.crop
-        width, height = (int(short * side / min(picture.size)) for side in picture.size)
+        short = self.preprocess.crop if self.preprocess.resize is None else self.preprocess.resize
+        width, height = (int(short * side / min(picture.size)) if short else side for side in picture.size)
         try:
             jax.eval_shape(self.run, jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32))
         except UsageError:

@@ -62,7 +62,7 @@ def tasks_of(config: Config, data: Data, preprocess: Preprocess) -> list[Task]:
     def task(size: int) -> Task:
         return Segmentation(
             data.classes,
-            dataclasses.replace(preprocess, crop=size, resize=size),
+            dataclasses.replace(preprocess, crop=size, resize=0),
             canvas=canvas,
             augmentation=augmentation,
             aux_weight=config.aux_weight,
