@@ -2,7 +2,7 @@
 
 XLA dilates the input with zeros and multiplies by them: at a stride of 32 all but one in 1024 of its products are zero.
 Outputs at the same place between two inputs see the same taps of the kernel, so all places together are one dense
-convolution with `stride²` times as many channels, and so are the gradients.
+convolution with `stride²` times as many channels: a product of matrices, and so are its gradients.
 """
 
 import math
@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxzoo.nn.lowering import conv, dimensions
-from jaxzoo.nn.taps import from_phases, pad
+from jaxzoo.nn.linear import affine
+from jaxzoo.nn.lowering import dimensions
+from jaxzoo.nn.taps import from_phases, pad, seen
 
 
 def conv_transpose(
@@ -44,8 +45,9 @@ def _by_phases(x: jax.Array, kernel: jax.Array, strides, padding, output_padding
     kernel = jnp.pad(kernel, [*((0, t * s - k) for t, s, k in zip(taps, strides, space, strict=True)), (0, 0), (0, 0)])
     kernel = kernel.reshape(*(v for pair in zip(taps, strides, strict=True) for v in pair), outs, ins)
     kernel = kernel.transpose(*range(0, 2 * n, 2), 2 * n + 1, *range(1, 2 * n, 2), 2 * n)  # (*taps, in, *strides, out)
-    kernel = jnp.flip(kernel, range(n)).reshape(*taps, ins, math.prod(strides) * outs)
-    y = conv(x, kernel, (1,) * n, [(t - 1, t - 1) for t in taps], (1,) * n, 1)
+    kernel = jnp.flip(kernel, range(n)).reshape(math.prod(taps) * ins, math.prod(strides) * outs)
+    windows = seen(pad(x, [(t - 1, t - 1) for t in taps]), taps, (1,) * n, (1,) * n)
+    y = affine(jnp.concatenate([*windows], -1), kernel)  # XLA's gradients of such a convolution are slow
     y = y.reshape(*y.shape[:-1], *strides, outs)  # (N, *space, *strides, out)
     y = y.transpose(*range(n + 1, 2 * n + 1), *range(n + 1), 2 * n + 1)  # (*strides, N, *space, out)
     length = [count * s for count, s in zip(y.shape[n + 1 : -1], strides, strict=True)]
