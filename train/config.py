@@ -32,8 +32,8 @@ class Run:
     `python -m train recipes`. Options given beside it win. Default: settings by kind of network and data."""
     epochs: int | None = None
     """How often the training images are gone through. Default: 7 for digits, 10 with --weights, else 30."""
-    batch_size: int = 64
-    """Images per step, over all devices and processes together."""
+    batch_size: int | None = None
+    """Images per step, over all devices and processes together. Default: 64, and 16 for segmentation."""
     weights: str | None = None
     """Start from these weights: a .pth, .pt or .safetensors file, a converted folder, a run, or a torchvision name
     such as IMAGENET1K_V1. A head for another number of classes starts fresh, and that is said."""
@@ -104,8 +104,8 @@ class Optimization:
     optimizer: Literal["adamw", "sgd", "sgd_nesterov", "rmsprop", "rmsprop_tf", "lamb"] = "adamw"
     """Which optimizer; rmsprop_tf adds epsilon inside the root, as TensorFlow does."""
     lr: float | None = None
-    """Peak learning rate. Default: 1e-3 for AdamW and LAMB, 0.05 for SGD, 0.01 for RMSprop; a tenth of that with
-    --weights, a third for networks without normalisation."""
+    """Peak learning rate. Default: 1e-3 for AdamW and LAMB, 0.05 for SGD, 0.01 for RMSprop; with --weights 0.3
+    of that for networks with batch normalisation, else a tenth; a third for networks without normalisation."""
     schedule: Literal["cosine", "constant", "step", "poly", "one_cycle"] = "cosine"
     """How the learning rate goes on after the warm-up; cosine, poly and one_cycle end at --lr-min."""
     lr_min: float = 0.0

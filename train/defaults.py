@@ -17,12 +17,10 @@ NORMS = (nn.BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
 
 def named(config: Config) -> Config:
-    """`config` with the name of its data: that which comes with jaxzoo, unless it was given. Raises UsageError."""
-    return dataclasses.replace(config, data=config.data or EMBEDDED[task_of(config)])
-
-
-def task_of(config: Config) -> str:
-    return jaxzoo.card(config.model).task
+    """`config` with what only the task decides: its data, which comes with jaxzoo, and the batch size, unless they
+    were given. Raises UsageError."""
+    data, size = EMBEDDED[jaxzoo.card(config.model).task], of_model(config.model).BATCH_SIZE
+    return dataclasses.replace(config, data=config.data or data, batch_size=config.batch_size or size)
 
 
 def filled(config: Config, data: Data, model: nnx.Module) -> Config:
@@ -30,15 +28,18 @@ def filled(config: Config, data: Data, model: nnx.Module) -> Config:
 
     A large network without normalisation (AlexNet, VGG, SqueezeNet) diverges at rates that others like, so it gets a
     third of them and clipped gradients; a tiny one (LeNet-5) is the other way round, and needs more epochs. Pretrained
-    weights are moved less, and need fewer, but a fresh head on a frozen backbone is no different from other fresh
-    layers. With few images, crops are milder; features are computed of images as they are.
+    weights are moved less (those with batch norm bear more than transformers), and need fewer, but a fresh head on a
+    frozen backbone is no different from other fresh layers. With few images, crops are milder; features are computed of
+    images as they are.
     """
     tiny = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))) < 300_000
     plain = not tiny and not any(isinstance(module, NORMS) for _, module in nnx.iter_modules(model))
     pretrained = config.weights or config.weights_backbone
-    scale = (0.1 if pretrained and not head_alone(config) else 1) * (3 if tiny else 1 / 3 if plain else 1)
+    batch_norm = any(isinstance(module, nn.BatchNorm) for _, module in nnx.iter_modules(model))
+    gentle = (0.3 if batch_norm else 0.1) if pretrained and not head_alone(config) else 1
+    scale = gentle * (3 if tiny else 1 / 3 if plain else 1)
     rate = LEARNING_RATES[config.optimizer] * scale
-    kind = of_model(config.model)
+    kind, config = of_model(config.model), named(config)
     chosen = {
         "epochs": epochs(config, len(data.train), model, tiny=tiny),
         "head_lr": 10.0 if config.weights_backbone else 1.0,
@@ -64,8 +65,8 @@ def epochs(config: Config, images: int, model: nnx.Module, *, tiny: bool) -> int
     move slowly (MobileNetV3: 1 % a step), few images need more epochs for that than for learning: as many as make
     ten times 1 / momentum steps, up to 50.
     """
-    embedded = of_model(config.model).EMBEDDED_EPOCHS
-    usual = 10 if config.weights else embedded if config.data in (None, EMBEDDED[task_of(config)]) and not tiny else 30
+    embedded = of_model(config.model).EMBEDDED_EPOCHS if config.data in EMBEDDED.values() and not tiny else 30
+    usual = 10 if config.weights else embedded
     shares = [module.share for _, module in nnx.iter_modules(model) if isinstance(module, nn.BatchNorm)]
     if config.weights or not shares:
         return usual

@@ -57,7 +57,7 @@ def prepare(config: Config, folder: Path, *, continuing: bool = False) -> tuple[
 
     Nothing is written. Raises UsageError.
     """
-    kind = train.tasks.of_model(config.model)
+    kind, config = train.tasks.of_model(config.model), defaults.named(config)
     if not config.resume:  # whose options are those of the run
         check_means_something(config, kind.FOREIGN)
     with processes.one_after_the_other():  # the first may have to download

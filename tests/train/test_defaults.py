@@ -44,7 +44,8 @@ def test_a_tiny_network_learns_faster_and_longer():
 
 
 def test_pretrained_weights_are_moved_less_and_a_head_alone_as_much_as_ever():
-    assert (chosen(weights="w.pth").lr, chosen(weights="w.pth").epochs) == (1e-4, 10)
+    assert (chosen(weights="w.pth").lr, chosen(weights="w.pth").epochs) == (3e-4, 10)
+    assert (chosen("swin_t", weights="w.pth").lr, chosen("vgg11", weights="w.pth").lr) == (1e-4, 3.3e-5)
     for alone in ({"cache_features": True}, {"train_only": ("head",)}, {"freeze": ("backbone",)}):
         assert (chosen(weights="w.pth", **alone).lr, chosen(weights="w.pth", **alone).epochs) == (1e-3, 10)
 
@@ -91,3 +92,13 @@ def test_the_least_size_is_never_more_than_the_published_one(monkeypatch):
 def test_every_default_survives_a_check():
     for model in ("resnet18", "vgg11", "lenet5"):
         config.check(chosen(model))
+
+
+def test_segmentation_has_defaults_of_its_own():
+    name, scenes = "lraspp_mobilenet_v3_large", load("scenes", "segmentation")
+    model = abstract(name, num_classes=11)
+    config = filled(Config(model=name), scenes, model)
+    assert (config.data, config.batch_size, config.label_smoothing, config.head_lr) == ("scenes", 16, 0.0, 1.0)
+    assert (config.flip, config.crop_area, config.shift) == ("no", None, None)
+    tuned = filled(Config(model=name, data="voc:x", weights_backbone="w.pth"), photographs(2_000), model)
+    assert (tuned.lr, tuned.head_lr, tuned.flip) == (3e-4, 10.0, "yes")

@@ -17,7 +17,7 @@ TRAINING, HELD_OUT = 600, 150
 CLASSES = ["background", *map(str, range(10))]
 STICKERS = (2, 4)  # per scene, at least and at most
 SIDES = (0.4, 0.68)  # a digit's height, in parts of the scene's
-TILT = 25.0  # degrees either way; 6 and 9 would be hard to tell apart beyond
+TILT = 15.0  # degrees either way; 6 and 9 would be hard to tell apart beyond
 HIDDEN = 0.3  # the part of a sticker that others may cover
 PLACES = 60  # tries to find one
 CONTRAST = 90.0  # of luminance between a digit and its margin
@@ -85,8 +85,10 @@ def load(place: str = "", *, val_fraction: float = 0.2, seed: int = 0) -> Data:
 
 
 def ground(rng: np.random.Generator) -> np.ndarray:
-    """A blotched background, float64 (SIDE, SIDE, 3) of 0 to 255."""
-    blotches = Image.fromarray(np.clip(rng.normal(rng.uniform(40, 215, 3), 40, (6, 6, 3)), 0, 255).astype(np.uint8))
+    """A blotched background of pale colours, float64 (SIDE, SIDE, 3) of 0 to 255."""
+    shade = rng.uniform(60, 195) + rng.normal(0, 12, 3)
+    blotches = rng.normal(0, 20, (8, 8, 1)) + rng.normal(0, 8, (8, 8, 3))
+    blotches = Image.fromarray(np.clip(shade + blotches, 0, 255).astype(np.uint8))
     return np.asarray(blotches.resize((SIDE, SIDE), Image.Resampling.BICUBIC), np.float64)
 
 
@@ -109,10 +111,11 @@ def sticker(digit: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np
 
 
 def _colors(rng: np.random.Generator) -> np.ndarray:
-    """Two colours far enough apart to read one on the other."""
+    """A light colour, and a dark one that can be read on it."""
     while True:
         colors = rng.uniform(0, 255, (2, 3))
-        if abs(np.diff(colors @ [0.299, 0.587, 0.114])) > CONTRAST:
+        light, dark = colors @ [0.299, 0.587, 0.114]
+        if light - dark > CONTRAST:
             return colors
 
 

@@ -23,7 +23,7 @@ from train.report.sheet import Tile, draw_sheet
 from train.tasks import Batch, Sums, Task
 
 DEFAULTS = {"label_smoothing": 0.0}
-EMBEDDED_EPOCHS = 40
+EMBEDDED_EPOCHS, BATCH_SIZE = 40, 16
 # They move pixels without their classes, mix labels of whole images, or remember features of one size.
 FOREIGN = {
     *(field.name for field in dataclasses.fields(Augmentation)),
