@@ -19,14 +19,14 @@ levels.
 L0 (structure) and L5 (round trip of a state_dict) are exact or fail. The others show the largest relative error that
 was measured, max |ours - torch| / max |torch|, in float64 except for L6:
 
-- L1: outputs in eval mode at the native size (bound 1e-9),
+- L1: outputs in eval mode at the native size, of segmentation models at 305 × 97 (bound 1e-9),
 - L2: outputs and running statistics in train mode at an odd size, like the next two (1e-9),
 - L3: gradients of all parameters, each tensor by its own scale (1e-8),
 - L4: parameters after five steps of an optimizer (1e-7),
-- L6: outputs in float32 at the native size (1e-4, and four times torch's own distance from float64).
+- L6: outputs in float32 at the same size as L1 (1e-4, and four times torch's own distance from float64).
 
-Networks marked * have more than 100 M parameters: L0, L5 and a float32 forward run on them, the rest on a shallow
-version.
+Networks marked * have more than 100 M parameters, or see an image several times: L0, L5 and a float32 forward run on
+them, the rest on a shallow version.
 """
 
 _measured: dict[str, dict[str, float]] = defaultdict(dict)

@@ -33,7 +33,7 @@ def model(name):
 
 @pytest.fixture(scope="module")
 def large(model) -> bool:
-    return sum(math.prod(leaf.shape) for leaf in leaves(model)) > LARGE
+    return sum(math.prod(leaf.shape) for leaf in leaves(model)) > LARGE or hasattr(model, "scales")
 
 
 @pytest.fixture(scope="module")
