@@ -18,10 +18,11 @@ HEADER = """# Models
 Written by `python -m tests.models_table`. Names, arguments, behaviour and initialisation are those of the reference.
 `python -m jaxzoo list`, `python -m jaxzoo info NAME` and `jaxzoo.model_info(NAME)` say the same and more. GMACs are the
 billions of multiply-adds for one image of the input size. `convert.load(NAME, WEIGHTS)` downloads weights; the default
-ones stand first, and beside each the accuracy on ImageNet-1K that its publisher reports (top 1, percent). How exactly
-each model agrees with its reference is in [parity.md](parity.md).
+ones stand first, and beside each what its publisher reports in percent: top-1 accuracy on ImageNet-1K, or mean IoU on
+COCO's images of Pascal VOC's classes. How exactly each model agrees with its reference is in [parity.md](parity.md).
+"""
 
-| model | parameters | GMACs | input | weights | reference | paper |
+COLUMNS = """| model | parameters | GMACs | input | weights | reference | paper |
 |---|---|---|---|---|---|---|"""
 
 
@@ -38,12 +39,16 @@ def main() -> None:
     lines = ",\n".join(f" {json.dumps(name)}: {json.dumps(row)}" for name, row in rows.items())
     Path("jaxzoo/figures.json").write_text(f"{{\n{lines}\n}}\n")
     figures.stored.cache_clear()
-    table = "\n".join(_row(jaxzoo.model_info(name)) for name in names)
-    Path("docs/models.md").write_text(f"{HEADER}\n{table}\n")
+    parts = [HEADER]
+    for task in jaxzoo.registry.TASKS:
+        parts += [f"## {task.capitalize()}\n", COLUMNS]
+        parts += [_row(jaxzoo.model_info(name)) for name in jaxzoo.list_models(task=task)]
+        parts.append("")
+    Path("docs/models.md").write_text("\n".join(parts))
 
 
 def _row(info: jaxzoo.registry.ModelInfo) -> str:
-    weights = (f"{name} {w.metrics.get('acc@1', '')}".strip() for name, w in info.weights.items())
+    weights = (f"{name} {next(iter(w.metrics.values()), '')}".strip() for name, w in info.weights.items())
     size = f"{figures.digits(info.parameters / 1e6)} M | {figures.digits(info.multiply_adds / 1e9)} | {info.input_size}"
     return f"| {info.name} | {size} | {', '.join(weights)} | {info.twin} | {info.paper} |"
 

@@ -223,13 +223,12 @@ class EvalPass:
         return worst(self.pair.twin_forward(self.x, dtype), self.reference)[0]
 
 
-def large_float32_error(name: str, twin: torch.nn.Module) -> float:
+def large_float32_error(name: str, twin: torch.nn.Module, size: tuple[int, int]) -> float:
     """The float32 forward of a network that is too large for float64, against torch's float32."""
     model = abstract_model(name, **with_auxiliary_head(name))
     load_state_dict(model, arrays(twin))
     graphdef, state = nnx.split(model)
-    size = jaxzoo.card(name).input_size
-    x = images((size, size), 2).astype(np.float32)
+    x = images(size, 2).astype(np.float32)
     with torch.no_grad():
         reference = {key: as_ours(y) for key, y in outputs(twin(as_torch(x, torch.float32))).items()}
     y = outputs(jax.jit(lambda state, x: nnx.merge(graphdef, state)(x))(state, x))

@@ -126,7 +126,7 @@ def test_l5_round_trip(name, large, arguments, whole_twin):
 
 
 @pytest.mark.full
-def test_l6_float32(name, large, whole_twin, eval_pass, measured):
+def test_l6_float32(name, large, whole_twin, eval_pass, size, measured):
     if large:
-        measured(ladder.large_float32_error(name, whole_twin), 1e-4)
+        measured(ladder.large_float32_error(name, whole_twin, size), 1e-4)
     measured(eval_pass.error(jnp.float32), min(1e-4, 4 * eval_pass.twin_error(torch.float32)))
