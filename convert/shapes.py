@@ -98,7 +98,7 @@ def image_size_of(name: str, shapes: Shapes, arguments: Mapping[str, Any]) -> in
 def auxiliary_heads(name: str, shapes: Shapes, arguments: Mapping[str, Any]) -> dict[str, bool]:
     """The argument that asks for heads which count in training only, and whether a checkpoint of these names has them;
     nothing if a model that is built with `arguments` agrees with it."""
-    for argument in (name for name in argument_names(name) if name.startswith("aux_")):
+    for argument in [known for known in argument_names(name) if known.startswith("aux_")]:
         without, having = _at(name, arguments, argument, False, True)
         heads = having.keys() - without.keys()
         present, built = (not heads.isdisjoint(keys) for keys in (shapes, shapes_of(abstract(name, **arguments))))
