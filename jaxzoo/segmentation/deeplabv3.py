@@ -27,6 +27,11 @@ def conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int, dilation
     return [conv, BatchNorm(out_channels, rngs=rngs), ReLU()]
 
 
+def atrous(in_channels: int, out_channels: int, dilation: int, rngs: nnx.Rngs) -> list:
+    """A dilated 3×3 convolution, batch norm and ReLU."""
+    return conv_bn_relu(in_channels, out_channels, 3, dilation, rngs)
+
+
 class ASPPPooling(Sequential):
     """Features of the whole image, at every position (§3.3)."""
 
@@ -38,13 +43,21 @@ class ASPPPooling(Sequential):
 
 
 class ASPP(nnx.Module):
-    """Atrous spatial pyramid pooling: features seen at several dilations side by side (§3.3)."""
+    """Atrous spatial pyramid pooling: features seen at several dilations side by side, each by a `layer` (§3.3)."""
 
-    def __init__(self, in_channels: int, atrous_rates: Sequence[int], out_channels: int = 256, *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        in_channels: int,
+        atrous_rates: Sequence[int],
+        out_channels: int = 256,
+        layer: Callable[..., list] = atrous,
+        *,
+        rngs: nnx.Rngs,
+    ):
         self.convs = nnx.List(
             [
                 Sequential(*conv_bn_relu(in_channels, out_channels, 1, 1, rngs)),
-                *(Sequential(*conv_bn_relu(in_channels, out_channels, 3, rate, rngs)) for rate in atrous_rates),
+                *(Sequential(*layer(in_channels, out_channels, rate, rngs)) for rate in atrous_rates),
                 ASPPPooling(in_channels, out_channels, rngs=rngs),
             ]
         )

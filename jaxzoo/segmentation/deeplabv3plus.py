@@ -14,9 +14,9 @@ from flax import nnx
 from jaxzoo.classification.mobilenetv2 import mobilenet_v2
 from jaxzoo.classification.resnet import resnet50, resnet101
 from jaxzoo.errors import UsageError
-from jaxzoo.nn import BatchNorm, Conv, Dropout, IntermediateLayers, NamedSequential, ReLU, Sequential, resize
+from jaxzoo.nn import BatchNorm, Conv, IntermediateLayers, NamedSequential, ReLU, Sequential, resize
 from jaxzoo.registry import register_model
-from jaxzoo.segmentation.deeplabv3 import ASPP, ASPPPooling, conv_bn_relu
+from jaxzoo.segmentation.deeplabv3 import ASPP, conv_bn_relu
 
 
 def separable(in_channels: int, out_channels: int, dilation: int, rngs: nnx.Rngs) -> list[nnx.Module]:
@@ -24,21 +24,6 @@ def separable(in_channels: int, out_channels: int, dilation: int, rngs: nnx.Rngs
     depthwise = Conv(in_channels, in_channels, 3, 1, dilation, dilation, in_channels, bias=False, rngs=rngs)
     pointwise = Conv(in_channels, out_channels, 1, bias=False, rngs=rngs)
     return [Sequential(depthwise, pointwise), BatchNorm(out_channels, rngs=rngs), ReLU()]
-
-
-class SeparableASPP(ASPP):
-    """DeepLab V3's pyramid, of depthwise separable convolutions."""
-
-    def __init__(self, in_channels: int, atrous_rates: Sequence[int], out_channels: int = 256, *, rngs: nnx.Rngs):
-        self.convs = nnx.List(
-            [
-                Sequential(*conv_bn_relu(in_channels, out_channels, 1, 1, rngs)),
-                *(Sequential(*separable(in_channels, out_channels, rate, rngs)) for rate in atrous_rates),
-                ASPPPooling(in_channels, out_channels, rngs=rngs),
-            ]
-        )
-        together = len(self.convs) * out_channels
-        self.project = Sequential(*conv_bn_relu(together, out_channels, 1, 1, rngs), Dropout(0.5, rngs=rngs))
 
 
 class Decoder(nnx.Module):
@@ -56,7 +41,7 @@ class Decoder(nnx.Module):
     ):
         self.scale = output_stride // 4
         self.aspp = Sequential(
-            SeparableASPP(high_channels, atrous_rates, channels, rngs=rngs), *separable(channels, channels, 1, rngs)
+            ASPP(high_channels, atrous_rates, channels, separable, rngs=rngs), *separable(channels, channels, 1, rngs)
         )
         narrow = 48  # §4.1, table 1
         self.block1 = Sequential(*conv_bn_relu(low_channels, narrow, 1, 1, rngs))

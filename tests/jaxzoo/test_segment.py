@@ -13,9 +13,9 @@ from torchvision.transforms._presets import SemanticSegmentation
 from convert import store
 from convert.to_flax import to_flax
 from convert.twins import randomise
-from jaxzoo import voc
-from jaxzoo.__main__ import main
-from jaxzoo.commands.segment import overlaid
+from jaxzoo import Preprocess, voc
+from jaxzoo.commands.segment import Segmenter, overlaid
+from tests.jaxzoo.test_commands import run
 
 NAME = "lraspp_mobilenet_v3_large"
 SIZE = 64  # shorter side, in pixels
@@ -48,14 +48,6 @@ def pictures(tmp_path_factory):
         (folder / name).parent.mkdir(exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (4, 5, 3), np.uint8)).resize(size).save(folder / name)
     return folder
-
-
-def run(*arguments: object) -> int:
-    try:
-        main([str(a) for a in arguments])
-    except SystemExit as exit:
-        return exit.code
-    return 0
 
 
 def expected(twin: torch.nn.Module, path) -> torch.Tensor:
@@ -130,3 +122,9 @@ def test_options_of_the_other_task_are_refused(capsys, tmp_path, weights, pictur
     other = ["--model", "resnet18", "--weights", "a.pth"]
     assert "are for segmentation, and resnet18 is for classification" in refused(*other, "--crf")
     assert "are for segmentation" in refused(*other, "--out", tmp_path / "a")
+
+
+def test_images_are_seen_at_their_own_size_where_weights_were_evaluated_so():
+    picture = Image.new("RGB", (90, 70))
+    sizes = {resize: Segmenter(lambda x: x, Preprocess(35, resize), []).size(picture) for resize in (0, None, 140)}
+    assert sizes == {0: (90, 70), None: (45, 35), 140: (180, 140)}
