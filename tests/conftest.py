@@ -25,14 +25,20 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Without --full, tests marked `full` run for the representatives of each family only."""
+    """Without --full, tests marked `full` run for the representatives of each family only, and the parity ladder for
+    all models that segment."""
     if config.getoption("full"):
         return
+    import jaxzoo
     from tests.representatives import representatives  # builds every twin, which not every run needs
+
+    def chosen(item) -> bool:
+        name = item.callspec.params["name"]
+        segments = "parity" in item.path.parts and jaxzoo.card(name).task == "segmentation"
+        return segments or name in representatives()
 
     kept, left_out = [], []
     for item in items:
-        marked = item.get_closest_marker("full")
-        (left_out if marked and item.callspec.params["name"] not in representatives() else kept).append(item)
+        (kept if not item.get_closest_marker("full") or chosen(item) else left_out).append(item)
     config.hook.pytest_deselected(items=left_out)
     items[:] = kept

@@ -25,8 +25,8 @@ was measured, max |ours - torch| / max |torch|, in float64 except for L6:
 - L4: parameters after five steps of an optimizer (1e-7),
 - L6: outputs in float32 at the same size as L1 (1e-4, and four times torch's own distance from float64).
 
-Networks marked * have more than 100 M parameters, or see an image several times: L0, L5 and a float32 forward run on
-them, the rest on a shallow version.
+Networks marked * have more than 100 M parameters, or 43 M and segment: L0, L5 and a float32 forward run on them, the
+rest on a shallow version.
 """
 
 _measured: dict[str, dict[str, float]] = defaultdict(dict)
