@@ -44,12 +44,10 @@ def arguments(model) -> dict:
 
 
 @pytest.fixture(scope="module")
-def size(request, name) -> tuple[int, int]:
-    """The native size. A dense network takes any, at a cost: without --full one at which all its dilations count."""
+def size(name) -> tuple[int, int]:
+    """The native size. Networks that segment take any, at a cost: one at which all their dilations count."""
     card = jaxzoo.card(name)
-    if card.task == "segmentation" and not request.config.getoption("full"):
-        return ladder.first_size(name, ladder.LONG)
-    return (card.input_size, card.input_size)
+    return ladder.first_size(name, ladder.LONG) if card.task == "segmentation" else (card.input_size,) * 2
 
 
 @pytest.fixture(scope="module")
