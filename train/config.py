@@ -166,7 +166,7 @@ class Transfer:
 class Segmentation:
     scale: tuple[float, float] | None = None
     """Training images and masks are enlarged by a random factor in this range before they are cropped. Default: 0.5 to
-    2, and 0.75 to 1.33 for scenes."""
+    2, and 0.8 to 1.25 for scenes."""
     output_stride: int | None = None
     """How many times smaller than the image the features are: 8, 16 or 32. Default: the model's own."""
     aux_weight: float | None = None

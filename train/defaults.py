@@ -37,9 +37,10 @@ def filled(config: Config, data: Data, model: nnx.Module) -> Config:
     pretrained = config.weights or config.weights_backbone
     batch_norm = any(isinstance(module, nn.BatchNorm) for _, module in nnx.iter_modules(model))
     gentle = (0.3 if batch_norm else 0.1) if pretrained and not head_alone(config) else 1
-    scale = gentle * (3 if tiny else 1 / 3 if plain else 1)
-    rate = LEARNING_RATES[config.optimizer] * scale
     kind, config = of_model(config.model), named(config)
+    rate = LEARNING_RATES[config.optimizer] * gentle * (3 if tiny else 1 / 3 if plain else 1)
+    if config.data in EMBEDDED.values() and not pretrained:
+        rate *= kind.EMBEDDED[1]
     chosen = {
         "epochs": epochs(config, len(data.train), model, tiny=tiny),
         "head_lr": 10.0 if config.weights_backbone else 1.0,
@@ -65,8 +66,8 @@ def epochs(config: Config, images: int, model: nnx.Module, *, tiny: bool) -> int
     move slowly (MobileNetV3: 1 % a step), few images need more epochs for that than for learning: as many as make
     ten times 1 / momentum steps, up to 50.
     """
-    embedded = of_model(config.model).EMBEDDED_EPOCHS if config.data in EMBEDDED.values() and not tiny else 30
-    usual = 10 if config.weights else embedded
+    embedded = config.data in EMBEDDED.values() and not tiny
+    usual = 10 if config.weights else of_model(config.model).EMBEDDED[0] if embedded else 30
     shares = [module.share for _, module in nnx.iter_modules(model) if isinstance(module, nn.BatchNorm)]
     if config.weights or not shares:
         return usual

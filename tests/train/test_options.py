@@ -35,8 +35,8 @@ GROUPS = {
     "stages": "--progressive 16:32:2 --shift 1 --seed 3 --model-args width=4 --on-nan skip",
     "fine-tuning": "--weights RUN --recipe finetune --train-only fc,norm --distributed auto",
     "features": "--weights RUN --cache-features",
-    "segmentation": "--model pixels --data scenes --batch-size 150 --image-size 32 --weights-backbone RUN --head-lr 5 "
-    "--freeze-batch-norm --scale 0.8 1.2 --output-stride 2 --aux-weight 0.3 --eval-scales 0.5 1 --eval-flip",
+    "segmentation": "--model pixels --data pairs:MASKS --batch-size 8 --image-size 32 --weights-backbone RUN "
+    "--head-lr 5 --freeze-batch-norm --scale 0.8 1.2 --output-stride 2 --aux-weight 0.3 --eval-scales 0.5 1 --eval-flip",
     "devices": "--devices 2 --batch-norm local --shard-params --remat --precision bfloat16 --model-args width=64 "
     "--freeze stem,blocks.0",
 }
@@ -64,15 +64,23 @@ def places(tmp_path_factory):
 
 
 def make_places(folder: Path) -> dict[str, Path]:
-    """What stands for RUN and PHOTOS in the options: a run to take weights from, and a folder of images."""
+    """What stands for names in the options: a run to take weights from, a folder of images, and one with masks."""
     rng = np.random.default_rng(0)
     for name, color in (("cat", (200, 60, 30)), ("dog", (30, 90, 200))):
         (folder / "photos" / name).mkdir(parents=True)
         for i in range(23):
             noise = rng.normal(color, 40, (40, 48, 3)).clip(0, 255).astype(np.uint8)
             Image.fromarray(noise).save(folder / "photos" / name / f"{i}.png")
+    for part in ("images", "masks"):
+        (folder / "masked" / part).mkdir(parents=True)
+    for i in range(40):
+        mask = np.zeros((36 + i, 44), np.uint8)
+        mask[i % 9 : 20, 5 * (i % 4) : 30] = 1 + i % 2
+        noise = rng.normal(60 + 70 * mask[..., None], 30, (*mask.shape, 3)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(noise).save(folder / "masked" / "images" / f"{i}.png")
+        Image.fromarray(mask).save(folder / "masked" / "masks" / f"{i}.png")
     train(*BASIS.split(), "--out", folder / "run", PLAIN=1)
-    return {"RUN": folder / "run", "PHOTOS": folder / "photos"}
+    return {"RUN": folder / "run", "PHOTOS": folder / "photos", "MASKS": folder / "masked"}
 
 
 def words(text: str, places: dict) -> list[str]:

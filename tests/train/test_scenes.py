@@ -23,7 +23,7 @@ def test_a_scene_is_a_function_of_its_seed_and_index(data):
 
 
 def test_scenes_are_rgb_images_with_a_class_for_every_pixel(data):
-    assert (len(data.train), len(data.held_out)) == (600, 150)
+    assert (len(data.train), len(data.held_out)) == (2400, 150)
     assert data.classes == ["background", *"0123456789"] and not data.photographs
     image, mask = data.held_out[149]
     assert (image.mode, image.size, mask.shape, mask.dtype) == ("RGB", (128, 128), (128, 128), np.uint8)

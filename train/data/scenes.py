@@ -13,7 +13,7 @@ from PIL import Image, ImageFilter
 from train.data import Data, digits
 
 SIDE = 128  # pixels of a scene
-TRAINING, HELD_OUT = 600, 150
+TRAINING, HELD_OUT = 2400, 150
 CLASSES = ["background", *map(str, range(10))]
 STICKERS = (2, 4)  # per scene, at least and at most
 SIDES = (0.4, 0.68)  # a digit's height, in parts of the scene's
@@ -73,7 +73,7 @@ class Scenes:
 
 
 def load(place: str = "", *, val_fraction: float = 0.2, seed: int = 0) -> Data:
-    """600 scenes to train on and 150 held out, always the same ones."""
+    """2,400 scenes to train on and 150 held out, always the same ones."""
     source = digits.load()
     return Data(
         Scenes(source.train, TRAINING, 1, "scene"),

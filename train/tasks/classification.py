@@ -25,7 +25,7 @@ from train.tasks import Batch, Sums, Task
 
 PLAIN = Augmentation(flip="no", crop_area=1.0, shift=0)
 DEFAULTS = {"label_smoothing": 0.1}
-EMBEDDED_EPOCHS, BATCH_SIZE = 7, 64
+EMBEDDED, BATCH_SIZE = (7, 1.0), 64
 SHOWN = 32  # images of a first batch that are drawn
 FOREIGN = {field.name for field in dataclasses.fields(Segmentation)}
 

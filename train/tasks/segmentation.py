@@ -23,7 +23,7 @@ from train.report.sheet import Tile, draw_sheet
 from train.tasks import Batch, Sums, Task
 
 DEFAULTS = {"label_smoothing": 0.0}
-EMBEDDED_EPOCHS, BATCH_SIZE = 40, 16
+EMBEDDED, BATCH_SIZE = (10, 2.0), 16
 # They move pixels without their classes, mix labels of whole images, or remember features of one size.
 FOREIGN = {
     *(field.name for field in dataclasses.fields(Augmentation)),
@@ -55,7 +55,7 @@ PLAIN = SegmentationAugmentation()
 
 def tasks_of(config: Config, data: Data, preprocess: Preprocess) -> list[Task]:
     """As it evaluates, and then for each stage of training, which differ in the size of crops."""
-    usual = (0.75, 1.33) if data.image_size else (0.5, 2.0)
+    usual = (0.8, 1.25) if data.image_size else (0.5, 2.0)
     augmentation = SegmentationAugmentation(config.scale or usual, config.flip == "yes", config.color_jitter)
     canvas = masks.canvas(data.held_out)
 
