@@ -100,6 +100,6 @@ def test_segmentation_has_defaults_of_its_own():
     config = filled(Config(model=name), scenes, model)
     assert (config.data, config.batch_size, config.label_smoothing, config.head_lr) == ("scenes", 16, 0.0, 1.0)
     assert (config.flip, config.crop_area, config.shift) == ("no", None, None)
-    assert (config.epochs, config.lr) == (10, 2e-3)
+    assert (config.epochs, config.lr) == (15, 2e-3)
     tuned = filled(Config(model=name, data="voc:x", weights_backbone="w.pth"), photographs(2_000), model)
     assert (tuned.lr, tuned.head_lr, tuned.flip) == (3e-4, 10.0, "yes")

@@ -23,7 +23,7 @@ from train.report.sheet import Tile, draw_sheet
 from train.tasks import Batch, Sums, Task
 
 DEFAULTS = {"label_smoothing": 0.0}
-EMBEDDED, BATCH_SIZE = (10, 2.0), 16
+EMBEDDED, BATCH_SIZE = (15, 2.0), 16
 # They move pixels without their classes, mix labels of whole images, or remember features of one size.
 FOREIGN = {
     *(field.name for field in dataclasses.fields(Augmentation)),
