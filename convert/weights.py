@@ -176,7 +176,9 @@ def load_part(module: nnx.Module, name: str, weights: str | Path) -> str:
         }
         best = max(best, fitting, key=len)
     if not any(array.ndim > 1 for array in best.values()):
-        raise UsageError("; ".join(reasons) or f"{weights} are no weights of {' or '.join(parts)}, parts of {name}")
+        raise UsageError(
+            "; ".join(dict.fromkeys(reasons)) or f"{weights} are no weights of {' or '.join(parts)}, parts of {name}"
+        )
     fresh = [key for key in wanted if key not in best]
     rules.load_state_dict(module, best, skip=fresh)
     return f"{len(best)} tensors of {weights}; these start fresh: {', '.join(_owners(fresh))}"

@@ -45,6 +45,6 @@ def strengths(count: int) -> list[float]:
 
 def dropout_rates(config: Config, model: nnx.Module, count: int) -> list[float | None]:
     """The dropout of each stage: of --dropout, or else of the model's own greatest; None if there is nothing to do."""
-    own = max((m.p for _, m in nnx.iter_modules(model) if type(m) is nn.Dropout), default=0.0)
+    own = max((m.p for _, m in nnx.iter_modules(model) if type(m) in (nn.Dropout, nn.Dropout2d)), default=0.0)
     rate = config.dropout if config.dropout is not None else own if count > 1 and own else None
     return [rate if rate is None else rate * part for part in strengths(count)]

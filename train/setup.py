@@ -251,7 +251,9 @@ def check_means_something(config: Config, foreign: Collection[str]) -> None:
 
 def check_fits(config: Config, model: nnx.Module) -> None:
     """Refuses options that mean nothing to this model, or to a run of so many epochs."""
-    if config.dropout is not None and not any(type(module) is nn.Dropout for _, module in nnx.iter_modules(model)):
+    if config.dropout is not None and not any(
+        type(module) in (nn.Dropout, nn.Dropout2d) for _, module in nnx.iter_modules(model)
+    ):
         raise UsageError(f"{config.model} has no dropout: leave out --dropout")
     count = len(configuration.stages(config))
     if count > config.epochs:

@@ -278,7 +278,7 @@ def in_mode(model: nnx.Module, learns: Callable[[str], bool]) -> nnx.Module:
 def set_dropout(model: nnx.Module, rate: float | None) -> None:
     """Gives all dropout layers this rate; stochastic depth keeps its own."""
     for _, module in nnx.iter_modules(model):
-        if type(module) is nn.Dropout and rate is not None:
+        if type(module) in (nn.Dropout, nn.Dropout2d) and rate is not None:
             module.p = rate
 
 

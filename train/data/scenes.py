@@ -15,10 +15,10 @@ from train.data import Data, digits
 SIDE = 128  # pixels of a scene
 TRAINING, HELD_OUT = 2400, 150
 CLASSES = ["background", *map(str, range(10))]
-STICKERS = (2, 4)  # per scene, at least and at most
-SIDES = (0.4, 0.68)  # a digit's height, in parts of the scene's
+STICKERS = (2, 3)  # per scene, at least and at most
+SIDES = (0.45, 0.7)  # a digit's height, in parts of the scene's
 TILT = 15.0  # degrees either way; 6 and 9 would be hard to tell apart beyond
-HIDDEN = 0.3  # the part of a sticker that others may cover
+HIDDEN = 0.25  # the part of a sticker that others may cover
 PLACES = 60  # tries to find one
 CONTRAST = 90.0  # of luminance between a digit and its margin
 
