@@ -31,7 +31,8 @@ class Run:
     """`published`: how torchvision trained this model; `finetune`: for pretrained weights; or one of
     `python -m train recipes`. Options given beside it win. Default: settings by kind of network and data."""
     epochs: int | None = None
-    """How often the training images are gone through. Default: 7 for digits, 10 with --weights, else 30."""
+    """How often the training images are gone through. Default: 10 with --weights, else 7 for digits, 15 for scenes, 30
+    for other data."""
     batch_size: int | None = None
     """Images per step, over all devices and processes together. Default: 64, and 16 for segmentation."""
     weights: str | None = None

@@ -62,8 +62,9 @@ def prepare(config: Config, folder: Path, *, continuing: bool = False) -> tuple[
         check_means_something(config, kind.FOREIGN)
     with processes.one_after_the_other():  # the first may have to download
         data = data_of(config)
-    weights = None
-    if continuing:  # as it was begun, whatever --weights brought along
+    weights, backbone = None, config.weights_backbone
+    if continuing:  # as it was begun, whatever weights brought along
+        backbone = None
         stored = stored_in(folder)
         preprocess, arguments = Preprocess(**stored["preprocess"]), stored["arguments"]
         arguments = arguments | {"num_classes": len(data.classes)}  # others are refused later, by name
@@ -71,10 +72,11 @@ def prepare(config: Config, folder: Path, *, continuing: bool = False) -> tuple[
         weights = convert.weights.find(config.model, config.weights) if config.weights else None
         preprocess = preprocessing(config, data, weights)
         arguments = arguments_of(config, data, preprocess)
-    model, arguments = model_of(config, arguments, weights)
+    model, arguments = model_of(config, arguments, weights, backbone)
     config = defaults.filled(config, data, model)
     check_fits(config, model)
     learns = transfer.learning(config, model, arguments)
+    heads = transfer.head_paths(config.model, arguments) if config.head_lr != 1 else ()
     task, *tasks = kind.tasks_of(config, data, preprocess)
     ready, sources = lambda: None, (data.train, data.held_out)
     if config.cache_features and not config.eval_only:
@@ -91,9 +93,7 @@ def prepare(config: Config, folder: Path, *, continuing: bool = False) -> tuple[
     steps, state = step.build(
         model,
         tasks,
-        optimizer(
-            config, schedule, parameter_kinds(model), depths(model), transfer.head_paths(config.model, arguments)
-        ),
+        optimizer(config, schedule, parameter_kinds(model), depths(model), heads),
         schedule,
         example=blank_batch(task, config.batch_size // jax.process_count()),
         per_epoch=batches.per_epoch,
@@ -245,8 +245,8 @@ def check_means_something(config: Config, foreign: Collection[str]) -> None:
     """Refuses options that mean nothing to what the model learns."""
     for field in dataclasses.fields(config):
         if field.name in foreign and getattr(config, field.name) != field.default:
-            task = jaxzoo.card(config.model).task
-            raise UsageError(f"{configuration.option(field.name)} means nothing to {task}: leave it out")
+            what = f"{configuration.option(field.name)} means nothing to {jaxzoo.card(config.model).task}"
+            raise UsageError(f"{what}: {'take another recipe' if config.recipe else 'leave it out'}")
 
 
 def check_fits(config: Config, model: nnx.Module) -> None:
@@ -260,8 +260,9 @@ def check_fits(config: Config, model: nnx.Module) -> None:
         raise UsageError(f"--progressive has {count} stages, which --epochs {config.epochs} is too short for")
 
 
-def model_of(config: Config, arguments: dict, weights: Weights | None) -> tuple[nnx.Module, dict]:
-    """The model with these weights, or with fresh parameters by --seed; a head that does not fit is fresh and named.
+def model_of(config: Config, arguments: dict, weights: Weights | None, backbone: str | None) -> tuple[nnx.Module, dict]:
+    """The model with these weights, or with fresh parameters by --seed, but for those of a `backbone`; a head that does
+    not fit is fresh and named.
 
     Also the arguments that it was built with, in which weights may have a say.
     """
@@ -272,8 +273,8 @@ def model_of(config: Config, arguments: dict, weights: Weights | None) -> tuple[
             if isinstance(error, UsageError) or not config.model_args:
                 raise
             raise UsageError(f"{config.model} cannot be built with {' '.join(config.model_args)}: {error}") from error
-        if config.weights_backbone:
-            say(convert.weights.load_part(model, config.model, config.weights_backbone))
+        if backbone:
+            say(convert.weights.load_part(model, config.model, backbone))
         return model, arguments
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # said below

@@ -227,6 +227,7 @@ def test_config_yaml_can_be_read_by_anybody(run):
     [
         ("deeplabv3_resnet50", "--mixup 0.2", "--mixup means nothing to segmentation"),
         ("deeplabv3_resnet50", "--cache-features", "--cache-features means nothing to segmentation"),
+        ("deeplabv3_resnet50", "--recipe finetune", "means nothing to segmentation: take another recipe"),
         ("resnet18", "--eval-flip", "--eval-flip means nothing to classification"),
         ("resnet18", "--scale 0.5 2", "--scale means nothing to classification"),
         (

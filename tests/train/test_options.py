@@ -114,6 +114,15 @@ def test_a_killed_run_can_be_evaluated(places, tmp_path):
     assert f"its average: loss {float(first['ema_loss']):.4f}, accuracy {float(first['ema_accuracy']):.2%}" in said
 
 
+def test_a_part_that_started_from_elsewhere_does_not_need_that_again(places, tmp_path):
+    shutil.copytree(places["RUN"], tmp_path / "backbone")
+    options = "--model pixels --data pairs:MASKS --batch-size 8 --image-size 32 --epochs 1"
+    given = ("--weights-backbone", tmp_path / "backbone", "--out", tmp_path / "run")
+    train(*words(options, places), *given, "--save-every", 1, code=-9, DIE_AT=3, PLAIN=1)
+    shutil.rmtree(tmp_path / "backbone")
+    assert "done: held-out miou" in train("--resume", tmp_path / "run", PLAIN=1)
+
+
 def test_every_option_is_in_one_of_these_groups():
     used = set(re.findall(r"--([a-z-]+)", " ".join([BASIS, *GROUPS.values()])))
     assert {name.replace("-", "_") for name in used} | ELSEWHERE.keys() == {f.name for f in dataclasses.fields(Config)}
