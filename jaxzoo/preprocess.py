@@ -32,11 +32,11 @@ class Preprocess:
         """The same with a crop of `size` pixels; resize and crop keep their proportion."""
         return dataclasses.replace(self, crop=size, resize=round(size * (self.resize or self.crop) / self.crop))
 
-    def __str__(self) -> str:
-        return (
-            f"shorter side to {self.resize or self.crop} ({self.interpolation}), centre crop of {self.crop}, "
-            f"mean {self.mean}, std {self.std}"
-        )
+    def described(self, *, crops: bool = True) -> str:
+        """In words; whether it `crops` is up to the task."""
+        crop = f"centre crop of {self.crop}, " if crops else ""
+        short = f"shorter side to {self.resize or self.crop} ({self.interpolation})"
+        return f"{short}, {crop}mean {self.mean}, std {self.std}"
 
 
 def image_files(folder: str | os.PathLike) -> list[Path]:

@@ -52,7 +52,9 @@ def info(name: tyro.conf.Positional[str], /, image_size: int | None = None, dept
     for weights, published in c.weights.items():
         metrics = ", ".join(f"{key} {value}" for key, value in published.metrics.items())
         needed = ", ".join(f"{key}={value}" for key, value in published.arguments.items())
-        about = "; ".join(filter(None, (metrics, needed, str(published.preprocess))))
+        about = "; ".join(
+            filter(None, (metrics, needed, published.preprocess.described(crops=c.task == "classification")))
+        )
         console.print(f"[bold]weights {weights}[/]: {escape(about)}")
     numbers = (Column(title, justify="right") for title in ("output", "parameters", "MFLOPs"))
     table = Table("module", "kind", *numbers, box=box.SIMPLE_HEAD, pad_edge=False)
