@@ -17,9 +17,9 @@ from jaxzoo.preprocess import image_files
 
 
 def published(package: str) -> list:
-    """A model and its weights for each eval transform among those that a package published."""
+    """A model that classifies and its weights for each eval transform among those that a package published."""
     found = {}
-    for name in jaxzoo.list_models():
+    for name in jaxzoo.list_models(task="classification"):
         if jaxzoo.card(name).twin.startswith(f"{package}:"):
             for weights, entry in jaxzoo.card(name).weights.items():
                 found.setdefault(entry.preprocess, pytest.param(name, weights, id=f"{name}-{weights}"))
