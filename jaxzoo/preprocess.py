@@ -96,5 +96,10 @@ def _start(length: int, crop: int) -> int:
 
 def eval_transform(image: Image.Image, preprocess: Preprocess) -> np.ndarray:
     """An RGB image as the network wants it: float32, (crop, crop, 3), normalised; equal to torchvision's transform."""
-    pixels = np.asarray(resize_and_crop(image, preprocess), np.float32) / 255
+    return normalised(resize_and_crop(image, preprocess), preprocess)
+
+
+def normalised(image: Image.Image, preprocess: Preprocess) -> np.ndarray:
+    """An RGB image's pixels, float32 (H, W, 3): `(x / 255 - mean) / std` of each channel."""
+    pixels = np.asarray(image, np.float32) / 255
     return (pixels - np.asarray(preprocess.mean, np.float32)) / np.asarray(preprocess.std, np.float32)

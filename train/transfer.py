@@ -66,8 +66,9 @@ def head_paths(name: str, arguments: Mapping[str, Any]) -> list[str]:
 def _head_paths(name: str, arguments: str) -> tuple[str, ...]:
     begin = tuple(here for keys in card(name).parts.values() for here in keys.values())
     if begin and all(begin):
-        paths = dict.fromkeys(path for path, _ in nnx.to_flat_state(nnx.state(abstract(name, **json.loads(arguments)))))
-        return tuple(dict.fromkeys(str(path[0]) for path in paths if not ".".join(map(str, path)).startswith(begin)))
+        state = nnx.to_flat_state(nnx.state(abstract(name, **json.loads(arguments))))
+        names = (".".join(map(str, path)) for path, _ in state)
+        return tuple(dict.fromkeys(name.partition(".")[0] for name in names if not name.startswith(begin)))
     shapes = [
         {path: leaf.shape for path, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param))}
         for model in (abstract(name, **{**json.loads(arguments), "num_classes": count}) for count in (7, 8))

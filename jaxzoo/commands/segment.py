@@ -18,7 +18,7 @@ from jaxzoo.commands.pictures import read_in_batches, unused
 from jaxzoo.crf import mean_field
 from jaxzoo.errors import UsageError
 from jaxzoo.nn import resize
-from jaxzoo.preprocess import Preprocess
+from jaxzoo.preprocess import Preprocess, normalised
 
 COARSEST = 32  # by what the sides of images are divided in networks that refuse others
 
@@ -57,9 +57,7 @@ class Segmenter:
         size = self.size(picture)
         how = getattr(Image.Resampling, self.preprocess.interpolation.upper())
         seen = picture.resize(size, how) if size != picture.size else picture
-        pixels = np.asarray(seen, np.float32) / 255
-        pixels = (pixels - np.asarray(self.preprocess.mean, np.float32)) / np.asarray(self.preprocess.std, np.float32)
-        logits = self.run(jnp.asarray(pixels[None]))
+        logits = self.run(jnp.asarray(normalised(seen, self.preprocess)[None]))
         own = picture.size[::-1]
         if crf:
             # Its distances are pixels of photographs as large as VOC's: larger ones are refined as they were seen.

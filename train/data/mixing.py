@@ -7,6 +7,7 @@ References: torchvision's RandomHorizontalFlip, RandomErasing, transforms.v2.Mix
 """
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,12 @@ import jax.numpy as jnp
 Scalar = float | jax.Array
 
 TRIES = 10  # of RandomErasing, which gives up then
+
+
+def normalised(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
+    """uint8 images as float32 `(x / 255 - mean) / std`, by RGB channel."""
+    mean, std = (jnp.asarray(values, jnp.float32) for values in (mean, std))
+    return (images / jnp.float32(255) - mean) / std
 
 
 def flipped(images: jax.Array, key: jax.Array) -> jax.Array:

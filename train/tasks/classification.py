@@ -16,7 +16,7 @@ from jaxzoo.preprocess import Preprocess, resize_and_crop
 from train.config import Augmentation, Config, Segmentation, stages
 from train.data import Data
 from train.data.augment import augmented
-from train.data.mixing import erased, flipped, mixed
+from train.data.mixing import erased, flipped, mixed, normalised
 from train.progressive import strengths
 from train.report import confusion, mistakes
 from train.report.batch import batch_tiles
@@ -135,8 +135,7 @@ class Classification:
 
     def normalised(self, images: jax.Array) -> jax.Array:
         """uint8 (N, S, S, 3) to float32 as the model was made for it."""
-        mean, std = (jnp.asarray(values, jnp.float32) for values in (self.preprocess.mean, self.preprocess.std))
-        return (images / jnp.float32(255) - mean) / std
+        return normalised(images, self.preprocess.mean, self.preprocess.std)
 
     def metrics(self, sums: dict[str, np.ndarray]) -> dict[str, float]:
         names = {"loss": "loss", "accuracy": "correct", "top5": "correct5"}

@@ -16,7 +16,7 @@ from jaxzoo.voc import IGNORED
 from train.config import Augmentation, Config, stages
 from train.data import Data, masks
 from train.data.augment import color_jitter
-from train.data.mixing import flipped
+from train.data.mixing import flipped, normalised
 from train.report import segments
 from train.report.batch import denormalised
 from train.report.sheet import Tile, draw_sheet
@@ -180,8 +180,7 @@ class Segmentation:
 
     def normalised(self, images: jax.Array) -> jax.Array:
         """uint8 (N, H, W, 3) to float32 as the model was made for it."""
-        mean, std = (jnp.asarray(values, jnp.float32) for values in (self.preprocess.mean, self.preprocess.std))
-        return (images / jnp.float32(255) - mean) / std
+        return normalised(images, self.preprocess.mean, self.preprocess.std)
 
     def metrics(self, sums: dict[str, np.ndarray]) -> dict[str, float]:
         """Of labelled pixels. Classes that neither truth nor prediction has are left out of the mean IoU, those that
