@@ -5,6 +5,7 @@ Real processes, over the CPU's collectives: see `tests.train.watched`.
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from convert import store
 from tests.train.test_data import paint
+from tests.train.test_mask_sources import write_mask
 from tests.train.test_run import rows
 from train import records
 
@@ -103,6 +105,20 @@ def test_each_reads_its_own_part_of_every_batch_in_the_order_of_all(alone, toget
     for parts, (whole,) in zip(together.indices, alone.indices, strict=True):
         np.testing.assert_array_equal(np.concatenate(parts), whole)
         assert len(set(whole)) == 256
+
+
+def test_they_count_the_pixels_of_every_class_as_one_does(place):
+    for i in range(33):
+        mask = np.full((30 + i, 40), i % 3, np.uint8)
+        mask[5 : 10 + i % 7] = 255 if i % 5 else 1
+        for part in ("images", "masks"):
+            write_mask(place / "pairs" / part / f"{i}.png", mask)
+    run, data = place / "pixels", f"--data=pairs:{place / 'pairs'}"
+    options = ["--model=pixels", data, "--epochs=9", "--batch-size=8", "--image-size=32", "--lr=0.03"]
+    trained = launch(place / "words pixels", 2, 2, *options, "--out", run)
+    counted = launch(place / "words counted", 1, 1, "--resume", run, "--eval-only")
+    ours, (one,) = (re.findall("held out: (loss .*fwiou .*)", said[0]) for said in (trained.said, counted.said))
+    assert ours[-1] == one
 
 
 def test_only_the_first_talks_and_writes(alone, together, place):

@@ -1,4 +1,4 @@
-"""`python -m tests.train.watched N OPTIONS` trains the tiny model in N processes, over the CPU's collectives.
+"""`python -m tests.train.watched N OPTIONS` trains a small model in N processes, over the CPU's collectives.
 
 The processes are forked when everything is imported, and write into the folder OUTPUT of the environment: what they say
 to `said.0`, `said.1` …, and the indices of every training batch that they made to `indices.0` … The answer on stdout is
@@ -25,6 +25,7 @@ import train.data.digits
 import train.data.folder
 import train.loop  # noqa: F401
 from jaxzoo import register_model
+from tests.train import pixels
 from tests.train.launch import exit_code
 from tests.train.tiny import tiny
 from tests.train.trouble import at, die
@@ -52,6 +53,7 @@ def child(number: int, count: int, port: int, output: str) -> int:
     together = [f"--coordinator=localhost:{port}", f"--num-processes={count}", f"--process-id={number}"]
     sys.argv = ["train", *sys.argv[2:], *trouble.get("options", []), *(together if count > 1 else [])]
     register_model(paper="none", input_size=32)(tiny)
+    pixels.register()
     return exit_code(command_line.main)
 
 
