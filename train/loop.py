@@ -162,11 +162,7 @@ def evaluate(setup: Setup, weights: State, stop: "Stop") -> dict[str, np.ndarray
     return jax.device_get(sums)
 
 
-class Agreed(UsageError):
-    """What ends a run for all processes at the same step."""
-
-
-class Diverged(Agreed):
+class Diverged(processes.Agreed):
     """The numbers of a run are no longer worth going on with."""
 
 
@@ -203,14 +199,14 @@ class Results:
 
         Raises:
           Diverged: they are not finite, and the run is not to go on.
-          Agreed: a process could not read its images.
+          processes.Agreed: a process could not read its images.
         """
         if not self.pending:
             return None
         (report, indices, step), self.pending = self.pending, None
         numbers = {name: float(value) for name, value in jax.device_get(report).items()}
         if numbers.pop("missing", False):
-            raise Agreed(str(self.error or f"another process could not read its images for step {step}"))
+            raise processes.Agreed(str(self.error or f"another process could not read its images for step {step}"))
         self.asked_to_stop |= bool(numbers.pop("stop"))
         wrong = [name for name in ("loss", "gradient_norm") if not math.isfinite(numbers[name])]
         self.skipped = self.skipped + 1 if wrong else 0
@@ -270,11 +266,11 @@ def saving_before_errors(save: Callable[[], int], folder: Path) -> Iterator[None
     except checkpoint.NotSaved:
         raise
     except UsageError as error:
-        if processes.others() and not isinstance(error, Agreed):  # those cannot help with saving
+        if processes.others() and not isinstance(error, processes.Agreed):  # those cannot help with saving
             raise UsageError(f"{error}; continue with: {continuing(folder)}") from None
         step = save()
         differently = " --on-nan skip, which leaves that batch out" if isinstance(error, Diverged) else ""
-        raise UsageError(
+        raise processes.Agreed(
             f"{error}; what was learnt in {step} steps is saved, continue with: {continuing(folder)}{differently}"
         ) from None
 

@@ -36,6 +36,10 @@ _listeners: list[threading.Thread] = []
 _unfinished: list[Callable[[], None]] = []
 
 
+class Agreed(UsageError):
+    """What ends a run for all processes at the same step."""
+
+
 def start(config: Config) -> None:
     """Joins the other processes if the options say that there are any; before JAX is used otherwise.
 
@@ -150,6 +154,8 @@ def _fail(error: BaseException) -> None:
         code = 130
     except BaseException:
         sys.excepthook(type(error), error, error.__traceback__)
+    if isinstance(error, Agreed):  # then all come here, and only one of them may know the reason
+        meet("last words")
     sentence = (str(error) or type(error).__name__).splitlines()[0]
     with contextlib.suppress(RuntimeError):  # another one was first to fail
         _client().key_value_set(_FAILED, f"process {jax.process_index()} ended: {sentence}")

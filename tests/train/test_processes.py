@@ -186,7 +186,7 @@ def test_an_image_that_one_cannot_read_ends_a_strict_run_of_all_and_saves_it(pla
     split = (place / "split" / "split.csv").read_text().splitlines()
     bad = Path([line for line in split if line.endswith(",train")][last].split(",")[0])
     bad.write_bytes(bad.read_bytes()[:50])
-    ended = launch(place / "words strict", 2, 1, *options, "--out", run, codes=[2, 2])
+    ended = launch(place / "words strict", 2, 1, *options, "--out", run, codes=[2, 2], _1={"late": 1})
     assert str(bad) in ended.said[1]
     assert all("what was learnt in 1 steps is saved" in said for said in ended.said)
     assert [folder.name for folder in (run / "checkpoints").iterdir()] == ["1"]

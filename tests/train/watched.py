@@ -6,7 +6,8 @@ a list of their exit codes, and one of the seconds after which they ended.
 
 Of the environment, XLA_FLAGS makes devices; TROUBLE is JSON with what concerns one process only, by its number:
 `{"1": {"die_at": 7, "options": ["--lr=3"]}}` for SIGKILL when it has seen the result of its seventh step, "stop_at" for
-SIGTERM, "options" for its own beside those of all. Arrays of 64 elements are large enough for --shard-params.
+SIGTERM, "late" for so many seconds that its failing takes, "options" for its own beside those of all. Arrays of 64
+elements are large enough for --shard-params.
 """
 
 import json
@@ -30,7 +31,7 @@ from tests.train.launch import exit_code
 from tests.train.tiny import tiny
 from tests.train.trouble import at, die
 from train import __main__ as command_line
-from train import step
+from train import processes, step
 
 
 def child(number: int, count: int, port: int, output: str) -> int:
@@ -50,6 +51,13 @@ def child(number: int, count: int, port: int, output: str) -> int:
     trouble = json.loads(os.environ.get("TROUBLE", "{}")).get(str(number), {})
     at(trouble.get("die_at"), die)
     at(trouble.get("stop_at"), lambda: os.kill(os.getpid(), signal.SIGTERM))
+    fail = processes._fail
+
+    def fail_late(error):
+        time.sleep(trouble.get("late", 0))
+        fail(error)
+
+    processes._fail = fail_late
     together = [f"--coordinator=localhost:{port}", f"--num-processes={count}", f"--process-id={number}"]
     sys.argv = ["train", *sys.argv[2:], *trouble.get("options", []), *(together if count > 1 else [])]
     register_model(paper="none", input_size=32)(tiny)
