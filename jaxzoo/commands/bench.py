@@ -89,7 +89,13 @@ def bench(
                 for training in (False, True):
                     compiled = gpu if compile is None else compile
                     setting = Setting(c, arguments, images, labels, training, precision == "bfloat16", gpu, compiled)
-                    sides = _measure(setting, seconds / 2, against)
+                    try:
+                        sides = _measure(setting, seconds / 2, against)
+                    except UsageError as error:
+                        if not training:
+                            raise
+                        console.print(f"training is left out: {error}")  # a single image may be too little for it
+                        continue
                     new = [_row(s, setting, flops * (3 if training else 1)) for s in sides]
                     _show(table, new[0], min(new[1:], key=lambda row: row["p50 ms"], default=None))
                     rows += new

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
+from jaxzoo.errors import UsageError
 from jaxzoo.nn.precision import narrow, wide
 from jaxzoo.nn.total import total
 
@@ -89,7 +90,10 @@ class BatchNorm(nnx.BatchNorm):
             return _normalise(self, x, self.mean[...], self.var[...])
         n = math.prod(x.shape[:-1])
         if n < 2:
-            raise ValueError(f"BatchNorm needs more than one value per channel to train, and was given shape {x.shape}")
+            raise UsageError(
+                f"BatchNorm needs more than one value per channel to train, and was given shape {x.shape}: larger "
+                "batches or images help"
+            )
         y, mean, var = _by_batch(x, *_affine(self), self.epsilon)
         self._track(self.mean, mean)
         self._track(self.var, var * (n / (n - 1)))

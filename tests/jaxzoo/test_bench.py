@@ -73,6 +73,12 @@ def test_networks_with_logits_for_every_pixel_are_measured_alike(tmp_path, monke
     assert float(rows[0]["GFLOPs per image"]) == pytest.approx(2 * 2 * 33 * 33 * 27 * 21 / 1e9)
 
 
+def test_where_a_batch_is_too_small_to_train_inference_is_measured(tmp_path, capsys):
+    bench("resnet18", against="nothing", batch=(1,), size=32, threads=1, seconds=0.1, csv=tmp_path / "figures.csv")
+    assert "training is left out: BatchNorm needs more than one value" in " ".join(capsys.readouterr().out.split())
+    assert [row["mode"] for row in csv.DictReader((tmp_path / "figures.csv").open())] == ["inference"]
+
+
 def test_a_model_can_be_measured_alone(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "torch", None)
     bench("resnet18", against="nothing", batch=(2,), size=33, threads=1, seconds=0.1, csv=tmp_path / "figures.csv")
