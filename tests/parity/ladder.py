@@ -30,8 +30,6 @@ from tests.parity.reduced import reduce_depth
 GRADIENT_FLOOR = 1e-6
 
 BATCH = 4
-# How float64 programs are compiled: in a quarter of the time, to run a few times only. Float32's are as users' are.
-QUICKLY = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 # Neither native nor square nor even; a network gets the first it can take. LeNet's is (33, 35), and DeepLab V3+, which
 # takes multiples of 16 only, has one that is wide enough for a dilation of 12.
 ODD = ((33, 49), (79, 95), (129, 145), (223, 221), (33, 35), (64, 208), (299, 301))
@@ -118,6 +116,9 @@ class Pair:
             self.size, arguments = (image_size, image_size), {"image_size": image_size}
         self.dense = jaxzoo.card(name).task == "segmentation"
         self.batch = BATCH if max(self.size) < 200 else 2  # of large images two do, in half the time and memory
+        # Float64's programs run a few times only, so XLA optimises as much as pays; float32's are as users have them.
+        large = self.dense or max(self.size) > 64
+        self.quickly = {"xla_backend_optimization_level": int(large), "xla_cpu_use_fusion_emitters": False}
         torch.manual_seed(0)
         self.twin = build_twin(jaxzoo.card(name), **arguments)
         if reduced:
@@ -146,7 +147,8 @@ class Pair:
         graphdef, state = nnx.split(self.model)
         state = jax.tree.map(lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, state)
         run = jax.jit(
-            lambda state, x: nnx.merge(graphdef, state)(x), compiler_options=QUICKLY if dtype == jnp.float64 else None
+            lambda state, x: nnx.merge(graphdef, state)(x),
+            compiler_options=self.quickly if dtype == jnp.float64 else None,
         )
         y = outputs(run(state, jnp.asarray(x, dtype)))
         return {key: np.asarray(value) for key, value in y.items()}
@@ -193,7 +195,7 @@ class Pair:
         self.model.eval()
         places = {".".join(map(str, path)): path for path, _ in nnx.to_flat_state(params)}
 
-        @functools.partial(jax.jit, compiler_options=QUICKLY)
+        @functools.partial(jax.jit, compiler_options=self.quickly)
         def run(vector, rest, x, labels):
             def loss_of(vector):
                 values = [(places[path], nnx.Param(value)) for path, value in self.split(vector).items()]
