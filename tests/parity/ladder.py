@@ -105,6 +105,15 @@ def outputs(y) -> dict:
     return {key: value for key, value in y._asdict().items() if value is not None}
 
 
+def quickly(level: int) -> dict[str, int | bool]:
+    """How XLA compiles float64's programs, which run a few times only: its older code, optimised up to this level.
+
+    At level 0 in half the time or less, but then gradients of grouped convolutions and of large maps run 10 times as
+    long. Float32's programs are compiled as users have them.
+    """
+    return {"xla_backend_optimization_level": level, "xla_cpu_use_fusion_emitters": False}
+
+
 class Pair:
     """A model and its twin in float64, with the same numbers."""
 
@@ -116,9 +125,6 @@ class Pair:
             self.size, arguments = (image_size, image_size), {"image_size": image_size}
         self.dense = jaxzoo.card(name).task == "segmentation"
         self.batch = BATCH if max(self.size) < 200 else 2  # of large images two do, in half the time and memory
-        # Float64's programs run a few times only, so XLA optimises as much as pays; float32's are as users have them.
-        large = self.dense or max(self.size) > 64
-        self.quickly = {"xla_backend_optimization_level": int(large), "xla_cpu_use_fusion_emitters": False}
         torch.manual_seed(0)
         self.twin = build_twin(jaxzoo.card(name), **arguments)
         if reduced:
@@ -148,7 +154,7 @@ class Pair:
         state = jax.tree.map(lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, state)
         run = jax.jit(
             lambda state, x: nnx.merge(graphdef, state)(x),
-            compiler_options=self.quickly if dtype == jnp.float64 else None,
+            compiler_options=quickly(int(self.dense)) if dtype == jnp.float64 else None,
         )
         y = outputs(run(state, jnp.asarray(x, dtype)))
         return {key: np.asarray(value) for key, value in y.items()}
@@ -195,7 +201,7 @@ class Pair:
         self.model.eval()
         places = {".".join(map(str, path)): path for path, _ in nnx.to_flat_state(params)}
 
-        @functools.partial(jax.jit, compiler_options=self.quickly)
+        @functools.partial(jax.jit, compiler_options=quickly(1) if max(self.size) <= 64 else None)
         def run(vector, rest, x, labels):
             def loss_of(vector):
                 values = [(places[path], nnx.Param(value)) for path, value in self.split(vector).items()]
