@@ -45,7 +45,8 @@ class Run:
     """Continue this run folder, bit for bit. Its config.yaml holds the options; --epochs and what concerns only the
     machine or the records may be given anew."""
     eval_only: bool = False
-    """Only print the metrics on the held-out images, of --weights or --resume; writes nothing."""
+    """Only print the metrics on the held-out images, of --weights or --resume; writes nothing. The data may be a test
+    set alone."""
     seed: int = 0
     """Decides initial parameters, order of images, augmentation, dropout and the held-out split."""
     model_args: tuple[str, ...] = ()
@@ -64,7 +65,7 @@ class Images:
     """FROM:TO:STAGES, such as 128:224:4: the image size grows in so many equal stages, and dropout and the magnitude
     of RandAugment with it (EfficientNetV2)."""
     val_fraction: float = 0.2
-    """Part of every class that is held out when the data has no split of its own."""
+    """Part of every class that is held out when the data has no split of its own; 1 with --eval-only is all of it."""
     strict_data: bool = False
     """An image that cannot be read stops the run; otherwise it is named once, counted and replaced by another."""
     workers: int = min(16, os.cpu_count() or 1)
@@ -272,7 +273,9 @@ def check(config: Config) -> None:
         value = getattr(config, name)
         if value is not None and not 0 <= value <= 1:
             raise UsageError(f"{option(name)} is {value}; it must be between 0 and 1")
-        if (name == "val_fraction" and value in (0, 1)) or (name == "crop_area" and value == 0):
+        if (name == "val_fraction" and (value == 0 or (value == 1 and not config.eval_only))) or (
+            name == "crop_area" and value == 0
+        ):
             raise UsageError(f"{option(name)} is {value}, which leaves no image to look at")
         if (name in ("ema", "dropout", "drop_path") and value == 1) or (name == "layer_decay" and value == 0):
             raise UsageError(f"{option(name)} is {value}, which leaves nothing to learn from")

@@ -59,7 +59,7 @@ def run_in(folder: Path, config: Config) -> int:
         setup.manifest["source"] = manifest["source"]
         state = setup.steps.put_state(checkpoint.filled(state, arrays, str(folder)) | {"skipped": np.int32(0)})
         step = manifest["train"]["step"]
-        if step > config.epochs * setup.batches.per_epoch:
+        if setup.batches and step > config.epochs * setup.batches.per_epoch:
             raise UsageError(f"{folder} is at step {step} already, and --epochs {config.epochs} ends before that")
 
     processes.agree(

@@ -37,13 +37,13 @@ from train.tasks import Task
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """What does not change during a run. `manifest` is what checkpoints say of themselves; `ready` comes before the
-    first batch, and may write into the run's folder."""
+    """What does not change during a run. `batches` is None where nothing is trained. `manifest` is what checkpoints say
+    of themselves; `ready` comes before the first batch, and may write into the run's folder."""
 
     config: Config
     data: Data
     task: Task
-    batches: Stages
+    batches: Stages | None
     held_out: EvaluationBatches
     schedule: optax.Schedule
     steps: step.Steps
@@ -62,6 +62,8 @@ def prepare(config: Config, folder: Path, *, continuing: bool = False) -> tuple[
         check_means_something(config, kind.FOREIGN)
     with processes.one_after_the_other():  # the first may have to download
         data = data_of(config)
+    if not config.eval_only and not len(data.train):
+        raise UsageError(f"{config.data} is a test set alone, with nothing to train on: --eval-only evaluates it")
     weights, backbone = None, config.weights_backbone
     if continuing:  # as it was begun, whatever weights brought along
         backbone = None
@@ -83,12 +85,15 @@ def prepare(config: Config, folder: Path, *, continuing: bool = False) -> tuple[
         task, ready, sources = features.cached(config, folder, data, task, model, arguments, continuing)
         tasks = [task]
     of_process = {"process": jax.process_index(), "processes": jax.process_count(), "strict": config.strict_data}
-    one = TrainingBatches(
-        sources[0], tasks[0].training_example, config.batch_size, config.seed, repeats=config.repeats, **of_process
-    )
-    batches = Stages([one, *(one.with_example(other.training_example) for other in tasks[1:])], config.epochs)
+    batches, per_epoch = None, 1
+    if not config.eval_only:
+        one = TrainingBatches(
+            sources[0], tasks[0].training_example, config.batch_size, config.seed, repeats=config.repeats, **of_process
+        )
+        batches = Stages([one, *(one.with_example(other.training_example) for other in tasks[1:])], config.epochs)
+        per_epoch = batches.per_epoch
     held_out = EvaluationBatches(sources[1], task.evaluation_example, config.batch_size, **of_process)
-    schedule = learning_rate(config, batches.per_epoch)
+    schedule = learning_rate(config, per_epoch)
     devices = devices_of(config.devices)
     steps, state = step.build(
         model,
@@ -96,13 +101,13 @@ def prepare(config: Config, folder: Path, *, continuing: bool = False) -> tuple[
         optimizer(config, schedule, parameter_kinds(model), depths(model), heads),
         schedule,
         example=blank_batch(task, config.batch_size // jax.process_count()),
-        per_epoch=batches.per_epoch,
+        per_epoch=per_epoch,
         seed=config.seed,
         dtype=jnp.dtype(config.precision),
         devices=devices,
         learns=learns,
         dropout=dropout_rates(config, model, len(tasks)),
-        average=average_of(config, batches.per_epoch),
+        average=average_of(config, per_epoch),
         batch_norm=config.batch_norm,
         shard_params=config.shard_params,
         remat=config.remat,
@@ -127,7 +132,9 @@ def prepare(config: Config, folder: Path, *, continuing: bool = False) -> tuple[
         + f", {preprocess.crop} x {preprocess.crop} pixels, "
         f"{config.precision}, {len(devices)} x {devices[0].device_kind}\n"
         f"{config.data}: {len(data.classes)} classes, "
-        f"{len(data.train)} training images, {len(data.held_out)} held out\n"
+        f"{len(data.train)} training images, {len(data.held_out)} held out"
+        + ("; --val-fraction 1 evaluates all" if config.eval_only and data.drawn and len(data.train) else "")
+        + "\n"
         + (recipes.summary(config) or f"{config.epochs} epochs, {config.optimizer} at {config.lr:g}")
     )
     return Setup(config, data, task, batches, held_out, schedule, steps, manifest, summary, ready), state

@@ -85,7 +85,7 @@ def test_a_list_that_is_not_there_is_refused(tmp_path):
         ("path,label\n\n", "lists no images below its header"),
         ("path,label\n0.png,cat\n1.png\n", "line 3, has no label"),
         ("path,label,split\n0.png,cat,\n", "line 2, has no split"),
-        ("path,label,split\n0.png,cat,both\n", "line 2, has the split 'both'; it is train or val"),
+        ("path,label,split\n0.png,cat,both\n", "line 2, has the split 'both'; it is train, val or test"),
         ("path,label\na, b.png,cat\n", "line 2, has 3 columns, but the header 2; quote commas"),
         ("path,label\n0.png,cat\n./0.png,dog\n", "line 3, lists ./0.png again, after line 2; remove one"),
         ("path,label\n0.png,cat\n1.png,cat\n", "at least two classes; all are of 'cat'"),

@@ -36,6 +36,7 @@ class Data:
 
     `image_size` is the side of its images where all have one, in pixels; `photographs` says whether a mirrored or
     cropped image is still an image of the same class; `drawn` says that files were held out by fraction and seed.
+    `train` is empty where there is a test set alone, which can only be evaluated.
     """
 
     train: Source
@@ -54,6 +55,10 @@ SOURCES = {
 }
 
 
+# What the parts of a split are called, those that are taken first before the others.
+TRAINING, HELD_OUT = ("train", "training"), ("val", "valid", "validation", "test", "testing")
+
+
 def load(name: str, task: str = "classification", *, val_fraction: float = 0.2, seed: int = 0) -> Data:
     """What `name` means to models of this task. Raises UsageError if there is no such data."""
     kind, _, place = name.partition(":")
@@ -64,6 +69,16 @@ def load(name: str, task: str = "classification", *, val_fraction: float = 0.2, 
             return importlib.import_module(f"train.data.{module}").load(place, val_fraction=val_fraction, seed=seed)
     known = f"{', '.join([EMBEDDED[task], *SOURCES[task]][:-1])} or {[*SOURCES[task]][-1]}"
     raise UsageError(f"unknown data {name!r} for {task}; it is {known}")
+
+
+def split_folders(root: Path) -> tuple[Path | None, Path | None]:
+    """Of a folder that is split, the folders to train on and to hold out; None and the latter where that is all there
+    is, and twice None where there is no split."""
+    folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    named = {folder.name.lower(): folder for folder in folders}
+    train, held_out = (next((named[n] for n in names if n in named), None) for names in (TRAINING, HELD_OUT))
+    alone = held_out and named.keys() <= set(HELD_OUT)
+    return (train, held_out) if held_out and (train or alone) else (None, None)
 
 
 def write_split(data: Data, folder: Path) -> None:
@@ -88,6 +103,7 @@ def stratified_split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Indices to train on and to hold out: `fraction` of every class, but at least one of each if it has two.
 
+    A fraction of 1 holds out all.
     With `names` an image's side depends on its own name, so that hardly any change sides when others come or go.
     """
     labels = np.asarray(labels)
@@ -104,7 +120,7 @@ def stratified_split(
                     key=lambda i: hashlib.sha256(f"{seed} {names[i]}".encode(errors="surrogateescape")).digest(),
                 )
             )
-        count = min(max(1, round(fraction * len(order))), len(order) - 1)
+        count = len(order) if fraction == 1 else min(max(1, round(fraction * len(order))), len(order) - 1)
         held_out.append(order[:count])
         train.append(order[count:])
     return np.sort(np.concatenate(train)), np.sort(np.concatenate(held_out))

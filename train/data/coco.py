@@ -1,6 +1,7 @@
 """`coco:PATH`: the instances of COCO, drawn into class masks.
 
-PATH/annotations/instances_train2017.json, instances_val2017.json    the latest where there are several
+PATH/annotations/instances_train2017.json, instances_val2017.json    the latest where there are several;
+                                                                     val or test alone can only be evaluated
 PATH/train2017/000000000009.jpg or PATH/images/train2017/…, PATH/images/…, PATH/train/…
 
 Class 0 is the background; the categories follow in the order of their ids. Of instances that overlap, those with the
@@ -8,6 +9,7 @@ smaller area are on top. Pixels of crowds that no instance covers are 255, and d
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import numpy as np
 from jaxzoo.errors import UsageError
 from jaxzoo.preprocess import read_image
 from jaxzoo.voc import IGNORED
-from train.data import Data
+from train.data import HELD_OUT, TRAINING, Data
 from train.data.masks import Item
 from train.data.outlines import filled, run_lengths
 
@@ -75,10 +77,15 @@ def load(path: str | Path, *, val_fraction: float = 0.2, seed: int = 0) -> Data:
     root = Path(path).expanduser()
     if not root.is_dir():
         raise UsageError(f"there is no folder {root}")
-    (train, classes), (held_out, theirs) = (_part(root, part) for part in ("train", "val"))
-    if classes != theirs:
+    files = [_latest(root, names) for names in (TRAINING, HELD_OUT)]
+    for part, file in zip(("train", "val"), files, strict=True):
+        if not file and (part == "val" or not files[1]):
+            place = f"{root / 'annotations'}/instances_{part}"
+            raise UsageError(f"there is no {place}*.json, such as instances_{part}2017.json")
+    (train, classes), (held_out, theirs) = (_part(root, file) if file else ([], None) for file in files)
+    if train and classes != theirs:
         raise UsageError(f"{train.file} and {held_out.file} have different categories")
-    return Data(train, held_out, classes)
+    return Data(train, held_out, theirs)
 
 
 def drawn(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
@@ -93,13 +100,15 @@ def drawn(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
     return inside
 
 
-def _part(root: Path, part: str) -> tuple[Instances, list[str]]:
-    files = sorted((root / "annotations").glob(f"instances_{part}*.json"))
-    if not files:
-        raise UsageError(
-            f"there is no {root / 'annotations'}/instances_{part}*.json, such as instances_{part}2017.json"
-        )
-    file, year = files[-1], files[-1].stem.removeprefix("instances_")
+def _latest(root: Path, parts: Sequence[str]) -> Path | None:
+    """The annotation file of the first of these parts that there is, of the latest year."""
+    found = (sorted((root / "annotations").glob(f"instances_{part}*.json")) for part in parts)
+    return next((files[-1] for files in found if files), None)
+
+
+def _part(root: Path, file: Path) -> tuple[Instances, list[str]]:
+    year = file.stem.removeprefix("instances_")
+    part = year.rstrip("0123456789")
     try:
         content = json.loads(file.read_bytes())
         images, categories = content["images"], sorted(content["categories"], key=lambda category: category["id"])

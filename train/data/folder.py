@@ -2,6 +2,7 @@
 
 PATH/cat/1.jpg, PATH/dog/7.png            a part of every class is held out, by --val-fraction and --seed
 PATH/train/cat/1.jpg, PATH/val/cat/2.jpg  or split as you like it
+PATH/test/cat/3.jpg                       a test set alone, which can only be evaluated
 """
 
 from pathlib import Path
@@ -11,7 +12,7 @@ from PIL import Image
 
 from jaxzoo.errors import UsageError
 from jaxzoo.preprocess import IMAGE_SUFFIXES, image_files, read_image
-from train.data import Data, stratified_split
+from train.data import Data, split_folders, stratified_split
 
 
 class ImageFiles:
@@ -32,7 +33,7 @@ class ImageFiles:
 
     @property
     def labels(self) -> np.ndarray:
-        return np.array([label for _, label in self.files])
+        return np.array([label for _, label in self.files], np.int64)
 
 
 def load(path: str | Path, *, val_fraction: float, seed: int) -> Data:
@@ -44,20 +45,24 @@ def load(path: str | Path, *, val_fraction: float, seed: int) -> Data:
     root = Path(path).expanduser()
     if not root.is_dir():
         raise UsageError(f"there is no folder {root}")
-    split = (root / "train").is_dir() and (root / "val").is_dir()
-    classes, files = _files(root / "train" if split else root)
-    if split:
-        held_classes, held_out = _files(root / "val")
+    ours, theirs = split_folders(root)
+    drawn = theirs is None
+    if ours:
+        classes, files = _files(ours)
+        held_classes, held_out = _files(theirs)
         if unknown := sorted(set(held_classes) - set(classes)):
-            raise UsageError(f"{root / 'val'} has class folders that {root / 'train'} has not: {', '.join(unknown)}")
+            raise UsageError(f"{theirs} has class folders that {ours} has not: {', '.join(unknown)}")
         held_out = [(file, classes.index(held_classes[label])) for file, label in held_out]
+    elif theirs:
+        files, (classes, held_out) = [], _files(theirs)
     else:
+        classes, files = _files(root)
         names = [str(file.relative_to(root)) for file, _ in files]
         ours, theirs = stratified_split([label for _, label in files], val_fraction, seed, names)
         files, held_out = [files[i] for i in ours], [files[i] for i in theirs]
     if not held_out:
         raise UsageError(f"every class in {root} has a single image: none can be held out")
-    return Data(ImageFiles(files), ImageFiles(held_out), classes, drawn=not split)
+    return Data(ImageFiles(files), ImageFiles(held_out), classes, drawn=drawn)
 
 
 def _files(root: Path) -> tuple[list[str], list[tuple[Path, int]]]:

@@ -40,6 +40,9 @@ def show(
     if not out.parent.is_dir():
         raise UsageError(f"there is no folder {out.parent} to write {out.name} into; give another --out")
     Console().print(counts(data, task, title))
+    if not len(data.train):
+        say("there are no training images to draw")
+        return
     count = min(count, len(data.train))
     batch = TrainingBatches(data.train, task.training_example, count, seed, repeats=repeats, strict=strict)(0)
     tiles = [

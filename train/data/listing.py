@@ -4,7 +4,7 @@ path,label            a part of every class is held out, by --val-fraction and -
 cats/1.jpg,cat
 photos/7.png,dog
 
-path,label,split      or split as you like it, into `train` and `val`
+path,label,split      or split as you like it, into `train` and `val`; all `test`, it can only be evaluated
 cats/1.jpg,cat,train
 cats/2.jpg,cat,val
 
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxzoo.errors import UsageError
-from train.data import Data, stratified_split
+from train.data import HELD_OUT, TRAINING, Data, stratified_split
 from train.data.folder import ImageFiles
 
 
@@ -52,12 +52,14 @@ def load(path: str | Path, *, val_fraction: float, seed: int) -> Data:
         labels, names = [label for _, label in labelled], [line.path for line in lines]
         train, held_out = (part.tolist() for part in stratified_split(labels, val_fraction, seed, names))
     else:
-        train, held_out = ([i for i, line in enumerate(lines) if line.split == side] for side in ("train", "val"))
+        found = {line.split for line in lines}
+        sides = (next((name for name in names if name in found), None) for names in (TRAINING, HELD_OUT))
+        train, held_out = ([i for i, line in enumerate(lines) if line.split == side] for side in sides)
     if not held_out:
         why = "every class has a single image" if drawn else "no line has the split val"
         raise UsageError(f"{file} leaves nothing to hold out: {why}")
     learnt = {lines[i].label for i in train}
-    if missing := [name for name in classes if name not in learnt]:
+    if train and (missing := [name for name in classes if name not in learnt]):
         raise UsageError(f"{file} has classes that are only held out: {', '.join(missing)}")
     return Data(*(ImageFiles([labelled[i] for i in part]) for part in (train, held_out)), classes, drawn=drawn)
 
@@ -89,9 +91,9 @@ def _line(file: Path, number: int, columns: Sequence[str], row: Sequence[str]) -
             raise UsageError(f"{file}, line {number}, has no {name}")
     if len(row) > len(columns):
         raise UsageError(f"{file}, line {number}, has {len(row)} columns, but the header {len(columns)}; quote commas")
-    split = values.get("split")
-    if split not in (None, "train", "val"):
-        raise UsageError(f"{file}, line {number}, has the split {split!r}; it is train or val")
+    split = values["split"].lower() if "split" in values else None
+    if split not in (None, *TRAINING, *HELD_OUT):
+        raise UsageError(f"{file}, line {number}, has the split {values['split']!r}; it is train, val or test")
     return Line(number, values["path"], values["label"], split)
 
 

@@ -2,6 +2,7 @@
 
 PATH/images/street/1.jpg, PATH/masks/street/1.png         a part is held out, by --val-fraction and --seed
 PATH/train/images, PATH/train/masks, PATH/val/images, …   or split as you like it
+PATH/test/images, PATH/test/masks                         a test set alone, which can only be evaluated
 PATH/classes.txt                                          names of the classes, one a line, that of class 0 first
 
 Masks are palette or grayscale images of class indices, 255 for pixels that do not count. Without classes.txt the
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from jaxzoo.errors import UsageError
 from jaxzoo.preprocess import image_files
-from train.data import Data, stratified_split
+from train.data import Data, split_folders, stratified_split
 from train.data.masks import MaskedImages, read_classes, read_mask, values_of
 from train.progress import say
 
@@ -29,11 +30,12 @@ def load(path: str | Path, *, val_fraction: float, seed: int) -> Data:
     root = Path(path).expanduser()
     if not root.is_dir():
         raise UsageError(f"there is no folder {root}")
-    if (root / "train").is_dir() and (root / "val").is_dir():
-        train, held_out = _pairs(root / "train"), _pairs(root / "val")
+    ours, theirs = split_folders(root)
+    if theirs:
+        train, held_out = _pairs(ours) if ours else [], _pairs(theirs)
     else:
         files = _pairs(root)
-        if len(files) < 2:
+        if len(files) < 2 and val_fraction < 1:
             raise UsageError(f"{root / 'images'} holds a single image: none can be held out")
         names = [str(image.relative_to(root)) for image, _ in files]
         ours, theirs = stratified_split([0] * len(files), val_fraction, seed, names)

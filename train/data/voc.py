@@ -2,17 +2,20 @@
 
 PATH/JPEGImages/2007_000032.jpg                 images
 PATH/SegmentationClass/2007_000032.png          palette images of class indices, 255 at the borders of objects
-PATH/ImageSets/Segmentation/train.txt, val.txt  names without ending, one a line: to train on, and to hold out
+PATH/ImageSets/Segmentation/train.txt, val.txt  names without ending, one a line: to train on, and to hold out;
+                                                val.txt or test.txt alone can only be evaluated
 PATH/classes.txt                                other names than VOC's 21, one a line, that of class 0 first
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from jaxzoo.errors import UsageError
 from jaxzoo.voc import VOC_CLASSES
-from train.data import Data
+from train.data import HELD_OUT, TRAINING, Data
 from train.data.masks import MaskedImages, read_classes
 
+LISTS = Path("ImageSets", "Segmentation")
 ENDINGS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 
 
@@ -26,8 +29,12 @@ def load(path: str | Path, *, val_fraction: float = 0.2, seed: int = 0) -> Data:
     root = _root(Path(path).expanduser())
     names = root / "classes.txt"
     classes = read_classes(names) if names.exists() else list(VOC_CLASSES)
-    parts = (MaskedImages(_listed(root, part), len(classes)) for part in ("train", "val"))
-    return Data(*parts, classes=classes)
+    train, held_out = (_listing(root, names) for names in (TRAINING, HELD_OUT))
+    return Data(
+        MaskedImages(_listed(root, train) if train else [], len(classes)),
+        MaskedImages(_listed(root, held_out or root / LISTS / "val.txt"), len(classes)),
+        classes=classes,
+    )
 
 
 def _root(path: Path) -> Path:
@@ -43,12 +50,16 @@ def _root(path: Path) -> Path:
     )
 
 
-def _listed(root: Path, part: str) -> list[tuple[Path, Path]]:
-    listing = root / "ImageSets" / "Segmentation" / f"{part}.txt"
+def _listing(root: Path, names: Sequence[str]) -> Path | None:
+    """The first list that there is under one of these names."""
+    return next((file for name in names if (file := root / LISTS / f"{name}.txt").is_file()), None)
+
+
+def _listed(root: Path, listing: Path) -> list[tuple[Path, Path]]:
     try:
         names = listing.read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
-        raise UsageError(f"cannot read {listing}, the list of images for {part} ({error.strerror})") from None
+        raise UsageError(f"cannot read {listing}, a list of images ({error.strerror})") from None
     files = []
     for name in filter(None, map(str.strip, names)):
         images = (root / "JPEGImages" / f"{name}{ending}" for ending in ENDINGS)

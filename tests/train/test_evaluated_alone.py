@@ -1,0 +1,119 @@
+"""Weights that are only evaluated: on a test set alone."""
+
+import numpy as np
+import pytest
+from flax import nnx
+from PIL import Image
+
+import jaxzoo
+from convert import store
+from jaxzoo import UsageError
+from tests.train.test_data import paint
+from train import command_line, loop, step
+from train.data import coco, folder, listing, pairs, voc
+
+pytestmark = [pytest.mark.usefixtures("pooled"), pytest.mark.xdist_group("evaluated_alone")]
+HOW = {"val_fraction": 0.2, "seed": 0}
+
+
+def saved(path, classes=2, **manifest):
+    """Weights of `pooled` as a converted folder."""
+    model = jaxzoo.create_model("pooled", seed=1, num_classes=classes)
+    arrays = step.flat(nnx.state(model, nnx.Not(nnx.RngState)))
+    arguments = {"num_classes": classes}
+    store.save(path, {f"model/{name}": np.asarray(value) for name, value in arrays.items()},
+               {"model": "pooled", "arguments": arguments} | manifest)  # fmt: skip
+    return path
+
+
+def evaluated(weights, data, *options):
+    """What is printed."""
+    usual = ["--model", "pooled", "--image-size", "32", "--batch-size", "8", "--workers", "1"]
+    loop.run(command_line.parse([*usual, "--eval-only", "--weights", str(weights), "--data", str(data), *options]))
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """Ten cats and ten dogs in val/, and a list of them."""
+    lines = ["path,label,split"]
+    for name in ("cat", "dog"):
+        for i in range(10):
+            paint(tmp_path / "pets" / "val" / name / f"{i}.png", color=(12 * i, 40, 90))
+            lines.append(f"val/{name}/{i}.png,{name},test")
+    (tmp_path / "pets" / "all.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path / "pets"
+
+
+def test_a_test_set_alone_is_evaluated_all_of_it_and_not_trained_on(pets, tmp_path, capsys):
+    weights = saved(tmp_path / "weights")
+    for data in (f"folder:{pets}", f"list:{pets / 'all.csv'}"):
+        evaluated(weights, data)
+        said = capsys.readouterr().out
+        assert "0 training images, 20 held out" in said and "accuracy" in said
+        with pytest.raises(UsageError, match="test set alone, with nothing to train on: --eval-only evaluates it"):
+            loop.run(command_line.parse(["--model", "pooled", "--data", data]))
+
+
+def test_of_data_without_a_split_a_part_is_evaluated_or_all_on_request(pets, tmp_path, capsys):
+    weights, data = saved(tmp_path / "weights"), f"folder:{pets / 'val'}"
+    evaluated(weights, data)
+    assert "16 training images, 4 held out; --val-fraction 1 evaluates all" in capsys.readouterr().out
+    evaluated(weights, data, "--val-fraction", "1")
+    assert "0 training images, 20 held out\n" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="which leaves no image to look at"):
+        command_line.parse(["--val-fraction", "1"])
+
+
+def test_held_out_images_may_be_fewer_than_a_training_batch_and_there_may_be_no_others(pets, tmp_path, capsys):
+    evaluated(saved(tmp_path / "weights"), f"folder:{pets}", "--batch-size", "64")
+    assert "20 held out" in capsys.readouterr().out
+
+
+def masked(root, image="images", mask="masks"):
+    for i in range(3):
+        paint(root / image / f"{i}.jpg")
+        path = root / mask / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((10, 12), i % 2, np.uint8)).save(path)
+
+
+@pytest.mark.parametrize("part", ["val", "test", "Validation"])
+def test_pairs_and_folders_of_a_test_set_alone(tmp_path, part):
+    masked(tmp_path / "pairs" / part)
+    data = pairs.load(tmp_path / "pairs", **HOW)
+    assert (len(data.train), len(data.held_out), data.classes) == (0, 3, ["0", "1"])
+    for name in ("cat", "dog"):
+        paint(tmp_path / "folder" / part / name / "1.png")
+    data = folder.load(tmp_path / "folder", **HOW)
+    assert (len(data.train), len(data.held_out), data.classes) == (0, 2, ["cat", "dog"])
+    assert data.train.labels.dtype == np.int64
+
+
+def test_voc_of_a_test_set_alone(tmp_path):
+    masked(tmp_path, "JPEGImages", "SegmentationClass")
+    lists = tmp_path / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "test.txt").write_text("0\n1\n2\n")
+    data = voc.load(tmp_path)
+    assert (len(data.train), len(data.held_out)) == (0, 3)
+
+
+def test_coco_of_a_test_set_alone(tmp_path):
+    paint(tmp_path / "images" / "1.jpg")
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "instances_val2017.json").write_text(
+        '{"images": [{"id": 1, "file_name": "1.jpg", "height": 10, "width": 12}], "annotations": [],'
+        ' "categories": [{"id": 1, "name": "cow"}]}'
+    )
+    data = coco.load(tmp_path)
+    assert (len(data.train), len(data.held_out), data.classes) == (0, 1, ["background", "cow"])
+
+
+def test_a_list_names_its_parts_as_people_do(tmp_path):
+    for i in range(4):
+        paint(tmp_path / f"{i}.png")
+    rows = ["path,label,split", "0.png,cat,Training", "1.png,dog,training", "2.png,cat,test", "3.png,dog,valid"]
+    (tmp_path / "list.csv").write_text("\n".join(rows) + "\n")
+    data = listing.load(tmp_path / "list.csv", **HOW)
+    assert [data.held_out.name(i)[-5:] for i in range(len(data.held_out))] == ["3.png"]
+    assert len(data.train) == 2
