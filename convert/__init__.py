@@ -10,7 +10,7 @@ On the command line: `python -m convert --help`.
 from importlib import import_module
 
 _HOME = {
-    "load": "convert.weights",
+    "load": "convert.loading",
     "load_state_dict": "convert.rules",
     "read": "convert.files",
     "state_dict": "convert.rules",

@@ -135,8 +135,10 @@ def _both(
 
     from convert import rules, twins
     from convert.files import torch_state_dict
+    from convert.loading import fill_fresh, fit_weights
     from convert.shapes import cast
-    from convert.weights import Weights, fill_fresh, find, fit
+    from convert.sources import read_weights
+    from convert.weights import Weights
     from jaxzoo import card
     from jaxzoo.registry import argument_names
 
@@ -146,16 +148,16 @@ def _both(
         twin = twins.build_twin(card(name), **arguments)
         twins.randomise(twin, seed)
         found = Weights(Path("twin"), twins.arrays(twin))
-        model, arguments, _ = fit(name, found, **arguments)
+        fit = fit_weights(name, found, **arguments)
     else:
-        found = find(name, weights, match=match)
-        model, arguments, _ = fit(name, found, **arguments)
-        twin = twins.build_twin(card(name), **arguments)
-    rules.load_state_dict(cast(model, dtype), found.tensors)
-    fill_fresh(model, name, arguments, seed)
+        found = read_weights(name, weights, match=match)
+        fit = fit_weights(name, found, **arguments)
+        twin = twins.build_twin(card(name), **fit.arguments)
+    rules.load_state_dict(cast(fit.model, dtype), fit.tensors)
+    fill_fresh(fit.model, name, fit.arguments, seed)
     twin.to(getattr(torch, dtype))
-    twin.load_state_dict(torch_state_dict(found.tensors, rules.versions(model)))
-    return twin, model, arguments
+    twin.load_state_dict(torch_state_dict(fit.tensors, rules.versions(fit.model)))
+    return twin, fit.model, fit.arguments
 
 
 def _images(preprocess: Any, image: Path | None, size: int, seed: int) -> "np.ndarray":

@@ -96,12 +96,12 @@ def fitting(tensors: dict[str, "np.ndarray"]) -> tuple[dict[str, list[str]], str
 def _in_order(tensors: dict[str, "np.ndarray"], models: Iterable[str]) -> dict[str, list[str]]:
     """Those of these models that the same tensors in the same order fill."""
     from convert.dialects import Reading, Table
-    from convert.weights import matched
+    from convert.names import match_by_order
 
     found = {}
     for name in models:
         with contextlib.suppress(UsageError):
-            words = _fit(name, Reading("", Table(()), matched(name, Path(), tensors).tensors))
+            words = _fit(name, Reading("", Table(()), match_by_order(name, Path(), tensors).tensors))
             found[name] = [*(words or ()), "with --match order"]
     return found
 
@@ -131,8 +131,10 @@ def _alike(names: Iterable[str], others: Iterable[str]) -> bool:
 
 def _fit(name: str, reading: "Reading") -> list[str] | None:
     """What there is to say of a model that these tensors fill; None if they do not."""
+    from convert.loading import fit_weights
+    from convert.names import check_dialect
     from convert.shapes import default_shapes, head_of, shapes_of
-    from convert.weights import Weights, check_dialect, fit
+    from convert.weights import Weights
 
     tensors = reading.tensors | reading.table.placeholders(default_shapes(name))
     shapes = {key: array.shape for key, array in tensors.items()}
@@ -140,9 +142,10 @@ def _fit(name: str, reading: "Reading") -> list[str] | None:
     if len(differing) > len(shapes) / 3:  # more than head, tables, heads for training
         return None
     if differing:
-        model, arguments, _ = fit(name, Weights(Path(name), tensors))
-        if _differing(shapes, shapes_of(model)):
+        fit = fit_weights(name, Weights(Path(name), tensors))
+        if _differing(shapes, shapes_of(fit.model)):
             return None
+        arguments = fit.arguments
     if "num_classes" not in arguments and (classes := head_of(name, shapes, arguments)[1]):
         arguments = {"num_classes": classes} | arguments
     words = [f"{key}={value}" for key, value in arguments.items()]
@@ -162,12 +165,12 @@ def _differing(shapes: "Shapes", others: "Shapes") -> set[str]:
 
 def _open(file: str) -> tuple[dict, dict[str, str]]:
     from convert import files, store
-    from convert.weights import checkpoint_in, find, part_of
+    from convert.sources import read_weights
 
-    directory, _ = part_of(Path(file))
+    directory, _ = store.part_of(Path(file))
     if directory.is_dir():
-        manifest = store.read_manifest(checkpoint_in(directory))
-        weights = find(manifest["model"], file)
+        manifest = store.read_manifest(store.checkpoint_in(directory))
+        weights = read_weights(manifest["model"], file)
         facts = {"checkpoint": f"{weights.path}: {manifest['model']} {manifest['arguments'] or ''}"}
         return weights.tensors, facts
     found = files.contents(file)

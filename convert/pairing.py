@@ -42,12 +42,11 @@ def in_order(leaves: Iterable[Leaf], path: Path, tensors: Tensors) -> list[tuple
 
 
 def check(leaves: Iterable[Leaf], path: Path, tensors: Tensors, pairs: Iterable[tuple[str, str]]) -> None:
-    """Raises UsageError for the first pair whose shapes differ."""
+    """Raises UsageError for the first pair whose shapes differ; `tensors` have our names."""
     theirs = dict(pairs)
     for leaf in leaves:
-        name = theirs.get(leaf.key)
-        if name and leaf.torch_shape != tensors[name].shape:
-            raise _misfit(leaf, name, path, tensors)
+        if leaf.key in theirs and leaf.torch_shape != tensors[leaf.key].shape:
+            raise _misfit(leaf, theirs[leaf.key], path, {theirs[leaf.key]: tensors[leaf.key]})
 
 
 def _alike(leaf: Leaf, name: str, array: np.ndarray) -> bool:

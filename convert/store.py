@@ -186,6 +186,25 @@ def digests(directory: str | Path) -> dict[str, str]:
     return dict(zip(names, _hash(directory / name for name in names), strict=True))
 
 
+def checkpoint_in(path: Path) -> Path:
+    """The checkpoint directory that `path` means: itself, or a run's best checkpoint, or else its last."""
+    if (path / MANIFEST).is_file():
+        return path
+    if (path / "best" / MANIFEST).is_file():
+        return path / "best"
+    found = [m.parent for folder in (path / "checkpoints", path) for m in folder.glob(f"*/{MANIFEST}")]
+    steps = [folder for folder in found if folder.name.isdigit()]
+    if not steps:
+        raise UsageError(f"{path} is neither a converted model nor a training run: it holds no checkpoint")
+    return max(steps, key=lambda step: int(step.name))
+
+
+def part_of(path: Path) -> tuple[Path, str]:
+    """`RUN#ema` as the folder RUN and `ema`; any other path as itself and ""."""
+    folder, _, part = str(path).rpartition("#")
+    return (Path(folder), part) if folder and not path.exists() and Path(folder).is_dir() else (path, "")
+
+
 def refuse_existing(path: Path) -> None:
     """Raises UsageError if there is something at `path` already."""
     if path.exists() or path.is_symlink():

@@ -1,6 +1,7 @@
 """`python -m convert to-flax`: from PyTorch's weights to a directory for Flax."""
 
 import dataclasses
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
@@ -27,30 +28,34 @@ def to_flax(
     """
     import jaxzoo
     from convert import rules, store
-    from convert.weights import fill_fresh, find, fit, preprocess_of
+    from convert.loading import fill_fresh, fit_weights
+    from convert.sources import read_weights
+    from convert.weights import preprocess_of
 
     store.refuse_existing(out)
-    found = find(model, weights, match=match)
+    found = read_weights(model, weights, match=match)
     width = max((len(ours) for ours, _ in found.pairs), default=0)
     for ours, theirs in found.pairs:
         print(f"{ours:{width}} ← {theirs}")
     with ThreadPoolExecutor(1) as pool:
         source = pool.submit(found.source)  # hashing a large file takes a while
-        module, arguments, skipped = fit(model, found, num_classes=num_classes, head=head)
-        arrays = rules.flax_arrays(module, found.tensors, skip=skipped)
-        if skipped:
-            rules.load_state_dict(module, found.tensors, skip=skipped)
-            arrays |= fill_fresh(module, model, arguments, seed=0)
+        fit = fit_weights(model, found, num_classes=num_classes, head=head)
+        for note in fit.notes:
+            warnings.warn(note, stacklevel=1)
+        arrays = rules.flax_arrays(fit.model, fit.tensors, skip=fit.fresh)
+        if fit.fresh:
+            rules.load_state_dict(fit.model, fit.tensors, skip=fit.fresh)
+            arrays |= fill_fresh(fit.model, model, fit.arguments, seed=0)
     manifest = {
         "model": model,
-        "arguments": arguments,
-        "classes": None if skipped else found.classes,
-        "preprocess": dataclasses.asdict(preprocess_of(model, found, arguments)),
+        "arguments": fit.arguments,
+        "classes": None if fit.fresh else found.classes,
+        "preprocess": dataclasses.asdict(preprocess_of(model, found, fit.arguments)),
         "source": source.result(),
         "jaxzoo": jaxzoo.__version__,
     }
     store.save(out, {f"model/{path}": array for path, array in arrays.items()}, manifest)
-    classes = f", {arguments['num_classes']} classes" if "num_classes" in arguments else ""
+    classes = f", {fit.arguments['num_classes']} classes" if "num_classes" in fit.arguments else ""
     names = f" by {found.dialect}'s names" if found.dialect else ""
     numbers = sum(a.size for a in arrays.values())
     print(f"{out}: {model}{classes}, {len(arrays)} tensors{names}, {numbers:,} numbers")

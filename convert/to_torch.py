@@ -21,13 +21,14 @@ def to_torch(
         dialect: whose names to write: timm's, where timm has a network that computes the same, or the reference's.
     """
     from convert import files
-    from convert.store import read_manifest
-    from convert.weights import checkpoint_in, find, in_dialect, part_of
+    from convert.names import in_dialect
+    from convert.sources import read_weights
+    from convert.store import checkpoint_in, part_of, read_manifest
 
     files.check_output(out)
     directory, _ = part_of(from_)
     model = read_manifest(checkpoint_in(directory))["model"]
-    found = find(model, from_)
+    found = read_weights(model, from_)
     if dialect:
         found = dataclasses.replace(found, tensors=in_dialect(model, dialect, found.tensors), versions={})
     files.write(out, found.tensors, found.versions)

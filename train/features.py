@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-import convert.weights
+import convert.loading
+import convert.sources
 from jaxzoo import nn
 from jaxzoo.errors import UsageError
 from jaxzoo.inspect.calls import around_calls
@@ -216,7 +217,8 @@ def cached(
         own = model
         if continuing:  # then `model` is fresh, and its weights are in the checkpoints, where the backbone is in each
             place = checkpoint.newest(folder, say)[0]
-            own, _ = convert.weights.filled(config.model, convert.weights.find(config.model, place), **arguments)
+            weights = convert.sources.read_weights(config.model, place)
+            own, _ = convert.loading.load_model(config.model, weights, **arguments)
         features_of, total, done = before.of(own), sum(map(len, missing)), 0
         with progress(0, total, "image", "computing features") as bar:
             for source in missing:

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import re
-import warnings
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -12,9 +11,10 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+import convert.loading
 import convert.shapes
+import convert.sources
 import convert.store
-import convert.weights
 import jaxzoo
 import train.data
 import train.tasks
@@ -71,7 +71,7 @@ def prepare(config: Config, folder: Path, *, continuing: bool = False) -> tuple[
         preprocess, arguments = Preprocess(**stored["preprocess"]), stored["arguments"]
         arguments = arguments | {"num_classes": len(data.classes)}  # others are refused later, by name
     else:
-        weights = convert.weights.find(config.model, config.weights) if config.weights else None
+        weights = convert.sources.read_weights(config.model, config.weights) if config.weights else None
         preprocess = preprocessing(config, data, weights)
         arguments = arguments_of(config, data, preprocess)
     model, arguments = model_of(config, arguments, weights, backbone)
@@ -281,20 +281,18 @@ def model_of(config: Config, arguments: dict, weights: Weights | None, backbone:
                 raise
             raise UsageError(f"{config.model} cannot be built with {' '.join(config.model_args)}: {error}") from error
         if backbone:
-            say(convert.weights.load_part(model, config.model, backbone))
+            say(convert.loading.load_part(model, config.model, backbone))
         return model, arguments
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # said below
-        model, arguments, skipped = convert.weights.fit(
-            config.model, weights, head="strict" if config.eval_only else "skip", **arguments
-        )
-    convert.load_state_dict(model, weights.tensors, skip=skipped)
-    convert.weights.fill_fresh(model, config.model, arguments, config.seed)
-    if skipped:
-        transfer.start_at_zero(model, transfer.head_paths(config.model, arguments))
-    fresh = f"; for {arguments['num_classes']} classes these start fresh: {', '.join(skipped)}" if skipped else ""
+    head = "strict" if config.eval_only else "skip"
+    fit = convert.loading.fit_weights(config.model, weights, head=head, **arguments)
+    convert.load_state_dict(fit.model, fit.tensors, skip=fit.fresh)
+    convert.loading.fill_fresh(fit.model, config.model, fit.arguments, config.seed)
+    fresh = ""
+    if fit.fresh:
+        transfer.start_at_zero(fit.model, transfer.head_paths(config.model, fit.arguments))
+        fresh = f"; for {fit.arguments['num_classes']} classes these start fresh: {', '.join(fit.fresh)}"
     say(f"weights of {weights.path}{fresh}")
-    return model, arguments
+    return fit.model, fit.arguments
 
 
 def devices_of(count: int | None) -> list[jax.Device]:

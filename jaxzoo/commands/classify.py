@@ -76,11 +76,13 @@ def classified(
 
 
 def _classifier(name: str, weights: str) -> Classifier:
-    from convert.weights import filled, find, preprocess_of
+    from convert.loading import load_model
+    from convert.sources import read_weights
+    from convert.weights import preprocess_of
 
     keep_compiled_programs()
-    found = find(name, weights)
-    model, arguments = filled(name, found)
+    found = read_weights(name, weights)
+    model, arguments = load_model(name, found)
     graph, state = nnx.split(model)
     run = jax.jit(lambda state, pixels: nnx.merge(graph, state)(pixels))
     return Classifier(functools.partial(run, state), preprocess_of(name, found, arguments), found.classes)

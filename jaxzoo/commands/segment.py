@@ -116,11 +116,13 @@ def overlaid(picture: Image.Image, mask: np.ndarray, classes: Sequence[str]) -> 
 
 
 def _segmenter(name: str, weights: str) -> Segmenter:
-    from convert.weights import filled, find, preprocess_of
+    from convert.loading import load_model
+    from convert.sources import read_weights
+    from convert.weights import preprocess_of
 
     keep_compiled_programs()
-    found = find(name, weights)
-    model, arguments = filled(name, found)
+    found = read_weights(name, weights)
+    model, arguments = load_model(name, found)
     graph, state = nnx.split(model)
 
     def run(state: nnx.State, pixels: jax.Array) -> jax.Array:

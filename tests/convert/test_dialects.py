@@ -16,8 +16,10 @@ import jaxzoo
 from convert import dialects
 from convert.__main__ import main
 from convert.inspect import fitting
+from convert.loading import fit_weights
+from convert.names import in_dialect, translated
 from convert.twins import abstract_twin, arrays, build_twin, randomise
-from convert.weights import Weights, fit, in_dialect, translated
+from convert.weights import Weights
 from jaxzoo import UsageError
 from tests.convert.test_commands import fails
 
@@ -181,7 +183,7 @@ def test_arguments_are_read_from_timms_shapes():
     with torch.device("meta"):
         theirs = timm.create_model(TWINS["vit_b_16"][0], img_size=384, num_classes=17)
     weights = translated("vit_b_16", Weights(Path("vit.pth"), placeholders(theirs)))
-    assert fit("vit_b_16", weights)[1] == {"num_classes": 17, "image_size": 384}
+    assert fit_weights("vit_b_16", weights).arguments == {"num_classes": 17, "image_size": 384}
 
 
 @pytest.mark.parametrize("name", ["densenet121", "vgg11", "swin_t", "vit_b_32", "convnext_tiny", "regnet_x_400mf"])

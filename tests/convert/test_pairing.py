@@ -14,7 +14,7 @@ import convert
 import jaxzoo
 from convert import files
 from convert.__main__ import main
-from convert.weights import find
+from convert.sources import read_weights
 from jaxzoo import UsageError
 from tests.convert.test_commands import NAME, fails
 
@@ -80,7 +80,7 @@ def test_sorted_files_are_told_apart(tmp_path, twin):
 
 def test_counters_of_batches_may_be_missing(tmp_path, twin):
     path = save({k: t for k, t in renamed(twin).items() if not k.endswith("batches_tracked")}, tmp_path / "a.pth")
-    assert len(find(NAME, path, match="order").pairs) == len(twin.state_dict()) - 34
+    assert len(read_weights(NAME, path, match="order").pairs) == len(twin.state_dict()) - 34
     assert convert.load(NAME, path, match="order").classifier[3].bias.shape == (7,)
 
 

@@ -16,10 +16,13 @@ from safetensors.torch import save_file
 import convert
 import jaxzoo
 from convert import files, store
+from convert.loading import fit_weights, load_part
 from convert.shapes import abstract, shapes_of
+from convert.sources import read_weights
+from convert.store import checkpoint_in
 from convert.to_torch import to_torch
 from convert.twins import build_twin
-from convert.weights import Weights, checkpoint_in, find, fit, preprocess_of
+from convert.weights import Weights, preprocess_of
 from jaxzoo import Preprocess, UsageError
 from tests.convert.conftest import small
 
@@ -113,7 +116,7 @@ def test_published_weights_are_fetched_through_torchvision(tmp_path, monkeypatch
     folder.mkdir(parents=True)
     torch.save(twin.state_dict(), folder / "resnet18-f37072fd.pth")  # as if downloaded before
     assert agree(twin, convert.load("resnet18", "DEFAULT"))
-    found = find("resnet18", "IMAGENET1K_V1")
+    found = read_weights("resnet18", "IMAGENET1K_V1")
     assert len(found.classes) == 1000
     assert found.preprocess["crop"] == 224
 
@@ -122,7 +125,7 @@ def test_a_file_that_torchvision_publishes_is_known_by_its_name(tmp_path):
     tensors = {key: torch.zeros(shape) for key, shape in shapes_of(abstract("googlenet")).items()}
     for file, arguments in (("googlenet-1378be20.pth", {"transform_input": True}), ("googlenet.pth", {})):
         torch.save(tensors, tmp_path / file)
-        found = find("googlenet", tmp_path / file)
+        found = read_weights("googlenet", tmp_path / file)
         assert found.arguments == arguments
         assert (found.classes or [None])[0] == ("tench" if arguments else None)
 
@@ -149,7 +152,7 @@ def test_timms_published_weights_are_fetched_from_its_hub(tmp_path, monkeypatch)
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     for tag in ("in1k", "DEFAULT"):
-        found = find("efficientnet_lite0", tag)
+        found = read_weights("efficientnet_lite0", tag)
         assert found.tensors.keys() == twin.state_dict().keys()
         assert (found.classes[967], found.preprocess["interpolation"]) == ("espresso", "bicubic")
     assert asked == 2 * [("timm/tf_efficientnet_lite0.in1k", "model.safetensors")]
@@ -159,11 +162,11 @@ def test_timms_published_weights_are_fetched_from_its_hub(tmp_path, monkeypatch)
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
     with pytest.raises(UsageError, match=r"are you offline.*give the file"):
-        find("efficientnet_lite0", "in1k")
+        read_weights("efficientnet_lite0", "in1k")
     with pytest.raises(UsageError, match="published weights of efficientnet_lite0, which are: in1k, DEFAULT"):
-        find("efficientnet_lite0", "in22k")
+        read_weights("efficientnet_lite0", "in22k")
     with pytest.raises(UsageError, match="lenet5 has no published weights"):
-        find("lenet5", "DEFAULT")
+        read_weights("lenet5", "DEFAULT")
 
 
 def test_a_run_means_its_best_checkpoint_or_its_last(tmp_path):
@@ -187,7 +190,7 @@ def test_a_training_checkpoint_loads_and_exports_with_torchs_dtypes(tmp_path):
     loaded = convert.load("resnet18", tmp_path / "run")
     expected = convert.state_dict(model)
     assert all((value == expected[key]).all() for key, value in convert.state_dict(loaded).items())
-    tensors = find("resnet18", tmp_path / "run").tensors
+    tensors = read_weights("resnet18", tmp_path / "run").tensors
     assert tensors["bn1.num_batches_tracked"].dtype == np.int64
     small("resnet18", num_classes=3).load_state_dict({k: files.to_torch(v.copy()) for k, v in tensors.items()})
     with pytest.raises(UsageError, match="holds resnet18, not resnet34"):
@@ -208,7 +211,7 @@ def test_the_average_of_a_runs_weights_is_read_by_name(tmp_path, capsys):
         np.testing.assert_array_equal(loaded.bn1.mean, average["bn1.mean"])
         np.testing.assert_array_equal(loaded.conv1.kernel, raw["conv1.kernel"])
     np.testing.assert_array_equal(convert.load("resnet18", tmp_path / "run").fc.bias, raw["fc.bias"])
-    source = find("resnet18", tmp_path / "run#ema").source()
+    source = read_weights("resnet18", tmp_path / "run#ema").source()
     assert source["path"].endswith("run/best#ema") and len(source["sha256"]) == 64
 
     to_torch(tmp_path / "run#ema", tmp_path / "average.pth")
@@ -216,10 +219,10 @@ def test_the_average_of_a_runs_weights_is_read_by_name(tmp_path, capsys):
     np.testing.assert_array_equal(convert.read(tmp_path / "average.pth")["fc.bias"], average["fc.bias"])
 
     with pytest.raises(UsageError, match=r"no part 'best'; .*run/best#ema is the average"):
-        find("resnet18", tmp_path / "run#best")
+        read_weights("resnet18", tmp_path / "run#best")
     store.save(tmp_path / "plain", {f"model/{path}": array for path, array in raw.items()}, manifest)
     with pytest.raises(UsageError, match="trained without --ema; leave out #ema"):
-        find("resnet18", tmp_path / "plain#ema")
+        read_weights("resnet18", tmp_path / "plain#ema")
 
 
 @pytest.mark.parametrize(
@@ -238,8 +241,8 @@ def test_arguments_are_read_from_shapes(name, others):
     arguments = {"num_classes": 17} | others
     shapes = shapes_of(abstract(name, **arguments))
     tensors = {key: np.broadcast_to(np.float32(0), shape) for key, shape in shapes.items()}
-    model, found, skipped = fit(name, Weights(Path("file"), tensors))
-    assert (found, skipped, shapes_of(model)) == (arguments, [], shapes)
+    fit = fit_weights(name, Weights(Path("file"), tensors))
+    assert (fit.arguments, fit.fresh, shapes_of(fit.model)) == (arguments, [], shapes)
 
 
 def test_a_model_that_hung_on_an_attribute_is_found(tmp_path, twin):
@@ -253,7 +256,7 @@ def test_names_that_held_a_dot_are_found(tmp_path):
     state = {re.sub(r"(denselayer\d+\.(norm|conv))", r"\1.", key): tensor for key, tensor in twin.state_dict().items()}
     assert "features.denseblock1.denselayer2.norm.1.weight" in state
     torch.save({k: t for k, t in state.items() if "num_batches" not in k}, tmp_path / "densenet121-a639ec97.pth")
-    found = find("densenet121", tmp_path / "densenet121-a639ec97.pth")
+    found = read_weights("densenet121", tmp_path / "densenet121-a639ec97.pth")
     assert {*found.tensors} == {key for key in twin.state_dict() if "num_batches" not in key}
 
 
@@ -284,7 +287,7 @@ def backbone(tmp_path):
 def test_a_part_of_a_model_starts_from_the_weights_of_another(backbone):
     name, tensors = "lraspp_mobilenet_v3_large", convert.read(backbone)
     model, fresh = jaxzoo.create_model(name), convert.state_dict(jaxzoo.create_model(name))
-    said = convert.weights.load_part(model, name, backbone)
+    said = load_part(model, name, backbone)
     ours = convert.state_dict(model)
     for key, array in ours.items():
         source = tensors["features" + key.removeprefix("backbone")] if key.startswith("backbone.") else fresh[key]
@@ -298,8 +301,8 @@ def test_weights_of_no_part_and_models_without_parts_are_refused(tmp_path, backb
     torch.save({"fc.weight": torch.zeros(3, 4)}, tmp_path / "other.pth")
     model = abstract("lraspp_mobilenet_v3_large")
     with pytest.raises(UsageError, match=r"other\.pth are no weights of mobilenet_v3_large, parts of lraspp"):
-        convert.weights.load_part(model, "lraspp_mobilenet_v3_large", tmp_path / "other.pth")
+        load_part(model, "lraspp_mobilenet_v3_large", tmp_path / "other.pth")
     with pytest.raises(UsageError, match="neither a file nor published weights of mobilenet_v3_large"):
-        convert.weights.load_part(model, "lraspp_mobilenet_v3_large", "COCO")
+        load_part(model, "lraspp_mobilenet_v3_large", "COCO")
     with pytest.raises(UsageError, match="no part of resnet18 is another model"):
-        convert.weights.load_part(abstract("resnet18"), "resnet18", backbone)
+        load_part(abstract("resnet18"), "resnet18", backbone)

@@ -11,10 +11,12 @@ import convert
 import jaxzoo
 from convert.dialects.deeplab_pytorch import V2
 from convert.files import write
+from convert.loading import load_part
+from convert.names import translated
 from convert.rules import leaves
 from convert.shapes import abstract, default_shapes, head_of, shapes_of
 from convert.twins import abstract_twin, build_twin
-from convert.weights import Weights, load_part, translated
+from convert.weights import Weights
 from jaxzoo.nn import resize
 from jaxzoo.segmentation.deeplabv2 import DeepLabV2
 from jaxzoo.segmentation.fcn_vgg import upscore

@@ -7,7 +7,7 @@ from PIL import Image
 from tensorboardX.proto.event_pb2 import SessionLog
 
 from convert import store
-from convert.weights import find
+from convert.sources import read_weights
 from jaxzoo import registry
 from tests.train.launch import train
 from tests.train.same import assert_same_run, rows, steps
@@ -160,7 +160,7 @@ def test_the_average_can_be_used_wherever_weights_are(averaged, monkeypatch):
     registry.register_model(paper="none", input_size=32)(tiny)
     arrays = store.load(averaged / "best")[0]
     for part, prefix in (("", "model/"), ("#ema", "ema/")):
-        tensors = find("tiny", f"{averaged}{part}").tensors
+        tensors = read_weights("tiny", f"{averaged}{part}").tensors
         np.testing.assert_array_equal(tensors["fc.weight"].T, arrays[f"{prefix}fc.kernel"])
     said = train(*OPTIONS, "--eval-only", "--weights", f"{averaged}#ema", PLAIN=1)
     assert f"accuracy {store.read_manifest(averaged / 'best')['train']['value']:.2%}" in said

@@ -1,0 +1,70 @@
+"""Where weights come from: a file, a converted directory, a training run, or the name of published ones."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+
+from convert import files, published, rules, store
+from convert.names import match_by_order, translated, unwrapped
+from convert.shapes import abstract
+from convert.weights import Weights
+from jaxzoo import UsageError, card
+
+
+def read_weights(name: str, weights: str | Path, *, match: str = "names") -> Weights:
+    """Reads what `load` takes for `weights`; the tensors of a file are views of it, so copy them soon.
+
+    Raises UsageError.
+    """
+    if match not in ("names", "order"):
+        raise UsageError(f"match is {match!r}; it must be 'names' or 'order'")
+    known = card(name).weights
+    path = Path(weights)
+    directory, part = store.part_of(path)
+    if directory.is_dir():
+        return _from_directory(name, directory, part)
+    if match == "order":
+        contents = files.contents(path)
+        return match_by_order(name, contents.path, contents.tensors)
+    if path.exists() or path.suffix or os.sep in str(weights) or "#" in str(weights):
+        key, classes = published.published_as(name, path)
+    else:
+        path, key, classes = published.download(name, str(weights))
+    found = _from_file(name, path)
+    found.classes = classes
+    if key in known:
+        found.preprocess = dataclasses.asdict(known[key].preprocess)
+        found.arguments = dict(known[key].arguments)
+    return found
+
+
+def _from_file(name: str, path: Path) -> Weights:
+    contents = files.contents(path)
+    return translated(name, Weights(contents.path, unwrapped(name, contents.tensors)))
+
+
+def _from_directory(name: str, path: Path, part: str = "") -> Weights:
+    path = store.checkpoint_in(path)
+    arrays, manifest = store.load(path, prefix="model/")
+    if manifest["model"] != name:
+        raise UsageError(f"{path} holds {manifest['model']}, not {name}")
+    if part:
+        arrays |= _average(path, part)  # what is frozen has none
+    arguments = dict(manifest["arguments"])
+    model = abstract(name, **arguments)
+    known = {leaf.path for leaf in rules.leaves(model)}
+    tensors = rules.torch_arrays(model, arrays) | {key: a for key, a in arrays.items() if key not in known}
+    if "train" in manifest:  # JAX counts in int32, torch in int64
+        tensors = {key: rules.as_torch(array) for key, array in tensors.items()}
+    about = manifest.get("classes"), manifest.get("preprocess")
+    return Weights(Path(f"{path}#{part}") if part else path, tensors, arguments, *about, rules.versions(model))
+
+
+def _average(path: Path, part: str) -> dict[str, np.ndarray]:
+    if part != "ema":
+        raise UsageError(f"{path} has no part {part!r}; {path}#ema is the average of its weights")
+    if not any(file.startswith(f"{store.ARRAYS}/ema/") for file in store.read_manifest(path)["files"]):
+        raise UsageError(f"{path} holds no average of its weights: it was trained without --ema; leave out #ema")
+    return store.load(path, prefix="ema/")[0]
