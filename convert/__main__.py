@@ -1,8 +1,14 @@
 """`python -m convert`."""
 
+import os
+import sys
+
+if __name__ == "__main__" and sys.path[0] == os.getcwd() != os.path.dirname(os.path.dirname(__file__)):
+    # Python looks for modules in the working directory first, and would take a jaxzoo.py there for ours.
+    del sys.path[0]
+
 import atexit
 import gc
-import sys
 import warnings
 from collections.abc import Sequence
 
@@ -14,14 +20,15 @@ from convert.to_flax import to_flax
 from convert.to_torch import to_torch
 from jaxzoo.errors import exit_on_usage_error
 
+COMMANDS = {"to-flax": to_flax, "to-torch": to_torch, "diff": diff, "inspect": inspect}
 
-def main(argv: Sequence[str] | None = None) -> None:
+
+def main(argv: Sequence[str] | None = None, prog: str = "python -m convert") -> None:
     """Runs one command. Exits with 0, with 2 after bad input, and `diff` with 1 when the two sides differ."""
-    commands = {"to-flax": to_flax, "to-torch": to_torch, "diff": diff, "inspect": inspect}
     with warnings.catch_warnings(), exit_on_usage_error():
         warnings.showwarning = lambda message, *rest: print(f"warning: {message}", file=sys.stderr)
         code = tyro.extras.subcommand_cli_from_dict(
-            commands, prog="python -m convert", description="PyTorch ↔ Flax: the same weights on both sides.", args=argv
+            COMMANDS, prog=prog, description="PyTorch ↔ Flax: the same weights on both sides.", args=argv
         )
     if code:
         sys.exit(code)

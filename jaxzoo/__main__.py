@@ -1,36 +1,57 @@
-"""`python -m jaxzoo`."""
+"""`jaxzoo`, which is `python -m jaxzoo` too."""
 
 import os
 import sys
+
+if __name__ == "__main__" and sys.path[0] == os.getcwd() != os.path.dirname(os.path.dirname(__file__)):
+    # Python looks for modules in the working directory first, and would take a convert.py there for ours.
+    del sys.path[0]
+
 from collections.abc import Sequence
 
-import tyro
-
+from jaxzoo.commands import SUMMARIES, command
 from jaxzoo.errors import exit_on_usage_error
-from jaxzoo.memory import keep_freed_memory
+
+DESCRIPTION = "PyTorch's vision models for JAX. `jaxzoo --install-completion` teaches your shell to complete all this."
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs one command. Exits with 0, with 2 after bad input, and `predict` with 1 when it left images out."""
     # XLA writes an alarming paragraph to stderr whenever it loads a program for the CPU from the cache.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from jaxzoo.commands.bench import bench
-    from jaxzoo.commands.info import info
-    from jaxzoo.commands.inspect import inspect
-    from jaxzoo.commands.list import list
-    from jaxzoo.commands.predict import predict
+    name, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    if name == "train":
+        from train.__main__ import main as train
 
-    keep_freed_memory()
-    commands = {"list": list, "info": info, "predict": predict, "bench": bench, "inspect": inspect}
+        return train(rest, prog="jaxzoo train")
+    if name == "convert":
+        from convert.__main__ import main as convert
+
+        return convert(rest, prog="jaxzoo convert")
     with exit_on_usage_error():
         try:
-            code = tyro.extras.subcommand_cli_from_dict(
-                commands, prog="python -m jaxzoo", description="PyTorch's vision models for JAX.", args=argv
-            )
+            code = _run(name, rest)
         except KeyboardInterrupt:
             code = 130
     if code:
         sys.exit(code)
+
+
+def _run(name: str, rest: Sequence[str]) -> int | None:
+    import tyro
+
+    from jaxzoo.commands import completion
+    from jaxzoo.memory import keep_freed_memory
+
+    if name == "--install-completion":
+        return completion.install(*rest[:1])
+    if name.startswith("--tyro-"):
+        return completion.write(name, *rest)
+    if name not in SUMMARIES:  # --help, or a mistake
+        nothing = completion.commands(lambda name: lambda: None)
+        return nothing.cli(prog="jaxzoo", description=DESCRIPTION, args=[name, *rest])
+    keep_freed_memory()
+    return tyro.cli(command(name), prog=f"jaxzoo {name}", args=rest)
 
 
 if __name__ == "__main__":

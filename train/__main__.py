@@ -3,8 +3,14 @@
 import os
 import sys
 
+if __name__ == "__main__" and sys.path[0] == os.getcwd() != os.path.dirname(os.path.dirname(__file__)):
+    # Python looks for modules in the working directory first, and would take a jaxzoo.py there for ours.
+    del sys.path[0]
 
-def main() -> None:
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "python -m train") -> None:
     """Trains as the command line says. Exits with 0, with 2 after bad input, or with 128 + signal when interrupted."""
     # XLA writes an alarming paragraph to stderr whenever it loads a program for the CPU from the cache.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -14,7 +20,8 @@ def main() -> None:
     from train.command_line import parse
 
     keep_freed_memory()
-    command, *rest = sys.argv[1:] or [""]
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command, *rest = arguments or [""]
     with exit_on_usage_error():
         if command == "recipes":
             import rich
@@ -25,13 +32,13 @@ def main() -> None:
             return
         if command == "data":
             if not rest or rest[0].startswith("-"):
-                raise UsageError("name the data: python -m train data folder:PATH, with any options of training")
-            config = parse(["--data", *rest])
+                raise UsageError(f"name the data: {prog} data folder:PATH, with any options of training")
+            config = parse(["--data", *rest], prog)
             from train.setup import show_data
 
             show_data(config)
             return
-        config = parse()
+        config = parse(arguments, prog)
         from train.loop import run
 
         keep_compiled_programs()

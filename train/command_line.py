@@ -12,7 +12,7 @@ from train import recipes
 from train.config import GROUPS, RESUMABLE, UNCHANGED, Config, check, option, read
 
 
-def parse(arguments: Sequence[str] | None = None) -> Config:
+def parse(arguments: Sequence[str] | None = None, prog: str = "python -m train") -> Config:
     """The configuration from a command line; with --resume, the run's own with the allowed changes.
 
     Raises:
@@ -28,7 +28,7 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
         stored = Config(recipe=given["recipe"], **recipes.options(given["recipe"], given["model"] or Config.model))
     else:
         stored = Config()
-    config = _parsed(arguments, stored)
+    config = _parsed(arguments, stored, prog)
     if config.recipe and not run:
         named = {text.lstrip("-").split("=")[0].replace("-", "_") for text in arguments if text.startswith("--")}
         config = recipes.adapted(config, named)
@@ -45,19 +45,23 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
     return config
 
 
-def _parsed(arguments: Sequence[str], default: Config) -> Config:
-    """Parsed by tyro, each section of options under a title of its own in --help."""
-    import tyro
+def sectioned(default: Config) -> type:
+    """The options for tyro, each section under a title of its own in --help."""
 
     def part(section: type) -> Any:
         return section(**{field.name: getattr(default, field.name) for field in dataclasses.fields(section)})
 
     sections = [(section.__name__.lower(), section, dataclasses.field(default=part(section))) for section in GROUPS]
-    sectioned = dataclasses.make_dataclass("Sectioned", sections, frozen=True)
+    return dataclasses.make_dataclass("Sectioned", sections, frozen=True)
+
+
+def _parsed(arguments: Sequence[str], default: Config, prog: str) -> Config:
+    import tyro
+
     parsed = tyro.cli(
-        sectioned,
+        sectioned(default),
         args=arguments,
-        prog="python -m train",
+        prog=prog,
         description=inspect.cleandoc(Config.__doc__),
         config=(tyro.conf.OmitArgPrefixes,),
     )

@@ -1,1 +1,19 @@
-"""The commands of `python -m jaxzoo`, each the function of its file's name. They import `convert` where they use it."""
+"""The commands of `jaxzoo`: each the function of its file's name, but for `train` and `convert`, which are packages."""
+
+from collections.abc import Callable
+from importlib import import_module
+
+SUMMARIES = {
+    "train": "Train a model, continue a run, or evaluate; `train data` shows data, `train recipes` recipes.",
+    "convert": "Move weights between PyTorch and Flax, and compare both sides.",
+    "predict": "Say what is in pictures, or which pixels are what.",
+    "list": "Compare models: size, cost, published accuracy.",
+    "info": "Show a model: where it comes from, and what it consists of.",
+    "bench": "Measure speed and memory, beside PyTorch's.",
+    "inspect": "Draw which pixels reach an output.",
+}
+
+
+def command(name: str) -> Callable:
+    """The function of a command, imported when it is asked for, so that `jaxzoo --help` answers at once."""
+    return getattr(import_module(f"jaxzoo.commands.{name}"), name)

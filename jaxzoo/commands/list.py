@@ -42,7 +42,7 @@ def list(pattern: tyro.conf.Positional[str] = "*", /) -> None:
     if not console.is_terminal:  # a file or a program has no width to keep to
         console.width = max(console.width, 120)
     console.print(table)
-    console.print("python -m jaxzoo info NAME says more about one")
+    console.print("jaxzoo info NAME says more about one")
 
 
 def _quality(metrics: Mapping[str, float]) -> str:
