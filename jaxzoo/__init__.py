@@ -11,7 +11,7 @@ _HOME = {
     "imagenet_classes": "jaxzoo.imagenet",
     "list_models": "jaxzoo.registry",
     "model_info": "jaxzoo.registry",
-    "read_image": "jaxzoo.preprocess",
+    "read_image": "jaxzoo.images",
     "register_model": "jaxzoo.registry",
 }
 __version__ = "0.1.0"

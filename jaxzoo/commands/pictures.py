@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from jaxzoo.errors import UsageError
-from jaxzoo.preprocess import image_files, read_image
+from jaxzoo.images import image_files, read_image
 
 
 def check_new(path: Path) -> None:

@@ -8,7 +8,7 @@ from PIL import Image
 import convert
 from convert import store
 from convert.__main__ import main as convert_command
-from jaxzoo.preprocess import read_image
+from jaxzoo.images import read_image
 from tests.train import photos
 from tests.train.test_run import rows
 from train import loop

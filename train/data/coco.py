@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from jaxzoo.errors import UsageError
-from jaxzoo.preprocess import read_image
+from jaxzoo.images import read_image
 from jaxzoo.voc import IGNORED
 from train.data import HELD_OUT, TRAINING, Data
 from train.data.masks import Item

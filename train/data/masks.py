@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from jaxzoo.errors import UsageError
-from jaxzoo.preprocess import read_image
+from jaxzoo.images import read_image
 from jaxzoo.voc import IGNORED
 
 STEP = 32  # sides that networks which halve an image five times divide evenly

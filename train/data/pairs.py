@@ -12,7 +12,7 @@ classes are called 0, 1, … up to the largest index in all masks.
 from pathlib import Path
 
 from jaxzoo.errors import UsageError
-from jaxzoo.preprocess import image_files
+from jaxzoo.images import image_files
 from train.data import Data, split_folders, stratified_split
 from train.data.masks import MaskedImages, read_classes, read_mask, values_of
 from train.progress import say

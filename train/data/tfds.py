@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from jaxzoo.errors import UsageError, nearest
-from jaxzoo.preprocess import read_image
+from jaxzoo.images import read_image
 from train.data import Data
 from train.progress import say
 

@@ -8,7 +8,7 @@ import io
 from typing import Any
 
 from jaxzoo.errors import UsageError
-from jaxzoo.preprocess import read_image
+from jaxzoo.images import read_image
 from train.data import Data, tfds
 from train.data.masks import Item, checked, image_size, read_mask, values_of
 from train.progress import say
