@@ -81,6 +81,68 @@ def test_train_and_val_folders_are_taken_as_they_are(tmp_path):
     assert [label for _, label in data.held_out.files] == [0, 2]
 
 
+@pytest.mark.parametrize(
+    ("splits", "sizes"),
+    [
+        (("train", "valid", "test"), (8, 4)),
+        (("train", "test"), (8, 4)),
+        (("training", "validation"), (8, 4)),
+        (("Train", "Val"), (8, 4)),
+        (("TRAIN", "VALIDATION"), (8, 4)),
+        (("train_set", "dev"), (8, 4)),
+        (("train2017", "val2017", "annotations"), (8, 4)),
+        (("train", "test1"), (6, 2)),  # a test part without classes, as Kaggle's: some of the training images
+        (("test",), (0, 4)),
+    ],
+)
+def test_parts_are_known_by_their_usual_names_and_never_taken_for_classes(tmp_path, splits, sizes, capsys):
+    for split in splits:
+        for name in ("cat", "dog"):
+            for i in range(4 if split.lower().startswith("train") else 2):
+                paint(tmp_path / split / ("" if split in ("test1", "annotations") else name) / f"{i}.png")
+    data = load(f"folder:{tmp_path}")
+    assert data.classes == ["cat", "dog"] and (len(data.train), len(data.held_out)) == sizes
+    assert ("left out: " in capsys.readouterr().out) == (len(splits) == 3 and "test" in splits)
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    for name in ("bus/1.png", "bus/2.png", "train/1.png", "train/old/2.png"):
+        paint(tmp_path / name)
+    assert load(f"folder:{tmp_path}").classes == ["bus", "train"]
+
+
+def test_a_part_that_comes_twice_is_refused(tmp_path):
+    for name in ("train/a", "train/b", "val/a", "valid/a"):
+        paint(tmp_path / name / "1.png")
+    with pytest.raises(UsageError, match=r"val and .*valid are both called val; remove or rename one"):
+        load(f"folder:{tmp_path}")
+
+
+def test_hidden_folders_and_links_upwards_are_neither_classes_nor_images(pets):
+    for name in (".ipynb_checkpoints", "__MACOSX", "cat/.ipynb_checkpoints", "cat/old/.thumbnails"):
+        paint(pets / name / "1.png")
+    (pets / "cat" / "all").symlink_to(pets)
+    (pets / "again").symlink_to("..")
+    data = load(f"folder:{pets}")
+    assert data.classes == ["cat", "dog"] and len(data.train) + len(data.held_out) == 15
+
+
+def test_files_that_are_no_images_are_said_once(pets, capsys):
+    for name in ("cat/1.heic", "dog/2.HEIC", "dog/notes", "dog/3.txt"):
+        (pets / name).touch()
+    load(f"folder:{pets}")
+    assert capsys.readouterr().out == (
+        f"left out in {pets}, as they are no images that Pillow reads: 2 .heic, 1 .txt, 1 without an ending\n"
+    )
+
+
+def test_a_tilde_is_the_home_folder(pets, monkeypatch):
+    monkeypatch.setenv("HOME", str(pets.parent))
+    assert load("folder:~/pets").classes == ["cat", "dog"]
+    with pytest.raises(UsageError, match="there is no folder ~nobody-of-this-name"):
+        load("folder:~nobody-of-this-name/pets")
+
+
 def test_every_class_is_held_out_and_trained_if_it_has_two_images():
     train, held_out = stratified_split([0] * 100 + [1, 1, 2], fraction=0.05, seed=0)
     assert len(held_out) == 6
@@ -97,7 +159,7 @@ def test_every_class_is_held_out_and_trained_if_it_has_two_images():
             "needs a folder of images for each class.*only 'cat'",
         ),
         (lambda pets: pets.rename(pets.parent / "zoo"), "there is no folder"),
-        (lambda pets: paint(pets / "val" / "emu" / "1.png") or (pets / "train").mkdir(), "for each class"),
+        (lambda pets: paint(pets / "val" / "emu" / "1.png") or (pets / "train").mkdir(), "train holds no images"),
     ],
 )
 def test_an_impossible_folder_is_refused_in_one_sentence(pets, break_it, sentence):
@@ -132,7 +194,7 @@ def test_odd_images_are_read_as_rgb(tmp_path):
             assert image.mode == "RGB"
             sizes[path.stem] = image.size
             if path.stem == "sixteen":
-                assert image.getpixel((0, 0)) == (40_000 // 256,) * 3
+                assert image.getpixel((0, 0)) == (round(40_000 / 257),) * 3
     assert sizes.pop("rotated") == (10, 12)
     assert set(sizes.values()) == {(12, 10)}
 

@@ -61,6 +61,42 @@ def test_a_list_from_a_spreadsheet_is_understood(pictures):
     assert len(data.train) + len(data.held_out) == 4
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252", "utf-16"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_other_encodings_and_delimiters_are_read_right(pictures, encoding, delimiter, capsys):
+    end = {",": "\n", ";": "\r\n", "\t": "\r"}[delimiter]
+    quoted = f'"au lait{delimiter} café"'
+    rows = [("path", "label"), ("0.png", quoted), ("1.png", quoted), ("2.png", "thé"), ("3.png", "thé")]
+    (pictures / "list.csv").write_bytes("".join(delimiter.join(row) + end for row in rows).encode(encoding))
+    data = load(f"list:{pictures / 'list.csv'}")
+    assert data.classes == [f"au lait{delimiter} café", "thé"]
+    assert len(data.train) == len(data.held_out) == 2
+    assert ("read as Windows-1252" in capsys.readouterr().out) == (encoding == "cp1252")
+
+
+def test_paths_begin_at_home_or_were_written_on_windows(pictures, monkeypatch):
+    monkeypatch.setenv("HOME", str(pictures.parent))
+    name = write(
+        pictures.parent / "list.csv", [("~/images/0.png", "a"), ("images\\1.png", "b"), ("~/images/2.png", "a")]
+    )
+    assert load(name).train.name(0).startswith(f"{pictures.parent}/images/")
+    assert load("list:~/list.csv").classes == ["a", "b"]
+
+
+def test_a_test_part_beside_a_held_out_one_is_left_out_and_that_is_said(pictures, capsys):
+    rows = [(f"{i}.png", i % 2, ("Training", "training", "VALID", "test")[i % 4]) for i in range(8)]
+    data = load(write(pictures / "list.csv", rows, ("path", "label", "split")))
+    assert (len(data.train), len(data.held_out)) == (4, 2)
+    assert "left out: 2 lines" in capsys.readouterr().out
+
+
+def test_what_is_no_text_is_refused_with_advice(pictures):
+    for content in (b"PK\3\4\0\0", b"path,label\n\x81.png,\xff\n"):
+        (pictures / "list.csv").write_bytes(content)
+        with pytest.raises(UsageError, match=r"save .*as CSV in UTF-8"):
+            load(f"list:{pictures / 'list.csv'}")
+
+
 def refused(pictures, text):
     (pictures / "list.csv").write_text(text)
     with pytest.raises(UsageError) as error:
@@ -81,7 +117,8 @@ def test_a_list_that_is_not_there_is_refused(tmp_path):
     [
         ("", "needs a header with the columns path,label[,split]; it is empty"),
         ("0.png,cat\n1.png,dog\n", "needs a header with the columns path,label[,split]; it begins with: 0.png,cat"),
-        ("path;label\n0.png;cat\n", "it begins with: path;label"),
+        ("path:label\n0.png:cat\n", "it begins with: path:label"),
+        ("path;label\na; b.png;cat\n", "line 2, has 3 columns, but the header 2; quote semicolons"),
         ("path,label\n\n", "lists no images below its header"),
         ("path,label\n0.png,cat\n1.png\n", "line 3, has no label"),
         ("path,label,split\n0.png,cat,\n", "line 2, has no split"),

@@ -55,10 +55,6 @@ SOURCES = {
 }
 
 
-# What the parts of a split are called, those that are taken first before the others.
-TRAINING, HELD_OUT = ("train", "training"), ("val", "valid", "validation", "test", "testing")
-
-
 def load(name: str, task: str = "classification", *, val_fraction: float = 0.2, seed: int = 0) -> Data:
     """What `name` means to models of this task. Raises UsageError if there is no such data."""
     kind, _, place = name.partition(":")
@@ -69,16 +65,6 @@ def load(name: str, task: str = "classification", *, val_fraction: float = 0.2, 
             return importlib.import_module(f"train.data.{module}").load(place, val_fraction=val_fraction, seed=seed)
     known = f"{', '.join([EMBEDDED[task], *SOURCES[task]][:-1])} or {[*SOURCES[task]][-1]}"
     raise UsageError(f"unknown data {name!r} for {task}; it is {known}")
-
-
-def split_folders(root: Path) -> tuple[Path | None, Path | None]:
-    """Of a folder that is split, the folders to train on and to hold out; None and the latter where that is all there
-    is, and twice None where there is no split."""
-    folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    named = {folder.name.lower(): folder for folder in folders}
-    train, held_out = (next((named[n] for n in names if n in named), None) for names in (TRAINING, HELD_OUT))
-    alone = held_out and named.keys() <= set(HELD_OUT)
-    return (train, held_out) if held_out and (train or alone) else (None, None)
 
 
 def write_split(data: Data, folder: Path) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from jaxzoo.errors import UsageError
 from jaxzoo.images import read_image
 from jaxzoo.voc import IGNORED
-from train.data import HELD_OUT, TRAINING, Data
+from train.data import Data
 from train.data.masks import Item
 from train.data.outlines import filled, run_lengths
 
@@ -77,7 +77,7 @@ def load(path: str | Path, *, val_fraction: float = 0.2, seed: int = 0) -> Data:
     root = Path(path).expanduser()
     if not root.is_dir():
         raise UsageError(f"there is no folder {root}")
-    files = [_latest(root, names) for names in (TRAINING, HELD_OUT)]
+    files = [_latest(root, names) for names in (("train",), ("val", "test"))]
     for part, file in zip(("train", "val"), files, strict=True):
         if not file and (part == "val" or not files[1]):
             place = f"{root / 'annotations'}/instances_{part}"

@@ -1,18 +1,23 @@
 """`folder:PATH`: your own images, one folder per class.
 
 PATH/cat/1.jpg, PATH/dog/7.png            a part of every class is held out, by --val-fraction and --seed
-PATH/train/cat/1.jpg, PATH/val/cat/2.jpg  or split as you like it
+PATH/train/cat/1.jpg, PATH/val/cat/2.jpg  or split as you like it, under any of these parts' usual names
 PATH/test/cat/3.jpg                       a test set alone, which can only be evaluated
 """
 
+import collections
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from jaxzoo.errors import UsageError
-from jaxzoo.preprocess import IMAGE_SUFFIXES, image_files, read_image
-from train.data import Data, split_folders, stratified_split
+from jaxzoo.images import folders, image_files, read_image
+from train.data import Data, stratified_split
+from train.data.splits import split_folders
+from train.progress import say
 
 
 class ImageFiles:
@@ -42,40 +47,60 @@ def load(path: str | Path, *, val_fraction: float, seed: int) -> Data:
     Raises:
       UsageError: no such folder, fewer than two classes, a class without images, a class that is only held out.
     """
-    root = Path(path).expanduser()
-    if not root.is_dir():
-        raise UsageError(f"there is no folder {root}")
-    ours, theirs = split_folders(root)
-    drawn = theirs is None
-    if ours:
-        classes, files = _files(ours)
-        held_classes, held_out = _files(theirs)
+    root = existing_folder(path)
+    train, held_out = split_folders(root, folders)
+    others: list[Path] = []
+    if held_out:
+        held_classes, theirs = _files(held_out, others)
+        classes, ours = _files(train, others) if train else (held_classes, [])
         if unknown := sorted(set(held_classes) - set(classes)):
-            raise UsageError(f"{theirs} has class folders that {ours} has not: {', '.join(unknown)}")
-        held_out = [(file, classes.index(held_classes[label])) for file, label in held_out]
-    elif theirs:
-        files, (classes, held_out) = [], _files(theirs)
+            raise UsageError(f"{held_out} has class folders that {train} has not: {', '.join(unknown)}")
+        theirs = [(file, classes.index(held_classes[label])) for file, label in theirs]
     else:
-        classes, files = _files(root)
+        classes, files = _files(train or root, others)
         names = [str(file.relative_to(root)) for file, _ in files]
-        ours, theirs = stratified_split([label for _, label in files], val_fraction, seed, names)
-        files, held_out = [files[i] for i in ours], [files[i] for i in theirs]
-    if not held_out:
+        ours, theirs = (
+            [files[i] for i in side]
+            for side in stratified_split([label for _, label in files], val_fraction, seed, names)
+        )
+    if not theirs:
         raise UsageError(f"every class in {root} has a single image: none can be held out")
-    return Data(ImageFiles(files), ImageFiles(held_out), classes, drawn=drawn)
+    say_left_out(root, others)
+    return Data(ImageFiles(ours), ImageFiles(theirs), classes, drawn=not held_out)
 
 
-def _files(root: Path) -> tuple[list[str], list[tuple[Path, int]]]:
-    """Names of the class folders, and every image below them with its class's index; both sorted."""
-    classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+def existing_folder(path: str | Path) -> Path:
+    """A folder that people name, `~` being theirs. Raises UsageError if there is none."""
+    folder = Path(os.path.expanduser(path))
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder {folder}")
+    return folder
+
+
+def say_left_out(root: Path, others: Iterable[Path]) -> None:
+    """Says once which files lie among the images and have no ending of images."""
+    counts = collections.Counter(path.suffix.lower() or "without an ending" for path in others)
+    if counts:
+        endings = ", ".join(f"{count} {ending}" for ending, count in counts.most_common(8))
+        say(f"left out in {root}, as they are no images that Pillow reads: {endings}{', …' * (len(counts) > 8)}")
+
+
+def _files(root: Path, others: list[Path]) -> tuple[list[str], list[tuple[Path, int]]]:
+    """Names of the class folders, and every image below them with its class's index; both sorted.
+
+    What is no image goes to `others`.
+    """
+    classes = folders(root)
     if len(classes) < 2:
-        found = f"only {classes[0]!r}" if classes else "none"
+        found = f"only {classes[0].name!r}" if classes else "none"
         raise UsageError(f"{root} needs a folder of images for each class, at least two; it has {found}")
     files = []
-    for label, name in enumerate(classes):
-        found = image_files(root / name)
+    for label, folder in enumerate(classes):
+        here: list[Path] = []
+        found = image_files(folder, here.append)
         if not found:
-            endings = ", ".join(sorted(IMAGE_SUFFIXES))
-            raise UsageError(f"class folder {root / name} holds no images; remove it or fill it ({endings})")
+            what = f", but {here[0].name}" if here else ""
+            raise UsageError(f"class folder {folder} holds no images that Pillow reads{what}; remove it or fill it")
         files += [(file, label) for file in found]
-    return classes, files
+        others += here
+    return [folder.name for folder in classes], files

@@ -8,18 +8,26 @@ path,label,split      or split as you like it, into `train` and `val`; all `test
 cats/1.jpg,cat,train
 cats/2.jpg,cat,val
 
-Paths are relative to the file's folder, or absolute. Labels are names or numbers, and sorted as such.
+Paths are relative to the file's folder, or absolute. Labels are names or numbers, and sorted as such. Columns may be
+divided by commas, semicolons or tabs; the text is UTF-8, UTF-16 with its mark, or else Windows-1252.
 """
 
+import codecs
 import csv
 import dataclasses
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from jaxzoo.errors import UsageError
-from train.data import HELD_OUT, TRAINING, Data, stratified_split
+from train.data import Data, stratified_split
 from train.data.folder import ImageFiles
+from train.data.splits import part_named
+from train.progress import say
+
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,9 +45,9 @@ def load(path: str | Path, *, val_fraction: float, seed: int) -> Data:
       UsageError: no such list, or not of that form; files that are not there or come twice, by the numbers of their
         lines; fewer than two classes; a class that is only held out.
     """
-    file = Path(path).expanduser()
+    file = Path(os.path.expanduser(path))
     lines = _lines(file)
-    files = [file.parent / Path(line.path).expanduser() for line in lines]
+    files = [_place(file, line) for line in lines]
     _check(file, lines, files)
     classes = _sorted({line.label for line in lines})
     if len(classes) < 2:
@@ -52,9 +60,11 @@ def load(path: str | Path, *, val_fraction: float, seed: int) -> Data:
         labels, names = [label for _, label in labelled], [line.path for line in lines]
         train, held_out = (part.tolist() for part in stratified_split(labels, val_fraction, seed, names))
     else:
-        found = {line.split for line in lines}
-        sides = (next((name for name in names if name in found), None) for names in (TRAINING, HELD_OUT))
-        train, held_out = ([i for i, line in enumerate(lines) if line.split == side] for side in sides)
+        parts = [part_named(line.split) for line in lines]
+        held_out_part = "val" if "val" in parts else "test"
+        train, held_out = ([i for i, part in enumerate(parts) if part == side] for side in ("train", held_out_part))
+        if rest := len(lines) - len(train) - len(held_out):
+            say(f"left out: {rest} lines of {file} for test, as those for val are what is held out")
     if not held_out:
         why = "every class has a single image" if drawn else "no line has the split val"
         raise UsageError(f"{file} leaves nothing to hold out: {why}")
@@ -65,36 +75,86 @@ def load(path: str | Path, *, val_fraction: float, seed: int) -> Data:
 
 
 def _lines(file: Path) -> list[Line]:
+    text = _text(file)
+    lines = _parsed(file, text)
+    if not _is_text(text) and not any(_place(file, line).is_file() for line in lines if not _is_text(line.path)):
+        # These bytes are not those of file names, which need not be text.
+        try:
+            text = text.encode(errors="surrogateescape").decode("cp1252")
+        except UnicodeDecodeError:
+            raise UsageError(f"{file} is neither UTF-8 nor Windows-1252; save it as CSV in UTF-8") from None
+        say(f"{file} is not UTF-8: it is read as Windows-1252")
+        lines = _parsed(file, text)
+    return lines
+
+
+def _text(file: Path) -> str:
+    """The file decoded by its mark, or as UTF-8, in which bytes that are none are kept as lone surrogates."""
     try:
-        # utf-8-sig, since spreadsheets put a mark before the first letter
-        with file.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as opened:
-            rows = csv.reader(opened)
-            columns = [name.strip().lower() for name in next(rows, [])]
-            for name in ("path", "label"):
-                if columns.count(name) != 1:
-                    found = f"it begins with: {','.join(columns)}" if columns else "it is empty"
-                    raise UsageError(f"{file} needs a header with the columns path,label[,split]; {found}")
-            lines = [_line(file, rows.line_num, columns, row) for row in rows if any(map(str.strip, row))]
+        data = file.read_bytes()
+        encoding = next((encoding for mark, encoding in MARKS.items() if data.startswith(mark)), "utf-8")
+        text = data.decode(encoding, "strict" if encoding == "utf-16" else "surrogateescape")
     except FileNotFoundError:
         raise UsageError(f"there is no list {file}") from None
-    except (OSError, csv.Error) as error:
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file} cannot be read as a list of images: {error}") from None
+    if "\0" in text:
+        raise UsageError(f"{file} is no text; save the list as CSV in UTF-8")
+    return text
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _parsed(file: Path, text: str) -> list[Line]:
+    header = next(iter(text.splitlines()), "")
+    try:
+        delimiter = next((d for d in DELIMITERS if {"path", "label"} <= set(_columns(header, d))), ",")
+        columns = _columns(header, delimiter)
+        for name in ("path", "label"):
+            if columns.count(name) != 1:
+                found = f"it begins with: {header[:100]}" if columns else "it is empty"
+                raise UsageError(f"{file} needs a header with the columns path,label[,split]; {found}")
+        rows = csv.reader(io.StringIO(text, newline=None), delimiter=delimiter)  # whatever ends its lines
+        next(rows)
+        lines = [
+            _line(file, rows.line_num, columns, row, DELIMITERS[delimiter]) for row in rows if any(map(str.strip, row))
+        ]
+    except csv.Error as error:
         raise UsageError(f"{file} cannot be read as a list of images: {error}") from None
     if not lines:
         raise UsageError(f"{file} lists no images below its header")
     return lines
 
 
-def _line(file: Path, number: int, columns: Sequence[str], row: Sequence[str]) -> Line:
+def _columns(header: str, delimiter: str) -> list[str]:
+    return [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter), [])]
+
+
+def _line(file: Path, number: int, columns: Sequence[str], row: Sequence[str], delimiters: str) -> Line:
     values = dict(zip(columns, map(str.strip, row), strict=False))
     for name in {"path", "label", "split"} & set(columns):
         if not values.get(name):
             raise UsageError(f"{file}, line {number}, has no {name}")
     if len(row) > len(columns):
-        raise UsageError(f"{file}, line {number}, has {len(row)} columns, but the header {len(columns)}; quote commas")
-    split = values["split"].lower() if "split" in values else None
-    if split not in (None, *TRAINING, *HELD_OUT):
-        raise UsageError(f"{file}, line {number}, has the split {values['split']!r}; it is train, val or test")
+        raise UsageError(
+            f"{file}, line {number}, has {len(row)} columns, but the header {len(columns)}; quote {delimiters}"
+        )
+    split = values.get("split")
+    if split and not part_named(split):
+        raise UsageError(f"{file}, line {number}, has the split {split!r}; it is train, val or test")
     return Line(number, values["path"], values["label"], split)
+
+
+def _place(file: Path, line: Line) -> Path:
+    """Where an image lies that a line names; a path written on Windows is understood."""
+    place = file.parent / os.path.expanduser(line.path)
+    return place if "\\" not in line.path or place.is_file() else file.parent / line.path.replace("\\", "/")
 
 
 def _check(file: Path, lines: Sequence[Line], files: Sequence[Path]) -> None:

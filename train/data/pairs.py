@@ -13,8 +13,9 @@ from pathlib import Path
 
 from jaxzoo.errors import UsageError
 from jaxzoo.images import image_files
-from train.data import Data, split_folders, stratified_split
+from train.data import Data, stratified_split
 from train.data.masks import MaskedImages, read_classes, read_mask, values_of
+from train.data.splits import split_folders
 from train.progress import say
 
 Files = list[tuple[Path, Path]]
@@ -30,7 +31,7 @@ def load(path: str | Path, *, val_fraction: float, seed: int) -> Data:
     root = Path(path).expanduser()
     if not root.is_dir():
         raise UsageError(f"there is no folder {root}")
-    ours, theirs = split_folders(root)
+    ours, theirs = split_folders(root, lambda folder: (folder / "images").is_dir())
     if theirs:
         train, held_out = _pairs(ours) if ours else [], _pairs(theirs)
     else:

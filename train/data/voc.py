@@ -7,13 +7,13 @@ PATH/ImageSets/Segmentation/train.txt, val.txt  names without ending, one a line
 PATH/classes.txt                                other names than VOC's 21, one a line, that of class 0 first
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from jaxzoo.errors import UsageError
 from jaxzoo.voc import VOC_CLASSES
-from train.data import HELD_OUT, TRAINING, Data
+from train.data import Data
 from train.data.masks import MaskedImages, read_classes
+from train.data.splits import sides
 
 LISTS = Path("ImageSets", "Segmentation")
 ENDINGS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
@@ -29,7 +29,7 @@ def load(path: str | Path, *, val_fraction: float = 0.2, seed: int = 0) -> Data:
     root = _root(Path(path).expanduser())
     names = root / "classes.txt"
     classes = read_classes(names) if names.exists() else list(VOC_CLASSES)
-    train, held_out = (_listing(root, names) for names in (TRAINING, HELD_OUT))
+    train, held_out = sides((listing.stem, listing) for listing in sorted((root / LISTS).glob("*.txt")))
     return Data(
         MaskedImages(_listed(root, train) if train else [], len(classes)),
         MaskedImages(_listed(root, held_out or root / LISTS / "val.txt"), len(classes)),
@@ -48,11 +48,6 @@ def _root(path: Path) -> Path:
         f"{path} is not laid out as Pascal VOC: it needs JPEGImages/, SegmentationClass/ and "
         "ImageSets/Segmentation/train.txt and val.txt"
     )
-
-
-def _listing(root: Path, names: Sequence[str]) -> Path | None:
-    """The first list that there is under one of these names."""
-    return next((file for name in names if (file := root / LISTS / f"{name}.txt").is_file()), None)
 
 
 def _listed(root: Path, listing: Path) -> list[tuple[Path, Path]]:
