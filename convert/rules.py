@@ -13,7 +13,7 @@ from flax import nnx
 
 from convert.files import from_torch
 from jaxzoo.errors import UsageError
-from jaxzoo.nn import InProjection
+from jaxzoo.nn import InProjection, attributes
 
 StateDict = Mapping[str, np.ndarray]
 
@@ -97,13 +97,13 @@ def leaves(module: nnx.Module) -> Iterator[Leaf]:
     """Every leaf that a state_dict holds, in torch's order; the states of random streams are not among them.
 
     That is the order in which modules were assigned, each one's own parameters first and its buffers next. `module` may
-    be abstract, but `nnx.eval_shape` forgets that order and sorts by name; `convert.shapes.abstract` keeps it.
+    be abstract (`nnx.eval_shape`).
     """
     modules = dict(nnx.iter_modules(module))
     transparent = {  # Flax's Sequential keeps its children in a list of its own, torch's does not
         (*path, "layers") for path, m in modules.items() if isinstance(m, nnx.Sequential)
     }
-    assigned = {path: {name: i for i, name in enumerate(vars(m))} for path, m in modules.items()}
+    assigned = {path: {name: i for i, name in enumerate(attributes(m))} for path, m in modules.items()}
 
     def place(path: tuple) -> tuple:
         return tuple(assigned.get(path[:i], {}).get(name, name) for i, name in enumerate(path))
@@ -117,7 +117,7 @@ def leaves(module: nnx.Module) -> Iterator[Leaf]:
             prefix += "_" if isinstance(owner, InProjection) else "."
         found = {
             name: variable
-            for name, variable in vars(owner).items()
+            for name, variable in attributes(owner).items()
             if isinstance(variable, nnx.Variable) and not isinstance(variable, nnx.RngState)
         }
         ruled = [name for name in rules if name in found]

@@ -39,20 +39,8 @@ def epsilons(name: str) -> set[float]:
 
 
 def abstract(name: str, **arguments) -> nnx.Module:
-    """A model of shapes and dtypes, without arrays; its attributes in the order in which it assigned them."""
-    assigned = {}
-
-    def build():
-        model = create_model(name, **arguments)
-        assigned.update((path, list(vars(module))) for path, module in nnx.iter_modules(model))
-        return model
-
-    model = nnx.eval_shape(build)  # sorts attributes by name
-    for path, module in nnx.iter_modules(model):
-        attributes = vars(module)
-        for attribute in assigned[path]:
-            attributes[attribute] = attributes.pop(attribute)
-    return model
+    """A model of shapes and dtypes, without arrays."""
+    return nnx.eval_shape(lambda: create_model(name, **arguments))
 
 
 def cast(model: nnx.Module, dtype: str | np.dtype) -> nnx.Module:

@@ -68,7 +68,7 @@ def epochs(config: Config, images: int, model: nnx.Module, *, tiny: bool) -> int
     """
     embedded = config.data in EMBEDDED.values() and not tiny
     usual = 10 if config.weights else of_model(config.model).EMBEDDED[0] if embedded else 30
-    shares = [module.share for _, module in nnx.iter_modules(model) if isinstance(module, nn.BatchNorm)]
+    shares = [m.share for _, m in nnx.iter_modules(model) if isinstance(m, nn.BatchNorm) and m.share]
     if config.weights or not shares:
         return usual
     return max(usual, min(50, math.ceil(10 / max(shares) / max(1, images // config.batch_size))))

@@ -5,7 +5,7 @@ from typing import Literal
 
 from flax import nnx
 
-from jaxzoo.nn import NamedSequential, Sequential
+from jaxzoo.nn import NamedSequential, Sequential, attributes
 
 Kind = Literal["kernel", "norm", "bias", "table"]
 Path = tuple[str | int, ...]
@@ -41,8 +41,7 @@ def depths(model: nnx.Module) -> dict[str, int]:
     among them goes with what is before it (ResNet's bn1 with conv1, ViT's class token with the patches, its last norm
     with the last block), or else with what is first. These are timm's groups; some of timm's are finer or coarser.
 
-    `model` may be abstract, if its attributes are in the order of assignment: as in `convert.shapes.abstract`, but not
-    in `nnx.eval_shape`, which sorts them.
+    `model` may be abstract.
     """
     kinds, found, depth = parameter_kinds(model), {}, -1
     for names, block in _units(model):
@@ -87,7 +86,7 @@ def _children(module: nnx.Module, path: Path) -> Iterator[tuple[Path, nnx.Module
     elif isinstance(module, nnx.List):
         parts = [((i,), child) for i, child in enumerate(module)]
     else:
-        names = module.order if isinstance(module, NamedSequential) else list(vars(module))
+        names = module.order if isinstance(module, NamedSequential) else list(attributes(module))
         parts = [((name,), getattr(module, name)) for name in names]
     return (((*path, *name), child) for name, child in parts if isinstance(child, (nnx.Module, nnx.Param)))
 

@@ -39,7 +39,7 @@ def learning(config: Config, model: nnx.Module, arguments: Mapping[str, Any]) ->
     for path in (*frozen, *only):
         if path not in known and path not in variables:
             own = {name.partition(".")[0] for name in variables}
-            parts = ", ".join(name for name in vars(model) if name in own)
+            parts = ", ".join(name for name in nn.attributes(model) if name in own)
             inside = [name for name in known if "." in name][:1]
             raise UsageError(
                 f"{config.model} has no part {path!r}{nearest(path, known)}; it has {parts}"

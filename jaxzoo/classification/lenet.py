@@ -16,7 +16,7 @@ from flax import nnx
 
 from jaxzoo.errors import UsageError
 from jaxzoo.nn import Activation, Conv, Linear, avg_pool, flatten, init
-from jaxzoo.nn.lowering import conv
+from jaxzoo.nn.cpu.convolution import conv
 from jaxzoo.registry import register_model
 
 # Table I: the maps of S2 that each map of C3 sees.

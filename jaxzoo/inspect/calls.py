@@ -1,7 +1,10 @@
 """Acting around the calls of a model's submodules, without hooks in the models."""
 
+import collections
 import contextlib
+import contextvars
 import functools
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -10,36 +13,64 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.extend.core import ClosedJaxpr
 
+Around = Callable[[str, Callable[[], Any]], Any]
+
+_lock = threading.Lock()
+_users: collections.Counter[type] = collections.Counter()  # of each class whose calls are watched
+_watching: contextvars.ContextVar[tuple[tuple[dict[int, str], Around], ...]] = contextvars.ContextVar(
+    "watching", default=()
+)
+
 
 @contextlib.contextmanager
-def around_calls(model: nnx.Module, around: Callable[[str, Callable[[], Any]], Any]) -> Iterator[None]:
-    """While this lasts, a submodule's call is `around(path, call)`, which runs `call()` and returns its result."""
+def around_calls(model: nnx.Module, around: Around) -> Iterator[None]:
+    """While this lasts, a submodule's call is `around(path, call)`, which runs `call()` and returns its result.
+
+    Other threads, and other models of the same classes, do not notice.
+    """
     paths = {id(module): ".".join(map(str, path)) for path, module in nnx.iter_modules(model)}
     kinds = {type(module) for _, module in nnx.iter_modules(model) if callable(module)}
-    calls = {kind: kind.__call__ for kind in kinds}
-    inherited = {kind for kind in kinds if "__call__" not in vars(kind)}
-
-    def wrap(call: Callable) -> Callable:
-        @functools.wraps(call)
-        def wrapper(module, *args, **kwargs):
-            run = functools.partial(call, module, *args, **kwargs)
-            return around(paths[id(module)], run) if id(module) in paths else run()
-
-        return wrapper
-
-    for kind, call in calls.items():
-        kind.__call__ = wrap(call)
+    with _lock:
+        for kind in kinds:
+            if not _users[kind]:
+                _watch(kind)
+        _users.update(kinds)
+    before = _watching.set((*_watching.get(), (paths, around)))
     try:
         yield
     finally:
-        for kind, call in calls.items():
-            if kind in inherited:
-                del kind.__call__
-            else:
-                kind.__call__ = call
+        _watching.reset(before)
+        with _lock:
+            _users.subtract(kinds)
+            for kind in kinds:
+                if not _users[kind]:
+                    _unwatch(kind)
 
 
-def program(model: nnx.Module, shape: Sequence[int], around: Callable[[str, Callable[[], Any]], Any]) -> ClosedJaxpr:
+def _watch(kind: type) -> None:
+    """Python looks for `__call__` in the class, so this is where calls can be noticed."""
+    call = getattr(kind.__call__, "unwatched", kind.__call__)  # that of a class above may be watched already
+
+    @functools.wraps(call)
+    def watched(module, *args, **kwargs):
+        run = functools.partial(call, module, *args, **kwargs)
+        for paths, around in _watching.get():
+            if id(module) in paths:
+                run = functools.partial(around, paths[id(module)], run)
+        return run()
+
+    watched.unwatched, watched.own = call, "__call__" in vars(kind)
+    kind.__call__ = watched
+
+
+def _unwatch(kind: type) -> None:
+    if kind.__call__.own:
+        kind.__call__ = kind.__call__.unwatched
+    else:
+        del kind.__call__
+
+
+def program(model: nnx.Module, shape: Sequence[int], around: Around) -> ClosedJaxpr:
     """One forward pass of a model, which may be abstract, on an input of this shape; `around_calls` while it is traced.
 
     Nothing is computed.

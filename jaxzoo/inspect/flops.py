@@ -10,6 +10,7 @@ from flax import nnx
 from jax.extend.core import Jaxpr, JaxprEqn, jaxprs_in_params
 
 from jaxzoo.inspect.calls import program
+from jaxzoo.nn.cpu.multilinear import definition
 
 _SCOPE = "path:"  # marks the scopes that are paths of modules
 
@@ -52,6 +53,8 @@ def _count(code: Jaxpr, path: str, times: int, counts: Counter[str]) -> None:
 
 def _parts(equation: JaxprEqn) -> list[Jaxpr]:
     """The programs inside an equation: of those for several platforms the default one, which is the mathematics."""
+    if meaning := definition(equation):
+        return [meaning.jaxpr]
     platforms = equation.params.get("branches_platforms")
     if platforms and None in platforms:
         return [equation.params["branches"][platforms.index(None)].jaxpr]

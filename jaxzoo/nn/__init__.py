@@ -25,7 +25,16 @@ from jaxzoo.nn.activation import (
 )
 from jaxzoo.nn.attention import InProjection, MultiHeadAttention, attend
 from jaxzoo.nn.block import MLP, BatchNormAct, ConvNormActivation, Layer, LayerScale, SqueezeExcitation
-from jaxzoo.nn.container import Buffer, Flatten, Identity, IntermediateLayers, NamedSequential, Sequential, flatten
+from jaxzoo.nn.container import (
+    Buffer,
+    Flatten,
+    Identity,
+    IntermediateLayers,
+    NamedSequential,
+    Sequential,
+    attributes,
+    flatten,
+)
 from jaxzoo.nn.conv import Conv, ConvTranspose
 from jaxzoo.nn.dropout import Dropout, Dropout2d, StochasticDepth
 from jaxzoo.nn.linear import Embed, Linear, affine
@@ -85,6 +94,7 @@ __all__ = [
     "adaptive_max_pool",
     "affine",
     "attend",
+    "attributes",
     "avg_pool",
     "flatten",
     "gelu",

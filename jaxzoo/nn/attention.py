@@ -51,9 +51,12 @@ class InProjection(Linear):
 
 
 class MultiHeadAttention(nnx.Module):
-    """`torch.nn.MultiheadAttention(batch_first=True)` without masks: (N, L, E), (N, S, E), (N, S, E) to (N, L, E).
+    """`torch.nn.MultiheadAttention(batch_first=True)`: (N, L, E), (N, S, E), (N, S, E) to (N, L, E).
 
-    Key and value default to the query and the key. Leaves: in_proj (kernel (E, 3 E), bias) and out_proj (kernel, bias).
+    Key and value default to the query and the key. Masks are torch's: `key_padding_mask` (N, S) and `attn_mask`, (L, S)
+    or (N · heads, L, S), of booleans that are true where nobody may look, or of numbers to add to the scores.
+
+    Leaves: in_proj (kernel (E, 3 E), bias) and out_proj (kernel, bias).
     """
 
     def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True, *, rngs: nnx.Rngs):
@@ -66,12 +69,29 @@ class MultiHeadAttention(nnx.Module):
         self.out_proj = Linear(embed_dim, embed_dim, bias, bias_init=init.zeros, rngs=rngs)
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    def __call__(self, query: jax.Array, key: jax.Array | None = None, value: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self,
+        query: jax.Array,
+        key: jax.Array | None = None,
+        value: jax.Array | None = None,
+        *,
+        key_padding_mask: jax.Array | None = None,
+        attn_mask: jax.Array | None = None,
+    ) -> jax.Array:
         if key is None and value is None:
             q, k, v = jnp.split(self.in_proj(query), 3, axis=-1)
         else:
             key = query if key is None else key
             q, k, v = self.in_proj.each(query, key, key if value is None else value)
         q, k, v = (x.reshape(*x.shape[:-1], self.num_heads, -1) for x in (q, k, v))  # (N, L, heads, D)
-        y = attend(q, k, v, dropout=self.dropout)
+        y = attend(q, k, v, bias=self._bias(key_padding_mask, attn_mask, q.dtype), dropout=self.dropout)
         return self.out_proj(y.reshape(*y.shape[:-2], -1))
+
+    def _bias(self, keys: jax.Array | None, pairs: jax.Array | None, dtype: jnp.dtype) -> jax.Array | None:
+        """Both masks as numbers to add, (N or 1, heads or 1, L or 1, S)."""
+        keys = None if keys is None else keys[:, None, None]
+        if pairs is not None and pairs.ndim == 3:
+            pairs = pairs.reshape(-1, self.num_heads, *pairs.shape[1:])
+        masks = [mask for mask in (keys, pairs) if mask is not None]
+        added = [jnp.where(m, -jnp.inf, 0).astype(dtype) if m.dtype == bool else m.astype(dtype) for m in masks]
+        return sum(added) if added else None

@@ -2,9 +2,16 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 from flax import nnx
+
+
+def attributes(module: nnx.Module) -> dict[str, Any]:
+    """What a module holds, in the order in which it was assigned; copies that Flax makes have `vars` sorted by name."""
+    held = vars(module)
+    return {name: held[name] for name in (*getattr(module, "_pytree__nodes", ()), *held) if name in held}
 
 
 class Sequential(nnx.List):
@@ -46,8 +53,7 @@ class IntermediateLayers(nnx.Module):
     """
 
     def __init__(self, model: nnx.Module, return_layers: Mapping[str, str]):
-        children = [(str(i), m) for i, m in enumerate(model)] if isinstance(model, nnx.List) else vars(model).items()
-        children = {name: child for name, child in children if isinstance(child, nnx.Module)}
+        children = {name: child for name, child in attributes(model).items() if isinstance(child, nnx.Module)}
         if unknown := return_layers.keys() - children.keys():
             raise ValueError(f"{type(model).__name__} has no layers {sorted(unknown)}; it has {', '.join(children)}")
         last = max(list(children).index(name) for name in return_layers)

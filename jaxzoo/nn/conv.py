@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,9 @@ from jax.nn.initializers import Initializer
 
 from jaxzoo.errors import UsageError
 from jaxzoo.nn import init
-from jaxzoo.nn.lowering import conv
-from jaxzoo.nn.transposed import conv_transpose
+from jaxzoo.nn.cpu.convolution import conv
+from jaxzoo.nn.cpu.transposed_convolution import conv_transpose
+from jaxzoo.nn.precision import refuse_whole_numbers
 
 Size = int | Sequence[int]
 
@@ -21,13 +23,14 @@ _PAD_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 
 def spread(value: Size, n: int, name: str = "size", least: int = 1) -> tuple[int, ...]:
     """One number for every spatial axis, or one for each. Raises `ValueError` with the argument's `name`."""
-    values = (value,) * n if isinstance(value, int) else tuple(value)
-    if len(values) != n or not all(isinstance(v, int) and v >= least for v in values):
+    values = (value,) * n if isinstance(value, Integral) else tuple(value)
+    if len(values) != n or not all(isinstance(v, Integral) and v >= least for v in values):
         raise ValueError(f"{name} is {value!r}; it must be one whole number ≥ {least}, or {n} of them")
-    return values
+    return tuple(map(int, values))
 
 
 def _check_layout(layer: nnx.Module, x: jax.Array) -> None:
+    refuse_whole_numbers(layer, x)
     axes = ["N", *"DHW"[-len(layer.kernel_size) :], str(layer.in_features)]
     if x.ndim != len(axes) or x.shape[-1] != layer.in_features:
         raise ValueError(f"{type(layer).__name__} takes ({', '.join(axes)}), channels last, and was given {x.shape}")
@@ -67,7 +70,7 @@ class Conv(nnx.Conv):
         rngs: nnx.Rngs,
     ):
         _check_groups(groups, in_channels, out_channels)
-        n = 2 if isinstance(kernel_size, int) else len(kernel_size)
+        n = 2 if isinstance(kernel_size, Integral) else len(kernel_size)
         kernel_size = spread(kernel_size, n, "kernel_size")
         stride, dilation = spread(stride, n, "stride"), spread(dilation, n, "dilation")
         if padding_mode != "zeros" and padding_mode not in _PAD_MODES:
@@ -76,11 +79,11 @@ class Conv(nnx.Conv):
             if stride != (1,) * n:
                 raise ValueError(f'padding="same" goes with stride 1 only, not with stride {stride}')
             extra = [d * (k - 1) for k, d in zip(kernel_size, dilation, strict=True)]
-            sides = [(e // 2, e - e // 2) for e in extra]
+            sides = tuple((e // 2, e - e // 2) for e in extra)
         elif padding == "SAME":
             sides = padding
         else:
-            sides = [(p, p) for p in spread(0 if padding == "valid" else padding, n, "padding", 0)]
+            sides = tuple((p, p) for p in spread(0 if padding == "valid" else padding, n, "padding", 0))
         super().__init__(
             in_channels,
             out_channels,
@@ -143,7 +146,7 @@ class ConvTranspose(nnx.ConvTranspose):
         rngs: nnx.Rngs,
     ):
         _check_groups(groups, in_channels, out_channels)
-        n = 2 if isinstance(kernel_size, int) else len(kernel_size)
+        n = 2 if isinstance(kernel_size, Integral) else len(kernel_size)
         kernel_size = spread(kernel_size, n, "kernel_size")
         stride, dilation = spread(stride, n, "stride"), spread(dilation, n, "dilation")
         output_padding = spread(output_padding, n, "output_padding", 0)

@@ -4,13 +4,20 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxzoo.nn.whole import StreamCount, StreamKey
+
 
 class Stream(nnx.RngStream):
-    """`nnx.RngStream`, whose `count[...] += 1` takes time that grows with the program traced so far."""
+    """`nnx.RngStream` in variables that `jax.grad` takes."""
+
+    def __init__(self, key: jax.Array, *, tag: str):
+        self.tag = tag
+        self.key = StreamKey(key, tag=tag, impl=str(jax.random.key_impl(key)))
+        self.count = StreamCount(jnp.zeros(key.shape, jnp.uint32), tag=tag)
 
     def __call__(self) -> jax.Array:
-        key = jax.random.fold_in(self.key[...], self.count[...])
-        self.count.set_value(self.count[...] + 1)
+        key = jax.random.fold_in(self.key.get_value(), self.count.get_value())
+        self.count.set_value(self.count.get_value() + 1)  # `[...] +=` takes time that grows with the program so far
         return key
 
 

@@ -7,18 +7,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.nn.initializers import Initializer
 
+from jaxzoo.errors import UsageError
 from jaxzoo.nn import init
+from jaxzoo.nn.cpu.multilinear import multilinear
+from jaxzoo.nn.precision import refuse_whole_numbers
 
-
-@jax.custom_jvp
-def _settled(x: jax.Array) -> jax.Array:
-    """The identity, with a gradient that is computed once: XLA's CPU fusions would repeat it in each of its users."""
-    return x
-
-
-@_settled.defjvp
-def _settled_slope(x, tangent):
-    return x[0], jax.lax.optimization_barrier(tangent[0])
+# The identity, with a gradient that is computed once: XLA's CPU fusions would repeat it in each of its users.
+_settled = multilinear("settled", lambda x: x, [lambda cotangent, x: _barrier(cotangent)])
+_barrier = multilinear("barrier", lambda x: x, [lambda cotangent, x: cotangent], jax.lax.optimization_barrier)
 
 
 def affine(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None) -> jax.Array:
@@ -53,11 +49,15 @@ class Linear(nnx.Linear):
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        refuse_whole_numbers(self, x)
         return affine(x, self.kernel[...], None if self.bias is None else self.bias[...])
 
 
 class Embed(nnx.Embed):
-    """`torch.nn.Embedding`: whole numbers of any shape to vectors. Leaf: embedding (num_embeddings, embedding_dim)."""
+    """`torch.nn.Embedding`: whole numbers of any shape to vectors. Leaf: embedding (num_embeddings, embedding_dim).
+
+    Raises `UsageError` for numbers outside of 0 to num_embeddings - 1; in a program, which cannot raise, they give NaN.
+    """
 
     def __init__(
         self,
@@ -70,4 +70,8 @@ class Embed(nnx.Embed):
         super().__init__(num_embeddings, embedding_dim, embedding_init=embedding_init, rngs=rngs)
 
     def __call__(self, indices: jax.Array) -> jax.Array:
-        return self.embedding[...][indices]
+        table = self.embedding[...]
+        outside = (indices < 0) | (indices >= table.shape[0])
+        if not isinstance(outside, jax.core.Tracer) and outside.any():
+            raise UsageError(f"Embed holds vectors 0 to {table.shape[0] - 1} and was asked for {indices[outside][0]}")
+        return table.at[jnp.where(outside, table.shape[0], indices)].get(mode="fill", fill_value=jnp.nan)

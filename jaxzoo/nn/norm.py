@@ -9,11 +9,13 @@ from flax import nnx
 from jax import lax
 
 from jaxzoo.errors import UsageError
-from jaxzoo.nn.precision import narrow, wide
-from jaxzoo.nn.total import total
+from jaxzoo.nn.cpu.channel_sum import channel_sum, spread
+from jaxzoo.nn.precision import narrow, refuse_whole_numbers, wide
+from jaxzoo.nn.whole import Count
 
 
 def _check_channels(layer: nnx.Module, x: jax.Array) -> None:
+    refuse_whole_numbers(layer, x)
     if x.shape[-1] != layer.num_features:
         raise ValueError(f"{type(layer).__name__} of {layer.num_features} channels was given {x.shape}, channels last")
 
@@ -34,37 +36,35 @@ def _affine(layer: nnx.Module) -> tuple[jax.Array | None, jax.Array | None]:
     return tuple(None if v is None else v[...] for v in (layer.scale, layer.bias))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
 def _by_batch(
     x: jax.Array, scale: jax.Array | None, bias: jax.Array | None, epsilon: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """`x` normalised by its own statistics, and these: mean and biased variance, through which no gradient flows."""
-    return _by_batch_forward(x, scale, bias, epsilon)[0]
+    mean, var = _statistics(x)
+    return _scaled((wide(x) - mean) * lax.rsqrt(var + epsilon), x, scale, bias), mean, var
 
 
-def _by_batch_forward(x, scale, bias, epsilon):
-    n, y = math.prod(x.shape[:-1]), wide(x)
-    mean = total(wide, x) / n
-    var = total(lambda x: jnp.square(wide(x) - mean), x) / n
-    root = lax.rsqrt(var + epsilon)
-    return (_scaled((y - mean) * root, x, scale, bias), mean, var), (x, scale, bias, mean, root)
+def _statistics(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    n = math.prod(x.shape[:-1])
+    mean = channel_sum(wide(x)) / n
+    return mean, channel_sum(jnp.square(wide(x) - mean)) / n
 
 
-def _by_batch_backward(epsilon, kept, gradients):
-    x, scale, bias, mean, root = kept
-    n, gradient, y = math.prod(x.shape[:-1]), wide(gradients[0]), wide(x) - mean
-    along_bias = total(wide, gradient)
-    along_scale = root * total(lambda gradient, x: gradient * (wide(x) - mean), gradient, x)
-    factor = root if scale is None else root * scale.astype(y.dtype)
-    x_gradient = factor * (gradient - along_bias / n - y * (root * along_scale / n))
-    return (
-        x_gradient.astype(x.dtype),
-        None if scale is None else along_scale.astype(scale.dtype),
-        None if bias is None else along_bias.astype(bias.dtype),
-    )
-
-
-_by_batch.defvjp(_by_batch_forward, _by_batch_backward)
+@_by_batch.defjvp
+def _by_batch_slope(epsilon, values, slopes):
+    """Written so that its transpose needs two sums over all of `x`, as the gradient by hand would."""
+    (x, scale, bias), (dx, dscale, dbias) = values, slopes
+    mean, var = _statistics(x)
+    n, root = math.prod(x.shape[:-1]), lax.rsqrt(var + epsilon)
+    z, dx = (wide(x) - mean) * root, wide(dx)
+    factor = root if scale is None else root * scale.astype(z.dtype)
+    along_z, along_one = -factor / n * channel_sum(z * dx), -factor / n * channel_sum(dx)
+    along_z = along_z if scale is None else along_z + dscale.astype(z.dtype)
+    along_one = along_one if bias is None else along_one + dbias.astype(z.dtype)
+    y = _scaled(z, x, scale, bias)
+    dy = factor * dx + z * spread(along_z, x.shape) + spread(along_one, x.shape)
+    return (y, mean, var), (dy.astype(y.dtype), jnp.zeros_like(mean), jnp.zeros_like(var))
 
 
 class BatchNorm(nnx.BatchNorm):
@@ -74,19 +74,34 @@ class BatchNorm(nnx.BatchNorm):
     and bias, and the running mean and var, each (num_features,), and num_batches_tracked, a whole number.
 
     Args:
-      momentum: torch's, the share of the new batch in the running statistics (torch's 0.1 is Flax's 0.9).
+      momentum: torch's, the share of the new batch in the running statistics (torch's 0.1 is Flax's 0.9); None makes
+        them the mean over all batches.
+      track_running_stats: False keeps no statistics, and normalises by the batch's own in eval mode too.
     """
 
     def __init__(
-        self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True, *, rngs: nnx.Rngs
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        *,
+        rngs: nnx.Rngs,
     ):
-        super().__init__(num_features, momentum=1 - momentum, epsilon=eps, use_bias=affine, use_scale=affine, rngs=rngs)
+        super().__init__(
+            num_features, momentum=1 - (momentum or 0), epsilon=eps, use_bias=affine, use_scale=affine, rngs=rngs
+        )
         self.share = momentum  # exact, where 1 - (1 - 0.1) is not 0.1
-        self.num_batches_tracked = nnx.BatchStat(jnp.zeros((), jnp.int32))
+        self.track_running_stats = track_running_stats
+        if track_running_stats:
+            self.num_batches_tracked = Count(jnp.zeros((), jnp.int32))
+        else:
+            self.mean = self.var = nnx.data(None)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         _check_channels(self, x)
-        if self.use_running_average:
+        if self.use_running_average and self.track_running_stats:
             return _normalise(self, x, self.mean[...], self.var[...])
         n = math.prod(x.shape[:-1])
         if n < 2:
@@ -95,47 +110,43 @@ class BatchNorm(nnx.BatchNorm):
                 "batches or images help"
             )
         y, mean, var = _by_batch(x, *_affine(self), self.epsilon)
-        self._track(self.mean, mean)
-        self._track(self.var, var * (n / (n - 1)))
-        self.num_batches_tracked.set_value(self.num_batches_tracked[...] + 1)
+        if self.track_running_stats:
+            count = self.num_batches_tracked.get_value() + 1
+            self.num_batches_tracked.set_value(count)
+            share = 1 / count.astype(mean.dtype) if self.share is None else self.share
+            self._track(self.mean, mean, share)
+            self._track(self.var, var * (n / (n - 1)), share)
         return y
 
-    def _track(self, running: nnx.BatchStat, batch: jax.Array) -> None:
+    def _track(self, running: nnx.BatchStat, batch: jax.Array, share: float | jax.Array) -> None:
         old = running[...]
-        new = (1 - self.share) * old + self.share * lax.stop_gradient(batch)
+        new = (1 - share) * old + share * lax.stop_gradient(batch)
         running.set_value(new.astype(old.dtype))  # `running[...] =` traces in time that grows with the program so far
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
 def _by_position(x: jax.Array, scale: jax.Array | None, bias: jax.Array | None, epsilon: float) -> jax.Array:
     """`x` normalised by mean and variance over its last axis."""
-    return _by_position_forward(x, scale, bias, epsilon)[0]
+    return _scaled(_standardised(x, epsilon)[0], x, scale, bias)
 
 
-def _by_position_forward(x, scale, bias, epsilon):
+def _standardised(x: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array]:
     y = wide(x)
-    mean, root = y.mean(-1, keepdims=True), lax.rsqrt(y.var(-1, keepdims=True) + epsilon)
-    return _scaled((y - mean) * root, x, scale, bias), (x, scale, bias, mean, root)
+    root = lax.rsqrt(y.var(-1, keepdims=True) + epsilon)
+    return (y - y.mean(-1, keepdims=True)) * root, root
 
 
-def _by_position_backward(epsilon, kept, gradient):
-    x, scale, bias, mean, root = kept
-    y, slope = (wide(x) - mean) * root, wide(gradient)
-    slope = slope if scale is None else slope * scale.astype(slope.dtype)
-    along_y = (slope * y).mean(-1, keepdims=True)
-    x_gradient = root * (slope - slope.mean(-1, keepdims=True) - y * along_y)
-    return (
-        x_gradient.astype(x.dtype),
-        None
-        if scale is None
-        else total(
-            lambda gradient, x, mean, root: wide(gradient) * ((wide(x) - mean) * root), gradient, x, mean, root
-        ).astype(scale.dtype),
-        None if bias is None else total(wide, gradient).astype(bias.dtype),
-    )
-
-
-_by_position.defvjp(_by_position_forward, _by_position_backward)
+@_by_position.defjvp
+def _by_position_slope(epsilon, values, slopes):
+    """So that the gradient needs two sums over the last axis, and one over all others for scale and bias each."""
+    (x, scale, bias), (dx, dscale, dbias) = values, slopes
+    z, root = _standardised(x, epsilon)
+    dx = root * wide(dx)
+    dz = dx - dx.mean(-1, keepdims=True) - z * (z * dx).mean(-1, keepdims=True)
+    dy = dz if scale is None else dz * scale.astype(z.dtype) + z * spread(dscale.astype(z.dtype), x.shape)
+    dy = dy if bias is None else dy + spread(dbias.astype(z.dtype), x.shape)
+    y = _scaled(z, x, scale, bias)
+    return y, dy.astype(y.dtype)
 
 
 class LayerNorm(nnx.LayerNorm):

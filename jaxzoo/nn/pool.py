@@ -1,6 +1,6 @@
 """Pooling on (N, H, W, C) with torch's arithmetic for partial windows."""
 
-import functools
+from numbers import Integral
 
 import jax
 import jax.numpy as jnp
@@ -10,82 +10,71 @@ from jax import lax
 
 from jaxzoo.errors import UsageError
 from jaxzoo.nn.conv import Size, spread
+from jaxzoo.nn.cpu import max_pooling as cpu
 from jaxzoo.nn.precision import narrow, wide
-from jaxzoo.nn.taps import pad, put_back, seen
 
 
-def _window_ends(length: int, kernel: int, stride: int, padding: int, ceil_mode: bool) -> tuple[int, int]:
+def _hashable(size: Size | None) -> Size | None:
+    """As a module keeps it: what it keeps decides whether two models are equal."""
+    return size if size is None or isinstance(size, Integral) else tuple(size)
+
+
+def _window_ends(
+    length: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool
+) -> tuple[int, int]:
     """Number of windows along one axis, and the padding behind the last element that they need."""
     if padding > kernel // 2:
         raise ValueError(f"padding {padding} is more than half of the window of {kernel}")
-    span = length + 2 * padding - kernel
+    reach = dilation * (kernel - 1) + 1
+    span = length + 2 * padding - reach
     if span < 0:
         raise UsageError(
-            f"a window of {kernel} does not fit {length} elements with {padding} of padding on both sides: "
+            f"a window of {reach} does not fit {length} elements with {padding} of padding on both sides: "
             "the image is too small for this network"
         )
     count = -(-span // stride) + 1 if ceil_mode else span // stride + 1
     if ceil_mode and (count - 1) * stride >= length + padding:  # a window must not start in the padding behind
         count -= 1
-    return count, max((count - 1) * stride + kernel - length - padding, 0)
+    return count, max((count - 1) * stride + reach - length - padding, 0)
 
 
-def _plan(x: jax.Array, kernel_size: Size, stride: Size | None, padding: Size, ceil_mode: bool):
-    """Kernel, stride, padding and numbers of windows for every spatial axis."""
+def _plan(x: jax.Array, kernel_size: Size, stride: Size | None, padding: Size, ceil_mode: bool, dilation: Size = 1):
+    """Kernel, stride, dilation, padding on both sides and numbers of windows for every spatial axis."""
     n = x.ndim - 2
     kernel = spread(kernel_size, n, "kernel_size")
     stride = kernel if stride is None else spread(stride, n, "stride")
     before = spread(padding, n, "padding", 0)
-    ends = [_window_ends(*a, ceil_mode) for a in zip(x.shape[1:-1], kernel, stride, before, strict=True)]
-    return kernel, stride, [(b, e) for b, (_, e) in zip(before, ends, strict=True)], [count for count, _ in ends]
-
-
-def _reduce(x: jax.Array, start, operation, kernel, stride, sides) -> jax.Array:
-    return lax.reduce_window(x, start, operation, (1, *kernel, 1), (1, *stride, 1), ((0, 0), *sides, (0, 0)))
-
-
-def max_pool(
-    x: jax.Array, kernel_size: Size, stride: Size | None = None, padding: Size = 0, ceil_mode: bool = False
-) -> jax.Array:
-    """`torch.nn.functional.max_pool2d` on (N, H, W, C). The stride is the kernel size unless given."""
-    kernel, stride, sides, _ = _plan(x, kernel_size, stride, padding, ceil_mode)
-    return lax.platform_dependent(
-        x,
-        cpu=lambda x: _max_pool(x, kernel, stride, tuple(sides)),
-        default=lambda x: _reduce(x, -jnp.inf, lax.max, kernel, stride, sides),
+    dilation = spread(dilation, n, "dilation")
+    sizes = zip(x.shape[1:-1], kernel, stride, before, dilation, strict=True)
+    ends = [_window_ends(*size, ceil_mode) for size in sizes]
+    return (
+        kernel,
+        stride,
+        dilation,
+        [(b, e) for b, (_, e) in zip(before, ends, strict=True)],
+        [count for count, _ in ends],
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def _max_pool(x: jax.Array, kernel, stride, sides) -> jax.Array:
-    """XLA's own gradient takes fifty times as long on a CPU."""
-    return _max_pool_forward(x, kernel, stride, sides)[0]
+def max_pool(
+    x: jax.Array,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> jax.Array | tuple[jax.Array, jax.Array]:
+    """`torch.nn.functional.max_pool2d` on (N, H, W, C). The stride is the kernel size unless given.
 
-
-def _max_pool_forward(x, kernel, stride, sides):
-    """Keeps which tap of the window held the maximum: the first of equal ones, and NaN before any number."""
-    lowest = -np.inf if jnp.issubdtype(x.dtype, jnp.floating) else jnp.iinfo(x.dtype).min
-    best, *others = seen(pad(x, sides, lowest), kernel, stride, (1,) * len(kernel))
-    winner = jnp.zeros(best.shape, jnp.int16)
-    for i, value in enumerate(others, start=1):
-        higher = (value > best) | (value != value)
-        best, winner = jnp.where(higher, value, best), jnp.where(higher, jnp.int16(i), winner)
-    # XLA would compute the winner anew for every tap that asks for it.
-    return best, (lax.optimization_barrier(winner), x.shape[1:-1])
-
-
-def _max_pool_backward(kernel, stride, sides, kept, gradient):
-    winner, length = kept
-    padded = [n + sum(ends) for n, ends in zip(length, sides, strict=True)]
-
-    def won(tap: tuple[int, ...], winner: jax.Array, gradient: jax.Array) -> jax.Array:
-        return jnp.where(winner == np.ravel_multi_index(tap, kernel), gradient, 0)
-
-    x_gradient = put_back(won, [winner, gradient], padded, kernel, stride, (1,) * len(kernel))
-    return (pad(x_gradient, [(-low, -high) for low, high in sides]),)
-
-
-_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+    With `return_indices`, also where each maximum is in its image, y · W + x, as torch counts.
+    """
+    kernel, stride, dilation, pads, _ = _plan(x, kernel_size, stride, padding, ceil_mode, dilation)
+    plan = kernel, stride, dilation
+    if not return_indices:
+        return cpu.max_pool(x, plan, tuple(pads))
+    best, winner = cpu.winners(x, plan, pads)
+    return best, cpu.places(winner, plan, pads, x.shape[1:-1])
 
 
 def avg_pool(
@@ -100,15 +89,16 @@ def avg_pool(
 
     Cells that `ceil_mode` adds never count in the divisor; padding does unless `count_include_pad=False`.
     """
-    kernel, stride, sides, counts = _plan(x, kernel_size, stride, padding, ceil_mode)
+    kernel, stride, _, pads, counts = _plan(x, kernel_size, stride, padding, ceil_mode)
     divisor = np.ones((1,) * x.ndim)
-    for axis, (k, s, (p, _), count) in enumerate(zip(kernel, stride, sides, counts, strict=True), start=1):
+    for axis, (k, s, (p, _), count) in enumerate(zip(kernel, stride, pads, counts, strict=True), start=1):
         length = x.shape[axis]
         start = np.arange(count) * s - p
         end = np.minimum(start + k, length + p)
         cells = end - start if count_include_pad else np.minimum(end, length) - np.maximum(start, 0)
         divisor = divisor * np.expand_dims(cells, [a for a in range(x.ndim) if a != axis])
-    total = _reduce(wide(x), 0.0, lax.add, kernel, stride, sides)
+    windows = (1, *kernel, 1), (1, *stride, 1), ((0, 0), *pads, (0, 0))
+    total = lax.reduce_window(wide(x), 0.0, lax.add, *windows)
     return narrow(total / jnp.asarray(divisor, total.dtype), x)
 
 
@@ -148,13 +138,21 @@ def adaptive_max_pool(x: jax.Array, output_size: Size) -> jax.Array:
 class MaxPool(nnx.Module):
     """`torch.nn.MaxPool2d`; see `max_pool`."""
 
-    def __init__(self, kernel_size: Size, stride: Size | None = None, padding: Size = 0, ceil_mode: bool = False):
-        self.pool = functools.partial(
-            max_pool, kernel_size=kernel_size, stride=stride, padding=padding, ceil_mode=ceil_mode
-        )
+    def __init__(
+        self,
+        kernel_size: Size,
+        stride: Size | None = None,
+        padding: Size = 0,
+        dilation: Size = 1,
+        return_indices: bool = False,
+        ceil_mode: bool = False,
+    ):
+        self.kernel_size, self.stride, self.padding = map(_hashable, (kernel_size, stride, padding))
+        self.dilation, self.return_indices, self.ceil_mode = _hashable(dilation), return_indices, ceil_mode
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return self.pool(x)
+    def __call__(self, x: jax.Array) -> jax.Array | tuple[jax.Array, jax.Array]:
+        sizes = self.kernel_size, self.stride, self.padding, self.dilation
+        return max_pool(x, *sizes, self.ceil_mode, self.return_indices)
 
 
 class AvgPool(nnx.Module):
@@ -168,24 +166,18 @@ class AvgPool(nnx.Module):
         ceil_mode: bool = False,
         count_include_pad: bool = True,
     ):
-        self.pool = functools.partial(
-            avg_pool,
-            kernel_size=kernel_size,
-            stride=stride,
-            padding=padding,
-            ceil_mode=ceil_mode,
-            count_include_pad=count_include_pad,
-        )
+        self.kernel_size, self.stride, self.padding = map(_hashable, (kernel_size, stride, padding))
+        self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.pool(x)
+        return avg_pool(x, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
 
 
 class AdaptiveAvgPool(nnx.Module):
     """`torch.nn.AdaptiveAvgPool2d`."""
 
     def __init__(self, output_size: Size):
-        self.output_size = output_size
+        self.output_size = _hashable(output_size)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return adaptive_avg_pool(x, self.output_size)
@@ -195,7 +187,7 @@ class AdaptiveMaxPool(nnx.Module):
     """`torch.nn.AdaptiveMaxPool2d`."""
 
     def __init__(self, output_size: Size):
-        self.output_size = output_size
+        self.output_size = _hashable(output_size)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return adaptive_max_pool(x, self.output_size)

@@ -3,6 +3,17 @@
 import jax
 import jax.numpy as jnp
 
+from jaxzoo.errors import UsageError
+
+
+def refuse_whole_numbers(layer: object, x: jax.Array) -> None:
+    """Raises UsageError for images as they come from files, which nobody has normalised."""
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+        raise UsageError(
+            f"{type(layer).__name__} was given {x.dtype} and computes with floating-point numbers: normalise images as "
+            "jaxzoo.model_info(NAME).preprocess says, or convert what is no image with astype(jnp.float32)"
+        )
+
 
 def wide(x: jax.Array) -> jax.Array:
     """In float32 at least, for sums."""

@@ -122,7 +122,7 @@ def dilate_instead(output_stride: int, *stages: Sequence[nnx.Module]) -> None:
         for conv in convs:
             conv.strides = (1, 1)
             conv.kernel_dilation = (rate, rate)
-            conv.padding = [(k // 2 * rate,) * 2 for k in conv.kernel_size]
+            conv.padding = tuple((k // 2 * rate,) * 2 for k in conv.kernel_size)
 
 
 model = partial(

@@ -1,4 +1,4 @@
-"""What the taps of a sliding window see of an image, and the way back.
+"""Windows that slide over an image: what each of their taps sees, and the way back.
 
 A window's tap is its place inside the kernel, a tuple with one index per spatial axis. With strides, the image is split
 into phases first, of which one holds every s-th element, so that every tap sees a contiguous part of one of them.
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-Sides = Sequence[tuple[int, int]]
+Pads = Sequence[tuple[int, int]]
 
 
 def taps_of(kernel_size: Sequence[int]) -> Iterator[tuple[int, ...]]:
@@ -24,9 +24,9 @@ def output_size(length: Sequence[int], kernel_size, strides, dilation) -> list[i
     return [(n - d * (k - 1) - 1) // s + 1 for n, k, s, d in zip(length, kernel_size, strides, dilation, strict=True)]
 
 
-def pad(x: jax.Array, sides: Sides, value: float = 0) -> jax.Array:
+def pad(x: jax.Array, pads: Pads, value: float = 0) -> jax.Array:
     """(N, *space, C) with `value` on both sides of every spatial axis, or cropped where that is negative."""
-    return lax.pad(x, jnp.array(value, x.dtype), [(0, 0, 0), *((*ends, 0) for ends in sides), (0, 0, 0)])
+    return lax.pad(x, jnp.array(value, x.dtype), [(0, 0, 0), *((*ends, 0) for ends in pads), (0, 0, 0)])
 
 
 def phases(x: jax.Array, strides: Sequence[int]) -> jax.Array:
@@ -34,7 +34,7 @@ def phases(x: jax.Array, strides: Sequence[int]) -> jax.Array:
     n, length = len(strides), x.shape[1:-1]
     counts = [-(-size // s) for size, s in zip(length, strides, strict=True)]
     x = pad(x, [(0, c * s - size) for c, s, size in zip(counts, strides, length, strict=True)])
-    x = x.reshape(len(x), *(v for pair in zip(counts, strides, strict=True) for v in pair), x.shape[-1])
+    x = x.reshape(x.shape[0], *(v for pair in zip(counts, strides, strict=True) for v in pair), x.shape[-1])
     return x.transpose(*range(2, 2 * n + 1, 2), 0, *range(1, 2 * n, 2), 2 * n + 1)
 
 
@@ -46,25 +46,25 @@ def from_phases(parts: jax.Array, length: Sequence[int]) -> jax.Array:
     return pad(x, [(0, size - full) for size, full in zip(length, x.shape[1:-1], strict=True)])
 
 
-def placed(tap: Sequence[int], strides, dilation) -> tuple[tuple[int, ...], list[int]]:
+def locate(tap: Sequence[int], strides, dilation) -> tuple[tuple[int, ...], list[int]]:
     """The phase that a tap sees, and where in it its first window is."""
     at = [t * d for t, d in zip(tap, dilation, strict=True)]
     return tuple(a % s for a, s in zip(at, strides, strict=True)), [a // s for a, s in zip(at, strides, strict=True)]
 
 
-def seen(x: jax.Array, kernel_size, strides, dilation) -> Iterator[jax.Array]:
+def windows(x: jax.Array, kernel_size, strides, dilation) -> Iterator[jax.Array]:
     """For each tap, what it sees of a padded image: (N, *output size, C)."""
     size = output_size(x.shape[1:-1], kernel_size, strides, dilation)
     parts = phases(x, strides)
     for tap in taps_of(kernel_size):
-        phase, start = placed(tap, strides, dilation)
+        phase, start = locate(tap, strides, dilation)
         yield _window(parts[phase], start, size)
 
 
-def put_back(
+def scatter_windows(
     term: Callable[..., jax.Array], arrays: Sequence[jax.Array], length, kernel_size, strides, dilation
 ) -> jax.Array:
-    """The transposed of `seen`: sums `term(tap, *arrays)` at the places that each tap saw.
+    """The transposed of `windows`: sums `term(tap, *arrays)` at the places that each tap saw.
 
     Args:
       term: elementwise, and zero where the arrays are.
@@ -80,7 +80,7 @@ def put_back(
     padded = [pad(a, [(f, c - n) for f, c, n in zip(far, counts, size, strict=True)]) for a in arrays]
     sums: dict[tuple[int, ...], jax.Array] = {}
     for tap in taps_of(kernel_size):
-        phase, start = placed(tap, strides, dilation)
+        phase, start = locate(tap, strides, dilation)
         back = [f - s for f, s in zip(far, start, strict=True)]
         value = term(tap, *(_window(a, back, counts) for a in padded))
         sums[phase] = sums[phase] + value if phase in sums else value

@@ -1,0 +1,211 @@
+"""Convolutions: XLA's own, and the CPU's fast ones.
+
+XLA's CPU compiler turns the gradients of a grouped convolution into dense ones, which cost up to a thousand times the
+work and the memory; it runs depthwise ones a hundred times slower than torch, and those with an output of a few
+pixels up to fifty times slower than a product of matrices. So here
+- a 1×1 convolution is a product of matrices,
+- so is one with a small output, of the patches that each position sees,
+- a dilated one is a sum of such products, one per tap, of what the tap sees of the image and not of its padding,
+- a depthwise one is a sum of shifted products, and so are its gradients,
+- and one in groups a few dense ones; the gradient of a kernel with many groups is one product of matrices per group.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxzoo.nn.cpu.multilinear import bilinear
+from jaxzoo.nn.cpu.sliding_window import locate, output_size, pad, phases, scatter_windows, taps_of, windows
+from jaxzoo.nn.linear import affine
+from jaxzoo.nn.precision import wide
+
+Pads = tuple[tuple[int, int], ...]
+Plan = tuple[tuple[int, ...], Pads, tuple[int, ...], int]  # strides, pads, dilation, groups
+
+
+def dimensions(n: int) -> tuple[str, str, str]:
+    """XLA's names for the axes of input, kernel and output with `n` spatial axes."""
+    space = "DHW"[-n:]
+    return f"N{space}C", f"{space}IO", f"N{space}C"
+
+
+def conv(
+    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Sequence, dilation: Sequence[int], groups: int
+) -> jax.Array:
+    """`lax.conv_general_dilated` of (N, *space, C) and (*space, C / groups, out), which have one dtype."""
+    plan = tuple(strides), tuple(tuple(pads) for pads in padding), tuple(dilation), groups
+    return _xla(x, kernel, *plan) if _choose(x, kernel, *plan) is _xla else _conv(x, kernel, plan=plan)
+
+
+def _xla(x: jax.Array, kernel: jax.Array, strides, padding: Pads, dilation, groups: int) -> jax.Array:
+    return lax.conv_general_dilated(
+        x, kernel, strides, padding, None, dilation, dimensions(x.ndim - 2), feature_group_count=groups
+    )
+
+
+def _fast_input_gradient(gradient: jax.Array, kernel: jax.Array, *, shape, plan: Plan) -> jax.Array:
+    x = jax.ShapeDtypeStruct(shape, gradient.dtype)
+    function = _choose(x, kernel, *plan)
+    if function is _depthwise:
+        return _depthwise_input_gradient(gradient, kernel, shape, *plan)
+    return jax.linear_transpose(lambda x: function(x, kernel, *plan), x)(gradient)[0]
+
+
+def _fast_kernel_gradient(x: jax.Array, gradient: jax.Array, *, shape, plan: Plan) -> jax.Array:
+    kernel = jax.ShapeDtypeStruct(shape, x.dtype)
+    function = _choose(x, kernel, *plan)
+    if function is _depthwise:
+        return _depthwise_kernel_gradient(x, gradient, shape, *plan)
+    if function is _in_groups:
+        return _grouped_kernel_gradient(x, gradient, shape, *plan)
+    if function is _by_patches:
+        x = lax.optimization_barrier(x)  # to make the patches anew, which are many times as large as x
+    return jax.linear_transpose(lambda kernel: function(x, kernel, *plan), kernel)(gradient)[0]
+
+
+_conv = bilinear(
+    "conv",
+    lambda x, kernel, *, plan: _xla(x, kernel, *plan),
+    lambda x, kernel, *, plan: _choose(x, kernel, *plan)(x, kernel, *plan),
+    _fast_input_gradient,
+    _fast_kernel_gradient,
+)
+
+
+def _choose(x: jax.Array, kernel: jax.Array, strides, padding: Pads, dilation, groups: int) -> Callable[..., jax.Array]:
+    """The formulation that is fastest on a CPU."""
+    if groups == 1 and kernel.shape[:-2] == (1,) * (kernel.ndim - 2) and not any(map(any, padding)):
+        return _one_by_one
+    if groups == 1 and max(dilation) > 1 and max(strides) == 1 and kernel.shape[-2] >= 32:
+        return _by_taps
+    padded = [length + sum(pads) for length, pads in zip(x.shape[1:-1], padding, strict=True)]
+    if max(output_size(padded, kernel.shape[:-2], strides, dilation)) <= (8 if groups == 1 else 2):
+        return _by_patches
+    if groups == 1:
+        return _xla
+    if kernel.shape[-2] == 1 and kernel.shape[-1] == groups:
+        return _depthwise
+    few = -(-groups // _groups_per_block(kernel, groups)) <= 8  # each block is a program of its own to compile
+    return _by_blocks if few else _in_groups
+
+
+def _one_by_one(x: jax.Array, kernel: jax.Array, strides, padding: Pads, dilation, groups: int) -> jax.Array:
+    return affine(x[:, *(slice(None, None, s) for s in strides)], kernel.reshape(kernel.shape[-2:]))
+
+
+def _by_taps(x: jax.Array, kernel: jax.Array, strides, padding: Pads, dilation, groups: int) -> jax.Array:
+    """Where the dilation is as large as the image, as in DeepLab's pyramids, most taps see little but padding."""
+    length = x.shape[1:-1]
+    padded = [n + sum(pads) for n, pads in zip(length, padding, strict=True)]
+    size = output_size(padded, kernel.shape[:-2], strides, dilation)
+    y = jnp.zeros((x.shape[0], *size, kernel.shape[-1]), wide(x).dtype)
+    for tap in taps_of(kernel.shape[:-2]):
+        ahead = [t * d - low for t, d, (low, _) in zip(tap, dilation, padding, strict=True)]  # of the output's place
+        first = [max(0, -a) for a in ahead]
+        stop = [min(n, m - a) for n, m, a in zip(size, length, ahead, strict=True)]
+        if any(f >= s for f, s in zip(first, stop, strict=True)):
+            continue
+        starts, stops = ([p + a for p, a in zip(ends, ahead, strict=True)] for ends in (first, stop))
+        window = lax.slice(x, (0, *starts, 0), (x.shape[0], *stops, x.shape[-1]))
+        behind = [n - s for n, s in zip(size, stop, strict=True)]
+        y += pad(affine(wide(window), wide(kernel[tap])), list(zip(first, behind, strict=True)))
+    return y.astype(x.dtype)
+
+
+def _by_patches(x: jax.Array, kernel: jax.Array, strides, padding: Pads, dilation, groups: int) -> jax.Array:
+    seen = jnp.stack([*windows(pad(x, padding), kernel.shape[:-2], strides, dilation)], -2)
+    size = seen.shape[1:-2]
+    positions = math.prod(seen.shape[:-2])
+    if groups == 1:
+        y = affine(seen.reshape(positions, math.prod(kernel.shape[:-1])), kernel.reshape(-1, kernel.shape[-1]))
+    else:
+        seen = seen.reshape(positions, seen.shape[-2], groups, kernel.shape[-2])  # (positions, taps, groups, in)
+        weights = kernel.reshape(seen.shape[1], kernel.shape[-2], groups, -1)  # (taps, in, groups, out)
+        y = jnp.einsum("ptgi,tigo->pgo", seen, weights)
+    return y.reshape(x.shape[0], *size, kernel.shape[-1])
+
+
+def _by_blocks(x: jax.Array, kernel: jax.Array, strides, padding: Pads, dilation, groups: int) -> jax.Array:
+    *taps, ins, outs = kernel.shape
+    outs, together = outs // groups, _groups_per_block(kernel, groups)
+    blocks = []
+    for first in range(0, groups, together):
+        count = min(together, groups - first)
+        part = kernel[..., first * outs : (first + count) * outs].reshape(*taps, 1, ins, count, outs)
+        dense = jnp.where(jnp.eye(count, dtype=bool)[:, None, :, None], part, 0)  # zero from one group to another
+        dense = dense.reshape(*taps, count * ins, count * outs)
+        part_of_x = x[..., first * ins : (first + count) * ins]
+        plan = strides, padding, dilation, 1
+        blocks.append(_choose(part_of_x, dense, *plan)(part_of_x, dense, *plan))
+    return jnp.concatenate(blocks, -1)
+
+
+def _groups_per_block(kernel: jax.Array, groups: int) -> int:
+    """As many as make up the 32 channels from which on XLA's dense convolutions are efficient."""
+    return max(1, 32 // max(kernel.shape[-2], kernel.shape[-1] // groups))
+
+
+def _in_groups(x: jax.Array, kernel: jax.Array, strides, padding: Pads, dilation, groups: int) -> jax.Array:
+    return _xla(x, kernel, strides, padding, dilation, groups)
+
+
+def _depthwise(x: jax.Array, kernel: jax.Array, strides, padding: Pads, dilation, groups: int) -> jax.Array:
+    seen = windows(pad(x, padding), kernel.shape[:-2], strides, dilation)
+    weights = (kernel[tap][0] for tap in taps_of(kernel.shape[:-2]))
+    products = (wide(window) * wide(weight) for window, weight in zip(seen, weights, strict=True))
+    return functools.reduce(jnp.add, products).astype(x.dtype)
+
+
+def _depthwise_input_gradient(gradient, kernel, shape, strides, padding: Pads, dilation, groups: int) -> jax.Array:
+    def term(tap: tuple[int, ...], gradient: jax.Array) -> jax.Array:
+        return wide(gradient) * wide(kernel[tap][0])
+
+    length = [n + sum(pads) for n, pads in zip(shape[1:-1], padding, strict=True)]
+    padded = scatter_windows(term, [gradient], length, kernel.shape[:-2], strides, dilation)
+    return pad(padded.astype(gradient.dtype), [(-low, -high) for low, high in padding])
+
+
+def _depthwise_kernel_gradient(x, gradient, shape, strides, padding: Pads, dilation, groups: int) -> jax.Array:
+    """Positions, images too, are counted in one row, so that a tap sees it from another start; block by block."""
+    kernel_size, channels = shape[:-2], x.shape[-1]
+    parts = phases(pad(x, padding), strides)
+    length = parts.shape[len(strides) + 1 : -1]
+    gradient = pad(gradient, [(0, n - m) for n, m in zip(length, gradient.shape[1:-1], strict=True)])
+    gradient = gradient.reshape(math.prod(gradient.shape[:-1]), channels)
+    rows = max(1, 2**14 // channels)  # of a block, which stays in the cache
+    blocks = -(-gradient.shape[0] // rows)
+    places = [locate(tap, strides, dilation) for tap in taps_of(kernel_size)]
+    at_phase = np.array([np.ravel_multi_index(phase, strides) for phase, _ in places])
+    at_row = np.array([sum(a * math.prod(length[i + 1 :]) for i, a in enumerate(start)) for _, start in places])
+    behind = blocks * rows - gradient.shape[0]
+    gradient = jnp.pad(gradient, [(0, behind), (0, 0)])
+    parts = parts.reshape(math.prod(strides), math.prod(parts.shape[len(strides) : -1]), channels)
+    parts = jnp.pad(parts, [(0, 0), (0, behind + int(at_row.max())), (0, 0)])
+
+    def along_first_axis(places: tuple[jax.Array, jax.Array]) -> jax.Array:
+        def add_block(block: jax.Array, sums: list[jax.Array]) -> list[jax.Array]:
+            factor = wide(lax.dynamic_slice_in_dim(gradient, block * rows, rows))
+            starts = [(phase, block * rows + row, 0) for phase, row in zip(*places, strict=True)]
+            seen = [lax.dynamic_slice(parts, start, (1, rows, channels))[0] for start in starts]
+            return [total + wide(window) * factor for total, window in zip(sums, seen, strict=True)]
+
+        zeros = jnp.zeros((rows, channels), wide(gradient).dtype)
+        sums = lax.fori_loop(0, blocks, add_block, [zeros] * places[0].size)
+        return jnp.stack([total.sum(0) for total in sums])
+
+    places = (jnp.asarray(at.reshape(kernel_size[0], -1)) for at in (at_phase, at_row))
+    return lax.map(along_first_axis, tuple(places)).reshape(shape).astype(x.dtype)
+
+
+def _grouped_kernel_gradient(x, gradient, shape, strides, padding: Pads, dilation, groups: int) -> jax.Array:
+    seen = jnp.stack([*windows(pad(x, padding), shape[:-2], strides, dilation)])
+    positions = math.prod(gradient.shape[:-1])
+    seen = seen.reshape(seen.shape[0], positions, groups, shape[-2])
+    gradient = gradient.reshape(positions, groups, shape[-1] // groups)
+    result = jnp.einsum("tpgi,pgo->tigo", seen, gradient, precision=lax.Precision.HIGHEST)
+    return result.reshape(shape)
