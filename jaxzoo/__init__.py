@@ -10,7 +10,7 @@ _HOME = {
     "eval_transform": "jaxzoo.preprocess",
     "imagenet_classes": "jaxzoo.imagenet",
     "list_models": "jaxzoo.registry",
-    "model_info": "jaxzoo.registry",
+    "model_info": "jaxzoo.figures",
     "read_image": "jaxzoo.images",
     "register_model": "jaxzoo.registry",
 }

@@ -7,13 +7,14 @@ import importlib
 import inspect
 import numbers
 import pkgutil
+import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
-from jaxzoo import figures
 from jaxzoo.errors import UsageError, nearest
 from jaxzoo.nn.dropout import Stream
 from jaxzoo.preprocess import Preprocess
@@ -68,20 +69,10 @@ class ModelCard:
     def preprocess(self) -> Preprocess:
         return next((w.preprocess for w in self.weights.values()), Preprocess(self.input_size))
 
-
-@dataclasses.dataclass(frozen=True)
-class ModelInfo:
-    """A model's card, and with the default arguments its parameters and its multiply-adds per image of `input_size`."""
-
-    name: str
-    task: str
-    parameters: int
-    multiply_adds: int
-    input_size: int
-    preprocess: Preprocess
-    weights: Mapping[str, Published]
-    twin: str
-    paper: str
+    def example(self, batch: int = 1, size: int | None = None, in_channels: int = 3) -> jax.ShapeDtypeStruct:
+        """What the network takes: (batch, size, size, in_channels) of float32; the native size unless given."""
+        size = self.input_size if size is None else size
+        return jax.ShapeDtypeStruct((batch, size, size, in_channels), jnp.float32)
 
 
 _cards: dict[str, ModelCard] = {}
@@ -96,7 +87,10 @@ def register_model(
     weights: Mapping[str, Published] | None = None,
     parts: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Callable[[Callable], Callable]:
-    """Decorator that enters a builder `name(*, rngs, **arguments) -> nnx.Module` under its own name.
+    """Decorator that enters a builder `name(*, rngs, **arguments) -> Network` under its own name.
+
+    `create_model` passes on what the builder names, and where it takes `**arguments` and says in its annotation which
+    class it returns, those arguments of that class that have defaults: the others are the builder's to give.
 
     Args:
       paper: author, title and address of the paper.
@@ -107,13 +101,16 @@ def register_model(
       parts: other models whose weights a part of this one can start from, see `ModelCard`.
 
     Raises:
-      ValueError: the name is taken.
+      UsageError: the name is taken, or the task unknown.
     """
+    _check_task(task)
 
     def register(builder: Callable) -> Callable:
         name = builder.__name__
+        if not builder.__module__.startswith("jaxzoo."):
+            _import_families()  # so that a name of the zoo is known to be taken
         if name in _cards:
-            raise ValueError(f"a model named {name!r} is registered already")
+            raise UsageError(f"a model named {name!r} is registered already; rename the function that builds yours")
         twin_of_same_name = f"torchvision:{name}"
         _cards[name] = ModelCard(
             name, task, builder, twin or twin_of_same_name, paper, input_size, weights or {}, parts or {}
@@ -121,6 +118,11 @@ def register_model(
         return builder
 
     return register
+
+
+def _check_task(task: str) -> None:
+    if task not in TASKS:
+        raise UsageError(f"unknown task {task!r}; the tasks are: {', '.join(TASKS)}")
 
 
 @functools.cache
@@ -147,37 +149,50 @@ def list_models(pattern: str = "*", *, task: str | None = None) -> list[str]:
     ['resnet101', 'resnet152', 'resnet18', 'resnet34', 'resnet50']
     """
     _import_families()
-    if task is not None and task not in TASKS:
-        raise UsageError(f"unknown task {task!r}; the tasks are: {', '.join(TASKS)}")
+    if task is not None:
+        _check_task(task)
     return sorted(n for n, c in _cards.items() if fnmatch.fnmatch(n, pattern) and task in (None, c.task))
 
 
 def create_model(name: str, *, seed: int = 0, rngs: nnx.Rngs | None = None, **arguments) -> nnx.Module:
     """Builds a registered model, initialised as its reference initialises it, in eval mode.
 
+    `train()` switches it to train mode, in which the classes' own constructors start, as torch's do.
+
     >>> model = create_model("resnet18", num_classes=10)
     >>> logits = model(images)  # (N, H, W, 3) normalised -> (N, 10)
+    >>> features = create_model("resnet18", num_classes=0, in_channels=1)(gray)  # (N, H, W, 1) -> (N, 512)
 
     Args:
       name: a name from `list_models()`.
       seed: seeds parameters and dropout unless `rngs` is given.
       rngs: random streams `params` and `dropout`.
-      **arguments: what the builder takes: `num_classes`, rates of dropout and stochastic depth, and so on.
+      **arguments: what the builder takes: `num_classes`, of which 0 leaves out the classifier and gives what it would
+        get, `in_channels` of the images (also as `in_chans`, its name in timm), rates of dropout and so on.
 
     Raises:
-      UsageError: unknown name, unknown argument or impossible number of classes.
+      UsageError: unknown name, unknown argument or impossible number of classes or channels.
     """
-    builder = card(name).builder
-    classes = arguments.get("num_classes", 1)
-    if isinstance(classes, bool) or not isinstance(classes, numbers.Integral) or classes < 1:
-        raise UsageError(f"num_classes is {classes!r}; it must be a positive whole number")
+    c = card(name)
+    if "in_chans" in arguments:
+        arguments = {"in_channels": arguments["in_chans"]} | {k: v for k, v in arguments.items() if k != "in_chans"}
+    if arguments.get("num_classes") == 0 and c.task != "classification":
+        raise UsageError(f"{name} has no features without classes: num_classes=0 is for classification")
+    _check_whole("num_classes", arguments, least=0)
+    _check_whole("in_channels", arguments, least=1)
     known = argument_names(name)
     for argument in arguments:
         if argument not in known:
             raise UsageError(f"{name} takes no argument {argument!r}; it takes: {', '.join(known)}")
-    model = builder(rngs=rngs or _streams(seed), **arguments)
+    model = c.builder(rngs=rngs or _streams(seed), **arguments)
     model.eval()
     return model
+
+
+def _check_whole(argument: str, arguments: Mapping[str, Any], least: int) -> None:
+    value = arguments.get(argument, least)
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise UsageError(f"{argument} is {value!r}; it must be a whole number ≥ {least}")
 
 
 def _streams(seed: int) -> nnx.Rngs:
@@ -187,28 +202,23 @@ def _streams(seed: int) -> nnx.Rngs:
 
 
 def argument_names(name: str) -> list[str]:
-    """What a model's builder takes beside `rngs`, and its network where the builder passes `**arguments` on.
+    """What `create_model` takes for a model beside its name, `seed` and `rngs`; see `register_model`.
 
     Raises:
       UsageError: unknown name.
     """
-    signature = inspect.signature(card(name).builder)
-    names = [p.name for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    if len(names) < len(signature.parameters) and inspect.isclass(signature.return_annotation):
-        names += list(inspect.signature(signature.return_annotation.__init__).parameters)
-    return sorted(set(names) - {"self", "rngs"})
+    builder = card(name).builder
+    parameters = inspect.signature(builder).parameters.values()
+    names = {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
+    if len(names) < len(parameters) and (network := _returned(builder)):
+        names |= {p.name for p in inspect.signature(network.__init__).parameters.values() if p.default is not p.empty}
+    return sorted(names - {"rngs"})
 
 
-def model_info(name: str) -> ModelInfo:
-    """Task, size, cost, input size, preprocessing, published weights, reference twin and paper.
-
-    Parameters and multiply-adds are looked up for the zoo's own models, and counted for those that you registered.
-    """
-    c = card(name)
-    size = figures.stored().get(name)
-    if size is None:
-        abstract = nnx.eval_shape(lambda: create_model(name))
-        size = figures.measure(abstract, (1, c.input_size, c.input_size, 3))
-    return ModelInfo(
-        name, c.task, size.parameters, size.multiply_adds, c.input_size, c.preprocess, c.weights, c.twin, c.paper
-    )
+def _returned(builder: Callable) -> type | None:
+    """The class in a function's return annotation, which may be a string; None where there is none."""
+    try:
+        returned = typing.get_type_hints(builder, localns=dict(inspect.getclosurevars(builder).nonlocals)).get("return")
+    except NameError:  # imported for type checkers only
+        return None
+    return returned if inspect.isclass(returned) else None

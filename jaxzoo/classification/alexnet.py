@@ -7,16 +7,16 @@ Reference: torchvision.models.alexnet.
 import jax
 from flax import nnx
 
-from jaxzoo.nn import AdaptiveAvgPool, Conv, Dropout, Linear, MaxPool, ReLU, Sequential, flatten
+from jaxzoo.nn import AdaptiveAvgPool, Conv, Dropout, Identity, Linear, MaxPool, ReLU, Sequential, flatten
 from jaxzoo.registry import imagenet, register_model
 
 
 class AlexNet(nnx.Module):
-    """Images (N, H, W, 3), 63 pixels at least, to logits (N, num_classes)."""
+    """Images (N, H, W, in_channels), 63 pixels at least, to logits (N, num_classes)."""
 
-    def __init__(self, num_classes: int = 1000, dropout: float = 0.5, *, rngs: nnx.Rngs):
+    def __init__(self, num_classes: int = 1000, dropout: float = 0.5, *, in_channels: int = 3, rngs: nnx.Rngs):
         self.features = Sequential(
-            Conv(3, 64, 11, 4, 2, rngs=rngs),
+            Conv(in_channels, 64, 11, 4, 2, rngs=rngs),
             ReLU(),
             MaxPool(3, 2),
             Conv(64, 192, 5, padding=2, rngs=rngs),
@@ -38,7 +38,7 @@ class AlexNet(nnx.Module):
             Dropout(dropout, rngs=rngs),
             Linear(4096, 4096, rngs=rngs),
             ReLU(),
-            Linear(4096, num_classes, rngs=rngs),
+            Linear(4096, num_classes, rngs=rngs) if num_classes else Identity(),
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -53,7 +53,7 @@ def dense(in_features: int, out_features: int, dropout: float, rngs: nnx.Rngs) -
 
 
 class AlexNet(nnx.Module):
-    """Images (N, 224, 224, 3) to logits (N, num_classes).
+    """Images (N, 224, 224, in_channels) to logits (N, num_classes).
 
     Args:
       stages: channels, kernel, stride and padding of the convolutions, by stages that end in pooling.
@@ -70,9 +70,10 @@ class AlexNet(nnx.Module):
         num_classes: int = 1000,
         dropout: float = 0.5,
         *,
+        in_channels: int = 3,
         rngs: nnx.Rngs,
     ):
-        features, channels, layer = {}, 3, 0
+        features, channels, layer = {}, in_channels, 0
         for i, convolutions in enumerate(stages, start=1):
             units = {}
             for j, (width, *geometry) in enumerate(convolutions, start=1):
@@ -85,7 +86,7 @@ class AlexNet(nnx.Module):
         self.output = NamedSequential(
             fc1=dense(channels * 6 * 6, 4096, dropout, rngs),
             fc2=dense(4096, 4096, dropout, rngs),
-            fc3=Linear(4096, num_classes, rngs=rngs),
+            fc3=Linear(4096, num_classes, rngs=rngs) if num_classes else Identity(),
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:

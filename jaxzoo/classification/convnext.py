@@ -54,7 +54,7 @@ class CNBlock(nnx.Module):
 
 
 class ConvNeXt(nnx.Module):
-    """Images (N, H, W, 3), 32 pixels at least, to logits (N, num_classes).
+    """Images (N, H, W, in_channels), 32 pixels at least, to logits (N, num_classes).
 
     Args:
       widths, depths: channels and blocks of each stage.
@@ -71,10 +71,11 @@ class ConvNeXt(nnx.Module):
         num_classes: int = 1000,
         norm_layer: Layer = PaperLayerNorm,
         *,
+        in_channels: int = 3,
         rngs: nnx.Rngs,
     ):
         stem = ConvNormActivation(
-            3, widths[0], 4, 4, 0, norm_layer=norm_layer, activation_layer=None, bias=True, **start, rngs=rngs
+            in_channels, widths[0], 4, 4, 0, norm_layer=norm_layer, activation_layer=None, bias=True, **start, rngs=rngs
         )
         features, rates = [stem], iter(np.linspace(0, stochastic_depth_prob, sum(depths)).tolist())
         for i, (width, depth) in enumerate(zip(widths, depths, strict=True)):
@@ -86,7 +87,9 @@ class ConvNeXt(nnx.Module):
         self.features = Sequential(*features)
         self.avgpool = AdaptiveAvgPool(1)
         self.classifier = Sequential(
-            norm_layer(widths[-1], rngs=rngs), Flatten(), Linear(widths[-1], num_classes, **start, rngs=rngs)
+            norm_layer(widths[-1], rngs=rngs),
+            Flatten(),
+            Linear(widths[-1], num_classes, **start, rngs=rngs) if num_classes else Identity(),
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -16,6 +16,7 @@ from jaxzoo.nn import (
     BatchNorm,
     Conv,
     Dropout,
+    Identity,
     Linear,
     MaxPool,
     NamedSequential,
@@ -81,7 +82,7 @@ class Transition(NamedSequential):
 
 
 class DenseNet(nnx.Module):
-    """DenseNet-BC: images (N, H, W, 3), 29 pixels at least, to logits (N, num_classes).
+    """DenseNet-BC: images (N, H, W, in_channels), 29 pixels at least, to logits (N, num_classes).
 
     Args:
       growth_rate: channels that every layer adds, k in the paper.
@@ -101,10 +102,11 @@ class DenseNet(nnx.Module):
         num_classes: int = 1000,
         memory_efficient: bool = False,
         *,
+        in_channels: int = 3,
         rngs: nnx.Rngs,
     ):
         features = {
-            "conv0": conv(3, num_init_features, 7, 2, 3, rngs=rngs),
+            "conv0": conv(in_channels, num_init_features, 7, 2, 3, rngs=rngs),
             "norm0": BatchNorm(num_init_features, rngs=rngs),
             "relu0": ReLU(),
             "pool0": MaxPool(3, 2, 1),
@@ -122,7 +124,7 @@ class DenseNet(nnx.Module):
                 channels += growth_rate
             features[f"denseblock{i}"] = DenseBlock(**layers)
         self.features = NamedSequential(**features, norm5=BatchNorm(channels, rngs=rngs))
-        self.classifier = Linear(channels, num_classes, bias_init=init.zeros, rngs=rngs)
+        self.classifier = Linear(channels, num_classes, bias_init=init.zeros, rngs=rngs) if num_classes else Identity()
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.classifier(flatten(adaptive_avg_pool(relu(self.features(x)), 1)))

@@ -17,6 +17,7 @@ from jaxzoo.nn import (
     AdaptiveAvgPool,
     BatchNorm,
     Dropout,
+    Identity,
     Layer,
     Linear,
     Sequential,
@@ -34,6 +35,12 @@ start = {"kernel_init": init.kaiming_normal("fan_out"), "bias_init": init.zeros}
 ConvNormActivation = partial(TorchConvNormActivation, activation_layer=SiLU, **start)
 LargeBatchNorm = partial(BatchNorm, eps=1e-3, momentum=0.01)
 V2BatchNorm = partial(BatchNorm, eps=1e-3)
+
+
+def classifier(in_features: int, num_classes: int, *, rngs: nnx.Rngs) -> Linear:
+    """A Linear whose weights start in ±1 / sqrt(num_classes)."""
+    bound = init.uniform(1 / math.sqrt(num_classes))
+    return Linear(in_features, num_classes, kernel_init=bound, bias_init=init.zeros, rngs=rngs)
 
 
 class MBConv(nnx.Module):
@@ -125,7 +132,7 @@ V2_L = (
 
 
 class EfficientNet(nnx.Module):
-    """Images (N, H, W, 3) to logits (N, num_classes).
+    """Images (N, H, W, in_channels) to logits (N, num_classes).
 
     Args:
       inverted_residual_setting: block, expansion, kernel, stride, channels and number of blocks of every stage.
@@ -143,10 +150,11 @@ class EfficientNet(nnx.Module):
         num_classes: int = 1000,
         norm_layer: Layer = BatchNorm,
         *,
+        in_channels: int = 3,
         rngs: nnx.Rngs,
     ):
         channels, total, built = first_channel, sum(depth for *_, depth in inverted_residual_setting), 0
-        features = [ConvNormActivation(3, channels, 3, 2, norm_layer=norm_layer, rngs=rngs)]
+        features = [ConvNormActivation(in_channels, channels, 3, 2, norm_layer=norm_layer, rngs=rngs)]
         for block, expand_ratio, kernel, stride, width, depth in inverted_residual_setting:
             stage = []
             for i in range(depth):
@@ -158,10 +166,9 @@ class EfficientNet(nnx.Module):
         features.append(ConvNormActivation(channels, last_channel, 1, norm_layer=norm_layer, rngs=rngs))
         self.features = Sequential(*features)
         self.avgpool = AdaptiveAvgPool(1)
-        bound = init.uniform(1 / math.sqrt(num_classes))
         self.classifier = Sequential(
             Dropout(dropout, rngs=rngs),
-            Linear(last_channel, num_classes, kernel_init=bound, bias_init=init.zeros, rngs=rngs),
+            classifier(last_channel, num_classes, rngs=rngs) if num_classes else Identity(),
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -14,19 +14,18 @@ import numpy as np
 from flax import nnx
 
 from jaxzoo.classification import mobilenetv1
-from jaxzoo.classification.efficientnet import B0
+from jaxzoo.classification.efficientnet import B0, classifier
 from jaxzoo.classification.mobilenetv2 import make_divisible
 from jaxzoo.nn import (
     AdaptiveAvgPool,
     BatchNormAct,
     Dropout,
     Flatten,
-    Linear,
+    Identity,
     NamedSequential,
     ReLU6,
     Sequential,
     StochasticDepth,
-    init,
 )
 from jaxzoo.preprocess import Preprocess
 from jaxzoo.registry import Published, register_model
@@ -73,7 +72,7 @@ class InvertedResidual(NamedSequential):
 
 
 class EfficientNetLite(nnx.Module):
-    """Images (N, H, W, 3) to logits (N, num_classes).
+    """Images (N, H, W, in_channels) to logits (N, num_classes).
 
     Args:
       width_mult, depth_mult: scale the channels of every stage, and the blocks of all but the first and the last.
@@ -89,9 +88,10 @@ class EfficientNetLite(nnx.Module):
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         *,
+        in_channels: int = 3,
         rngs: nnx.Rngs,
     ):
-        self.conv_stem = conv(3, 32, 3, 2, rngs=rngs)
+        self.conv_stem = conv(in_channels, 32, 3, 2, rngs=rngs)
         self.bn1 = norm(32, rngs=rngs)
         depths = [depth if i in (0, 6) else math.ceil(depth * depth_mult) for i, (*_, depth) in enumerate(B0)]
         rates = iter(np.arange(sum(depths)) * drop_path_rate / sum(depths))
@@ -108,8 +108,7 @@ class EfficientNetLite(nnx.Module):
         self.bn2 = norm(1280, rngs=rngs)
         self.global_pool = NamedSequential(pool=AdaptiveAvgPool(1), flatten=Flatten())
         self.dropout = Dropout(drop_rate, rngs=rngs)
-        bound = init.uniform(1 / math.sqrt(num_classes))
-        self.classifier = Linear(1280, num_classes, kernel_init=bound, bias_init=init.zeros, rngs=rngs)
+        self.classifier = classifier(1280, num_classes, rngs=rngs) if num_classes else Identity()
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = self.bn2(self.conv_head(self.blocks(self.bn1(self.conv_stem(x)))))

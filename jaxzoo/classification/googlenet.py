@@ -11,11 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxzoo.errors import UsageError
 from jaxzoo.nn import (
     AdaptiveAvgPool,
     BatchNorm,
     Conv,
     Dropout,
+    Identity,
     Linear,
     MaxPool,
     Sequential,
@@ -33,6 +35,14 @@ def from_imagenet_range(x: jax.Array) -> jax.Array:
     """Images normalised by ImageNet's mean and deviation to a range of -1 to 1, which TensorFlow trained these on."""
     mean, std = np.asarray(IMAGENET_MEAN), np.asarray(IMAGENET_STD)
     return x * jnp.asarray(std / 0.5, x.dtype) + jnp.asarray((mean - 0.5) / 0.5, x.dtype)
+
+
+def check_channels(transform_input: bool, in_channels: int) -> None:
+    """Raises `UsageError` where images cannot come from ImageNet's range, which is of three channels."""
+    if transform_input and in_channels != 3:
+        raise UsageError(
+            f"transform_input=True is for RGB images, not for {in_channels} channels; give transform_input=False"
+        )
 
 
 class BasicConv2d(nnx.Module):
@@ -118,7 +128,9 @@ class GoogLeNetOutputs(NamedTuple):
 
 
 class GoogLeNet(nnx.Module):
-    """Images (N, H, W, 3), 15 pixels at least, to logits (N, num_classes), in train mode to `GoogLeNetOutputs`.
+    """Images (N, H, W, in_channels) to logits (N, num_classes), in train mode to `GoogLeNetOutputs`.
+
+    Images have 15 pixels at least.
 
     Args:
       aux_logits: have the auxiliary classifiers, which work in train mode only.
@@ -135,11 +147,13 @@ class GoogLeNet(nnx.Module):
         dropout: float = 0.2,
         dropout_aux: float = 0.7,
         *,
+        in_channels: int = 3,
         rngs: nnx.Rngs,
     ):
+        check_channels(transform_input, in_channels)
         self.transform_input = transform_input
         self.deterministic = False  # what `train()` and `eval()` set
-        self.conv1 = BasicConv2d(3, 64, 7, 2, 3, rngs=rngs)
+        self.conv1 = BasicConv2d(in_channels, 64, 7, 2, 3, rngs=rngs)
         self.maxpool1 = MaxPool(3, 2, ceil_mode=True)
         self.conv2 = BasicConv2d(64, 64, 1, rngs=rngs)
         self.conv3 = BasicConv2d(64, 192, 3, padding=1, rngs=rngs)
@@ -155,11 +169,11 @@ class GoogLeNet(nnx.Module):
         self.maxpool4 = MaxPool(2, 2, ceil_mode=True)
         self.inception5a = Inception(832, 256, 160, 320, 32, 128, 128, rngs=rngs)
         self.inception5b = Inception(832, 384, 192, 384, 48, 128, 128, rngs=rngs)
-        self.aux1 = InceptionAux(512, num_classes, dropout_aux, rngs=rngs) if aux_logits else None
-        self.aux2 = InceptionAux(528, num_classes, dropout_aux, rngs=rngs) if aux_logits else None
+        self.aux1 = InceptionAux(512, num_classes, dropout_aux, rngs=rngs) if aux_logits and num_classes else None
+        self.aux2 = InceptionAux(528, num_classes, dropout_aux, rngs=rngs) if aux_logits and num_classes else None
         self.avgpool = AdaptiveAvgPool(1)
         self.dropout = Dropout(dropout, rngs=rngs)
-        self.fc = Linear(1024, num_classes, kernel_init=init.normal(0.01), rngs=rngs)
+        self.fc = Linear(1024, num_classes, kernel_init=init.normal(0.01), rngs=rngs) if num_classes else Identity()
 
     def __call__(self, x: jax.Array) -> jax.Array | GoogLeNetOutputs:
         x = from_imagenet_range(x) if self.transform_input else x

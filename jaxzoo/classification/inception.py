@@ -11,9 +11,20 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxzoo.classification.googlenet import BasicConv2d, from_imagenet_range
+from jaxzoo.classification.googlenet import BasicConv2d, check_channels, from_imagenet_range
 from jaxzoo.errors import UsageError
-from jaxzoo.nn import AdaptiveAvgPool, Dropout, Linear, MaxPool, adaptive_avg_pool, avg_pool, flatten, init, max_pool
+from jaxzoo.nn import (
+    AdaptiveAvgPool,
+    Dropout,
+    Identity,
+    Linear,
+    MaxPool,
+    adaptive_avg_pool,
+    avg_pool,
+    flatten,
+    init,
+    max_pool,
+)
 from jaxzoo.registry import imagenet, register_model
 
 conv = partial(BasicConv2d, std=0.1)
@@ -153,7 +164,7 @@ class InceptionOutputs(NamedTuple):
 
 
 class Inception3(nnx.Module):
-    """Images (N, H, W, 3) to logits (N, num_classes), in train mode to `InceptionOutputs`.
+    """Images (N, H, W, in_channels) to logits (N, num_classes), in train mode to `InceptionOutputs`.
 
     Images have 75 pixels at least, and 299 to train the auxiliary classifier (UsageError).
 
@@ -171,11 +182,13 @@ class Inception3(nnx.Module):
         transform_input: bool = False,
         dropout: float = 0.5,
         *,
+        in_channels: int = 3,
         rngs: nnx.Rngs,
     ):
+        check_channels(transform_input, in_channels)
         self.transform_input = transform_input
         self.deterministic = False  # what `train()` and `eval()` set
-        self.Conv2d_1a_3x3 = conv(3, 32, 3, 2, rngs=rngs)
+        self.Conv2d_1a_3x3 = conv(in_channels, 32, 3, 2, rngs=rngs)
         self.Conv2d_2a_3x3 = conv(32, 32, 3, rngs=rngs)
         self.Conv2d_2b_3x3 = conv(32, 64, 3, padding=1, rngs=rngs)
         self.maxpool1 = MaxPool(3, 2)
@@ -190,13 +203,13 @@ class Inception3(nnx.Module):
         self.Mixed_6c = InceptionC(768, 160, rngs=rngs)
         self.Mixed_6d = InceptionC(768, 160, rngs=rngs)
         self.Mixed_6e = InceptionC(768, 192, rngs=rngs)
-        self.AuxLogits = InceptionAux(768, num_classes, rngs=rngs) if aux_logits else None
+        self.AuxLogits = InceptionAux(768, num_classes, rngs=rngs) if aux_logits and num_classes else None
         self.Mixed_7a = InceptionD(768, rngs=rngs)
         self.Mixed_7b = InceptionE(1280, rngs=rngs)
         self.Mixed_7c = InceptionE(2048, rngs=rngs)
         self.avgpool = AdaptiveAvgPool(1)
         self.dropout = Dropout(dropout, rngs=rngs)
-        self.fc = Linear(2048, num_classes, kernel_init=init.normal(0.1), rngs=rngs)
+        self.fc = Linear(2048, num_classes, kernel_init=init.normal(0.1), rngs=rngs) if num_classes else Identity()
 
     def __call__(self, x: jax.Array) -> jax.Array | InceptionOutputs:
         x = from_imagenet_range(x) if self.transform_input else x

@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 
 from jaxzoo.errors import UsageError
-from jaxzoo.nn import Activation, Conv, Linear, avg_pool, flatten, init
+from jaxzoo.nn import Activation, Conv, Identity, Linear, avg_pool, flatten, init
 from jaxzoo.nn.cpu.convolution import conv
 from jaxzoo.registry import register_model
 
@@ -82,7 +82,7 @@ class LeNet5(nnx.Module):
         self.s4 = Subsampling(16, rngs=rngs)
         self.c5 = Conv(16, 120, 5, **start(25 * 16), rngs=rngs)
         self.f6 = Linear(120, 84, **start(120), rngs=rngs)
-        self.output = Linear(84, num_classes, **start(84), rngs=rngs)
+        self.output = Linear(84, num_classes, **start(84), rngs=rngs) if num_classes else Identity()
         self.squash = Squash()
 
     def __call__(self, x: jax.Array) -> jax.Array:

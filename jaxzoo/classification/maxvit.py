@@ -226,7 +226,9 @@ class MaxVitBlock(nnx.Module):
 
 
 class MaxVit(nnx.Module):
-    """Images (N, H, W, 3) to logits (N, num_classes); with four blocks H and W are multiples of 32·partition_size.
+    """Images (N, H, W, in_channels) to logits (N, num_classes); sizes are MaxViT-T's unless given.
+
+    With four blocks H and W are multiples of 32·partition_size.
 
     Args:
       stem_channels: of the first two convolutions.
@@ -240,12 +242,12 @@ class MaxVit(nnx.Module):
 
     def __init__(
         self,
-        stem_channels: int,
-        partition_size: int,
-        block_channels: Sequence[int],
-        block_layers: Sequence[int],
-        head_dim: int,
-        stochastic_depth_prob: float,
+        stem_channels: int = 64,
+        partition_size: int = 7,
+        block_channels: Sequence[int] = (64, 128, 256, 512),
+        block_layers: Sequence[int] = (2, 2, 5, 2),
+        head_dim: int = 32,
+        stochastic_depth_prob: float = 0.2,
         norm_layer: Layer = PaperBatchNorm,
         activation_layer: Layer = GELU,
         squeeze_ratio: float = 0.25,
@@ -255,10 +257,11 @@ class MaxVit(nnx.Module):
         attention_dropout: float = 0.0,
         num_classes: int = 1000,
         *,
+        in_channels: int = 3,
         rngs: nnx.Rngs,
     ):
         self.stem = Sequential(
-            conv(3, stem_channels, 3, 2, norm_layer=norm_layer, activation_layer=activation_layer, rngs=rngs),
+            conv(in_channels, stem_channels, 3, 2, norm_layer=norm_layer, activation_layer=activation_layer, rngs=rngs),
             conv(stem_channels, stem_channels, 3, norm_layer=None, activation_layer=None, rngs=rngs),
         )
         rates = iter(np.linspace(0, stochastic_depth_prob, sum(block_layers)).tolist())
@@ -293,21 +296,11 @@ class MaxVit(nnx.Module):
             LayerNorm(channels, rngs=rngs),
             linear(channels, channels, rngs=rngs),
             Tanh(),
-            linear(channels, num_classes, False, rngs=rngs),
+            linear(channels, num_classes, False, rngs=rngs) if num_classes else Identity(),
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.classifier(self.blocks(self.stem(x)))
-
-
-TINY = {
-    "stem_channels": 64,
-    "partition_size": 7,
-    "block_channels": (64, 128, 256, 512),
-    "block_layers": (2, 2, 5, 2),
-    "head_dim": 32,
-    "stochastic_depth_prob": 0.2,
-}
 
 
 @register_model(
@@ -315,4 +308,4 @@ TINY = {
     weights={"IMAGENET1K_V1": imagenet(83.7, 96.722, 224, 224, "bicubic")},
 )
 def maxvit_t(*, rngs: nnx.Rngs, **kwargs) -> MaxVit:
-    return MaxVit(**TINY | kwargs, rngs=rngs)
+    return MaxVit(**kwargs, rngs=rngs)

@@ -11,7 +11,17 @@ import jax
 from flax import nnx
 
 from jaxzoo.classification.mobilenetv2 import make_divisible
-from jaxzoo.nn import BatchNorm, ConvNormActivation, Dropout, Linear, Sequential, adaptive_avg_pool, flatten, init
+from jaxzoo.nn import (
+    BatchNorm,
+    ConvNormActivation,
+    Dropout,
+    Identity,
+    Linear,
+    Sequential,
+    adaptive_avg_pool,
+    flatten,
+    init,
+)
 from jaxzoo.registry import imagenet, register_model
 
 PaperBatchNorm = partial(BatchNorm, momentum=1 - 0.9997)
@@ -46,8 +56,14 @@ class InvertedResidual(nnx.Module):
         return self.layers(x) + x if self.apply_residual else self.layers(x)
 
 
+def classifier(in_features: int, num_classes: int, *, rngs: nnx.Rngs) -> Linear:
+    """A Linear whose weights start as torch's `kaiming_uniform_` by fan_out, for a sigmoid."""
+    bound = init.uniform(math.sqrt(3 / num_classes))
+    return Linear(in_features, num_classes, kernel_init=bound, bias_init=init.zeros, rngs=rngs)
+
+
 class MNASNet(nnx.Module):
-    """Images (N, H, W, 3) to logits (N, num_classes).
+    """Images (N, H, W, in_channels) to logits (N, num_classes).
 
     Args:
       alpha: scales the channels of every layer but the last, rounded to multiples of 8.
@@ -55,10 +71,12 @@ class MNASNet(nnx.Module):
 
     _version = 2  # of the state_dict, which the reference refuses without: 1 did not scale the first layers
 
-    def __init__(self, alpha: float, num_classes: int = 1000, dropout: float = 0.2, *, rngs: nnx.Rngs):
+    def __init__(
+        self, alpha: float, num_classes: int = 1000, dropout: float = 0.2, *, in_channels: int = 3, rngs: nnx.Rngs
+    ):
         first, channels = make_divisible(32 * alpha), make_divisible(16 * alpha)
         layers = [
-            *layer(3, first, 3, 2, rngs=rngs),
+            *layer(in_channels, first, 3, 2, rngs=rngs),
             *layer(first, first, 3, groups=first, rngs=rngs),
             *layer(first, channels, 1, activation_layer=None, rngs=rngs),
         ]
@@ -70,9 +88,8 @@ class MNASNet(nnx.Module):
                 channels = width
             layers.append(Sequential(*stack))
         self.layers = Sequential(*layers, *layer(channels, 1280, 1, rngs=rngs))
-        bound = init.uniform(math.sqrt(3 / num_classes))  # torch's kaiming_uniform_ by fan_out, for a sigmoid
         self.classifier = Sequential(
-            Dropout(dropout, rngs=rngs), Linear(1280, num_classes, kernel_init=bound, bias_init=init.zeros, rngs=rngs)
+            Dropout(dropout, rngs=rngs), classifier(1280, num_classes, rngs=rngs) if num_classes else Identity()
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -4,19 +4,19 @@ Howard et al. 2017, MobileNets: Efficient Convolutional Neural Networks for Mobi
 https://arxiv.org/abs/1704.04861. Reference: timm.models.efficientnet, mobilenetv1_100 and mobilenetv1_125.
 """
 
-import math
 from functools import partial
 
 import jax
 from flax import nnx
 
+from jaxzoo.classification.efficientnet import classifier
 from jaxzoo.classification.mobilenetv2 import make_divisible
 from jaxzoo.nn import (
     AdaptiveAvgPool,
     BatchNormAct,
     Conv,
     Dropout,
-    Linear,
+    Identity,
     NamedSequential,
     ReLU6,
     Sequential,
@@ -46,16 +46,24 @@ def depthwise_separable(in_channels: int, out_channels: int, stride: int, rngs: 
 
 
 class MobileNetV1(nnx.Module):
-    """Images (N, H, W, 3) to logits (N, num_classes).
+    """Images (N, H, W, in_channels) to logits (N, num_classes).
 
     Args:
       channel_multiplier: scales the channels of every layer, rounded to multiples of 8 (§3.3).
       drop_rate: dropout before the classifier.
     """
 
-    def __init__(self, channel_multiplier: float, num_classes: int = 1000, drop_rate: float = 0.0, *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        channel_multiplier: float = 1.0,
+        num_classes: int = 1000,
+        drop_rate: float = 0.0,
+        *,
+        in_channels: int = 3,
+        rngs: nnx.Rngs,
+    ):
         channels = make_divisible(32 * channel_multiplier)
-        self.conv_stem = conv(3, channels, 3, 2, 1, rngs=rngs)
+        self.conv_stem = conv(in_channels, channels, 3, 2, 1, rngs=rngs)
         self.bn1 = norm(channels, rngs=rngs)
         stages = []
         for i, widths in enumerate(STAGES):
@@ -68,8 +76,7 @@ class MobileNetV1(nnx.Module):
         self.blocks = Sequential(*stages)
         self.avgpool = AdaptiveAvgPool(1)
         self.dropout = Dropout(drop_rate, rngs=rngs)
-        spread = init.uniform(1 / math.sqrt(num_classes))
-        self.classifier = Linear(channels, num_classes, kernel_init=spread, bias_init=init.zeros, rngs=rngs)
+        self.classifier = classifier(channels, num_classes, rngs=rngs) if num_classes else Identity()
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = self.blocks(self.bn1(self.conv_stem(x)))
@@ -87,7 +94,7 @@ def model(width: str, resize: int, acc1: float, acc5: float):
 
 @model("100", 256, 75.382, 92.312)
 def mobilenetv1_100(*, rngs: nnx.Rngs, **kwargs) -> MobileNetV1:
-    return MobileNetV1(**{"channel_multiplier": 1.0, **kwargs}, rngs=rngs)
+    return MobileNetV1(**kwargs, rngs=rngs)
 
 
 @model("125", 248, 76.924, 93.234)

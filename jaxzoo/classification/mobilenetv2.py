@@ -10,12 +10,25 @@ from functools import partial
 import jax
 from flax import nnx
 
-from jaxzoo.nn import BatchNorm, Conv, Dropout, Layer, Linear, ReLU6, Sequential, adaptive_avg_pool, flatten, init
+from jaxzoo.nn import (
+    BatchNorm,
+    Conv,
+    Dropout,
+    Identity,
+    Layer,
+    Linear,
+    ReLU6,
+    Sequential,
+    adaptive_avg_pool,
+    flatten,
+    init,
+)
 from jaxzoo.nn import ConvNormActivation as TorchConvNormActivation
 from jaxzoo.registry import imagenet, register_model
 
 fan_out = init.kaiming_normal("fan_out")
 ConvNormActivation = partial(TorchConvNormActivation, activation_layer=ReLU6, kernel_init=fan_out)
+linear = partial(Linear, kernel_init=init.normal(0.01), bias_init=init.zeros)
 
 # Table 2: expansion, channels, blocks, stride of the first block.
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -56,7 +69,7 @@ class InvertedResidual(nnx.Module):
 
 
 class MobileNetV2(nnx.Module):
-    """Images (N, H, W, 3) to logits (N, num_classes).
+    """Images (N, H, W, in_channels) to logits (N, num_classes).
 
     Args:
       width_mult: scales the channels of every layer, rounded to multiples of `round_nearest`.
@@ -72,11 +85,12 @@ class MobileNetV2(nnx.Module):
         norm_layer: Layer = BatchNorm,
         dropout: float = 0.2,
         *,
+        in_channels: int = 3,
         rngs: nnx.Rngs,
     ):
         channels = make_divisible(32 * width_mult, round_nearest)
         last = make_divisible(1280 * max(1.0, width_mult), round_nearest)
-        features = [ConvNormActivation(3, channels, 3, 2, norm_layer=norm_layer, rngs=rngs)]
+        features = [ConvNormActivation(in_channels, channels, 3, 2, norm_layer=norm_layer, rngs=rngs)]
         for expand_ratio, width, depth, stride in inverted_residual_setting:
             width = make_divisible(width * width_mult, round_nearest)
             for i in range(depth):
@@ -88,7 +102,7 @@ class MobileNetV2(nnx.Module):
         self.features = Sequential(*features)
         self.classifier = Sequential(
             Dropout(dropout, rngs=rngs),
-            Linear(last, num_classes, kernel_init=init.normal(0.01), bias_init=init.zeros, rngs=rngs),
+            linear(last, num_classes, rngs=rngs) if num_classes else Identity(),
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -17,6 +17,7 @@ from jaxzoo.nn import (
     Dropout,
     Hardsigmoid,
     Hardswish,
+    Identity,
     Layer,
     Linear,
     ReLU,
@@ -109,7 +110,7 @@ class InvertedResidual(nnx.Module):
 
 
 class MobileNetV3(nnx.Module):
-    """Images (N, H, W, 3) to logits (N, num_classes).
+    """Images (N, H, W, in_channels) to logits (N, num_classes).
 
     Args:
       width_mult: scales the channels of every layer, rounded to multiples of 8.
@@ -128,6 +129,7 @@ class MobileNetV3(nnx.Module):
         norm_layer: Layer = PaperBatchNorm,
         dropout: float = 0.2,
         *,
+        in_channels: int = 3,
         rngs: nnx.Rngs,
     ):
         def scaled(channels: float) -> int:
@@ -135,7 +137,11 @@ class MobileNetV3(nnx.Module):
 
         divider = 2 if reduced_tail else 1
         channels = scaled(16)
-        features = [ConvNormActivation(3, channels, 3, 2, norm_layer=norm_layer, activation_layer=Hardswish, rngs=rngs)]
+        features = [
+            ConvNormActivation(
+                in_channels, channels, 3, 2, norm_layer=norm_layer, activation_layer=Hardswish, rngs=rngs
+            )
+        ]
         for i, (kernel, expanded, width, use_se, activation, stride) in enumerate(setting, start=3 - len(setting)):
             if i >= 1:  # the second and third block of the tail expand the tail's own channels
                 expanded = expanded // divider
@@ -166,7 +172,7 @@ class MobileNetV3(nnx.Module):
             linear(6 * channels, last, rngs=rngs),
             Hardswish(),
             Dropout(dropout, rngs=rngs),
-            linear(last, num_classes, rngs=rngs),
+            linear(last, num_classes, rngs=rngs) if num_classes else Identity(),
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -168,7 +168,7 @@ class MobileVitBlock(nnx.Module):
 
 
 class MobileViT(nnx.Module):
-    """Images (N, H, W, 3) to logits (N, num_classes).
+    """Images (N, H, W, in_channels) to logits (N, num_classes).
 
     Args:
       stem_channels: of the first convolution.
@@ -186,15 +186,16 @@ class MobileViT(nnx.Module):
         expand_ratio: int,
         stages: Sequence[Sequence[int]],
         num_features: int,
-        block: Callable[..., nnx.Module] = MobileVitBlock,
+        block: Callable[..., nnx.Module],
         num_classes: int = 1000,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         *,
+        in_channels: int = 3,
         rngs: nnx.Rngs,
     ):
         rates = iter(np.linspace(0, drop_path_rate, sum(depth + bool(rest) for depth, _, *rest in stages)).tolist())
-        self.stem = ConvNormAct(3, stem_channels, 3, 2, rngs=rngs)
+        self.stem = ConvNormAct(in_channels, stem_channels, 3, 2, rngs=rngs)
         channels, built = stem_channels, []
         for i, (depth, width, *transformer) in enumerate(stages):
             blocks = []
@@ -210,7 +211,7 @@ class MobileViT(nnx.Module):
         self.head = NamedSequential(
             global_pool=NamedSequential(pool=AdaptiveAvgPool(1), flatten=Flatten()),
             drop=Dropout(drop_rate, rngs=rngs),
-            fc=Linear(num_features or channels, num_classes, rngs=rngs),
+            fc=Linear(num_features or channels, num_classes, rngs=rngs) if num_classes else Identity(),
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -231,16 +232,16 @@ model = partial(mobilevit_model, "Mehta and Rastegari 2021, https://arxiv.org/ab
 @model("mobilevit_xxs", 68.932, 88.942)
 def mobilevit_xxs(*, rngs: nnx.Rngs, **kwargs) -> MobileViT:
     stages = ((1, 16), (3, 24), (1, 48, 64, 2), (1, 64, 80, 4), (1, 80, 96, 3))
-    return MobileViT(16, 2, stages, 320, **kwargs, rngs=rngs)
+    return MobileViT(16, 2, stages, 320, MobileVitBlock, **kwargs, rngs=rngs)
 
 
 @model("mobilevit_xs", 74.636, 92.346)
 def mobilevit_xs(*, rngs: nnx.Rngs, **kwargs) -> MobileViT:
     stages = ((1, 32), (3, 48), (1, 64, 96, 2), (1, 80, 120, 4), (1, 96, 144, 3))
-    return MobileViT(16, 4, stages, 384, **kwargs, rngs=rngs)
+    return MobileViT(16, 4, stages, 384, MobileVitBlock, **kwargs, rngs=rngs)
 
 
 @model("mobilevit_s", 78.312, 94.144)
 def mobilevit_s(*, rngs: nnx.Rngs, **kwargs) -> MobileViT:
     stages = ((1, 32), (3, 64), (1, 96, 144, 2), (1, 128, 192, 4), (1, 160, 240, 3))
-    return MobileViT(16, 4, stages, 640, **kwargs, rngs=rngs)
+    return MobileViT(16, 4, stages, 640, MobileVitBlock, **kwargs, rngs=rngs)

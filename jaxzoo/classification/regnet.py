@@ -14,6 +14,7 @@ from jaxzoo.classification.mobilenetv2 import make_divisible
 from jaxzoo.nn import (
     AdaptiveAvgPool,
     BatchNorm,
+    Identity,
     Layer,
     Linear,
     NamedSequential,
@@ -27,6 +28,7 @@ from jaxzoo.registry import imagenet, register_model
 
 fan_out = init.kaiming_normal("fan_out")
 ConvNormActivation = partial(TorchConvNormActivation, kernel_init=fan_out)
+linear = partial(Linear, kernel_init=init.normal(0.01), bias_init=init.zeros)
 
 
 class ResBottleneckBlock(nnx.Module):
@@ -75,7 +77,7 @@ def stages(depth: int, w_0: int, w_a: float, w_m: float, group_width: int) -> li
 
 
 class RegNet(nnx.Module):
-    """Images (N, H, W, 3) to logits (N, num_classes).
+    """Images (N, H, W, in_channels) to logits (N, num_classes).
 
     Args:
       depth: number of blocks.
@@ -91,17 +93,18 @@ class RegNet(nnx.Module):
         w_a: float,
         w_m: float,
         group_width: int,
-        se_ratio: float = 0.0,
+        se_ratio: float,
         num_classes: int = 1000,
         stem_width: int = 32,
         norm_layer: Layer = BatchNorm,
         activation: Layer = ReLU,
         *,
+        in_channels: int = 3,
         rngs: nnx.Rngs,
     ):
         layers = {"norm_layer": norm_layer, "activation": activation, "rngs": rngs}
         self.stem = ConvNormActivation(
-            3, stem_width, 3, 2, norm_layer=norm_layer, activation_layer=activation, rngs=rngs
+            in_channels, stem_width, 3, 2, norm_layer=norm_layer, activation_layer=activation, rngs=rngs
         )
         trunk, channels = {}, stem_width
         for i, (width, blocks, group) in enumerate(stages(depth, w_0, w_a, w_m, group_width), start=1):
@@ -113,7 +116,7 @@ class RegNet(nnx.Module):
             trunk[f"block{i}"] = NamedSequential(**stage)
         self.trunk_output = NamedSequential(**trunk)
         self.avgpool = AdaptiveAvgPool(1)
-        self.fc = Linear(channels, num_classes, kernel_init=init.normal(0.01), bias_init=init.zeros, rngs=rngs)
+        self.fc = linear(channels, num_classes, rngs=rngs) if num_classes else Identity()
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.fc(flatten(self.avgpool(self.trunk_output(self.stem(x)))))
@@ -124,37 +127,37 @@ model = partial(register_model, paper="Radosavovic et al. 2020, https://arxiv.or
 
 @model(weights={"IMAGENET1K_V2": imagenet(74.864, 92.322, 224, 232), "IMAGENET1K_V1": imagenet(72.834, 90.95)})
 def regnet_x_400mf(*, rngs: nnx.Rngs, **kwargs) -> RegNet:
-    return RegNet(22, 24, 24.48, 2.54, 16, **kwargs, rngs=rngs)
+    return RegNet(22, 24, 24.48, 2.54, 16, 0.0, **kwargs, rngs=rngs)
 
 
 @model(weights={"IMAGENET1K_V2": imagenet(77.522, 93.826, 224, 232), "IMAGENET1K_V1": imagenet(75.212, 92.348)})
 def regnet_x_800mf(*, rngs: nnx.Rngs, **kwargs) -> RegNet:
-    return RegNet(16, 56, 35.73, 2.28, 16, **kwargs, rngs=rngs)
+    return RegNet(16, 56, 35.73, 2.28, 16, 0.0, **kwargs, rngs=rngs)
 
 
 @model(weights={"IMAGENET1K_V2": imagenet(79.668, 94.922, 224, 232), "IMAGENET1K_V1": imagenet(77.04, 93.44)})
 def regnet_x_1_6gf(*, rngs: nnx.Rngs, **kwargs) -> RegNet:
-    return RegNet(18, 80, 34.01, 2.25, 24, **kwargs, rngs=rngs)
+    return RegNet(18, 80, 34.01, 2.25, 24, 0.0, **kwargs, rngs=rngs)
 
 
 @model(weights={"IMAGENET1K_V2": imagenet(81.196, 95.43, 224, 232), "IMAGENET1K_V1": imagenet(78.364, 93.992)})
 def regnet_x_3_2gf(*, rngs: nnx.Rngs, **kwargs) -> RegNet:
-    return RegNet(25, 88, 26.31, 2.25, 48, **kwargs, rngs=rngs)
+    return RegNet(25, 88, 26.31, 2.25, 48, 0.0, **kwargs, rngs=rngs)
 
 
 @model(weights={"IMAGENET1K_V2": imagenet(81.682, 95.678, 224, 232), "IMAGENET1K_V1": imagenet(79.344, 94.686)})
 def regnet_x_8gf(*, rngs: nnx.Rngs, **kwargs) -> RegNet:
-    return RegNet(23, 80, 49.56, 2.88, 120, **kwargs, rngs=rngs)
+    return RegNet(23, 80, 49.56, 2.88, 120, 0.0, **kwargs, rngs=rngs)
 
 
 @model(weights={"IMAGENET1K_V2": imagenet(82.716, 96.196, 224, 232), "IMAGENET1K_V1": imagenet(80.058, 94.944)})
 def regnet_x_16gf(*, rngs: nnx.Rngs, **kwargs) -> RegNet:
-    return RegNet(22, 216, 55.59, 2.1, 128, **kwargs, rngs=rngs)
+    return RegNet(22, 216, 55.59, 2.1, 128, 0.0, **kwargs, rngs=rngs)
 
 
 @model(weights={"IMAGENET1K_V2": imagenet(83.014, 96.288, 224, 232), "IMAGENET1K_V1": imagenet(80.622, 95.248)})
 def regnet_x_32gf(*, rngs: nnx.Rngs, **kwargs) -> RegNet:
-    return RegNet(23, 320, 69.86, 2.0, 168, **kwargs, rngs=rngs)
+    return RegNet(23, 320, 69.86, 2.0, 168, 0.0, **kwargs, rngs=rngs)
 
 
 @model(weights={"IMAGENET1K_V2": imagenet(75.804, 92.742, 224, 232), "IMAGENET1K_V1": imagenet(74.046, 91.716)})

@@ -11,7 +11,19 @@ from functools import partial
 import jax
 from flax import nnx
 
-from jaxzoo.nn import AdaptiveAvgPool, BatchNorm, Conv, Layer, Linear, MaxPool, ReLU, Sequential, flatten, init
+from jaxzoo.nn import (
+    AdaptiveAvgPool,
+    BatchNorm,
+    Conv,
+    Identity,
+    Layer,
+    Linear,
+    MaxPool,
+    ReLU,
+    Sequential,
+    flatten,
+    init,
+)
 from jaxzoo.registry import imagenet, register_model
 
 conv = partial(Conv, bias=False, kernel_init=init.kaiming_normal("fan_out"))
@@ -97,7 +109,7 @@ def _silence(norm: nnx.Module) -> None:
 
 
 class ResNet(nnx.Module):
-    """Images (N, H, W, 3) to logits (N, num_classes).
+    """Images (N, H, W, in_channels) to logits (N, num_classes).
 
     Args:
       layers: blocks per stage.
@@ -117,11 +129,12 @@ class ResNet(nnx.Module):
         replace_stride_with_dilation: Sequence[bool] = (False, False, False),
         norm_layer: Layer = BatchNorm,
         *,
+        in_channels: int = 3,
         rngs: nnx.Rngs,
     ):
         if len(replace_stride_with_dilation) != 3:
             raise ValueError(f"replace_stride_with_dilation takes three values, not {replace_stride_with_dilation!r}")
-        self.conv1 = conv(3, 64, 7, 2, 3, rngs=rngs)
+        self.conv1 = conv(in_channels, 64, 7, 2, 3, rngs=rngs)
         self.bn1 = norm_layer(64, rngs=rngs)
         self.relu = ReLU()
         self.maxpool = MaxPool(3, 2, 1)
@@ -155,7 +168,7 @@ class ResNet(nnx.Module):
                 channels = planes * block.expansion
             setattr(self, f"layer{stage}", Sequential(*blocks))
         self.avgpool = AdaptiveAvgPool(1)
-        self.fc = Linear(channels, num_classes, rngs=rngs)
+        self.fc = Linear(channels, num_classes, rngs=rngs) if num_classes else Identity()
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))

@@ -17,6 +17,7 @@ from jaxzoo.nn import (
     AvgPool,
     BatchNorm,
     Conv,
+    Identity,
     Linear,
     MaxPool,
     NamedSequential,
@@ -67,18 +68,20 @@ class ShuffleUnit(nnx.Module):
 
 
 class ShuffleNet(nnx.Module):
-    """Images (N, H, W, 3) to logits (N, num_classes); the reference takes 224×224 pixels only.
+    """Images (N, H, W, in_channels) to logits (N, num_classes); the reference takes 224×224 pixels only.
 
     Args:
       groups: of the 1×1 convolutions, but the very first, which has few inputs.
       channels: of the three stages (table 1).
     """
 
-    def __init__(self, groups: int, channels: Sequence[int], num_classes: int = 1000, *, rngs: nnx.Rngs):
+    def __init__(
+        self, groups: int, channels: Sequence[int], num_classes: int = 1000, *, in_channels: int = 3, rngs: nnx.Rngs
+    ):
         width = 24
         features = {
             "init_block": NamedSequential(
-                conv=conv(3, width, 3, 2, 1, rngs=rngs),
+                conv=conv(in_channels, width, 3, 2, 1, rngs=rngs),
                 bn=BatchNorm(width, rngs=rngs),
                 activ=ReLU(),
                 pool=MaxPool(3, 2, 1),
@@ -92,7 +95,7 @@ class ShuffleNet(nnx.Module):
                 width = out_channels
             features[f"stage{stage}"] = NamedSequential(**units)
         self.features = NamedSequential(**features, final_pool=AdaptiveAvgPool(1))
-        self.output = Linear(width, num_classes, rngs=rngs)
+        self.output = Linear(width, num_classes, rngs=rngs) if num_classes else Identity()
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.output(flatten(self.features(x)))

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxzoo.nn import ConvNormActivation, Linear, MaxPool, Sequential, adaptive_avg_pool, flatten
+from jaxzoo.nn import ConvNormActivation, Identity, Linear, MaxPool, Sequential, adaptive_avg_pool, flatten
 from jaxzoo.registry import imagenet, register_model
 
 
@@ -43,7 +43,7 @@ class InvertedResidual(nnx.Module):
 
 
 class ShuffleNetV2(nnx.Module):
-    """Images (N, H, W, 3) to logits (N, num_classes).
+    """Images (N, H, W, in_channels) to logits (N, num_classes).
 
     Args:
       stages_repeats: blocks of the three stages.
@@ -56,10 +56,11 @@ class ShuffleNetV2(nnx.Module):
         stages_out_channels: Sequence[int],
         num_classes: int = 1000,
         *,
+        in_channels: int = 3,
         rngs: nnx.Rngs,
     ):
         channels, *widths, last = stages_out_channels
-        self.conv1 = ConvNormActivation(3, channels, 3, 2, rngs=rngs)
+        self.conv1 = ConvNormActivation(in_channels, channels, 3, 2, rngs=rngs)
         self.maxpool = MaxPool(3, 2, 1)
         for stage, (repeats, width) in enumerate(zip(stages_repeats, widths, strict=True), start=2):
             blocks = [InvertedResidual(channels, width, 2, rngs=rngs)]
@@ -67,7 +68,7 @@ class ShuffleNetV2(nnx.Module):
             setattr(self, f"stage{stage}", Sequential(*blocks))
             channels = width
         self.conv5 = ConvNormActivation(channels, last, 1, rngs=rngs)
-        self.fc = Linear(last, num_classes, rngs=rngs)
+        self.fc = Linear(last, num_classes, rngs=rngs) if num_classes else Identity()
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = self.stage4(self.stage3(self.stage2(self.maxpool(self.conv1(x)))))

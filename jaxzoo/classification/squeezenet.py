@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxzoo.nn import AdaptiveAvgPool, Conv, Dropout, MaxPool, ReLU, Sequential, flatten, init
+from jaxzoo.nn import AdaptiveAvgPool, Conv, Dropout, Identity, MaxPool, ReLU, Sequential, flatten, init
 from jaxzoo.registry import imagenet, register_model
 
 conv = partial(Conv, kernel_init=init.kaiming_uniform, bias_init=init.zeros)
@@ -37,23 +37,25 @@ class Fire(nnx.Module):
 
 
 class SqueezeNet(nnx.Module):
-    """Images (N, H, W, 3), 21 pixels at least, to logits (N, num_classes).
+    """Images (N, H, W, in_channels), 21 pixels at least, to logits (N, num_classes).
 
     Args:
-      stem: the first convolution, which has no padding.
+      stem: channels and kernel of the first convolution, which has no padding.
       fires: squeeze and expand channels of each Fire module, M for max pooling.
     """
 
     def __init__(
         self,
-        stem: Conv,
+        stem: tuple[int, int],
         fires: Sequence[tuple[int, int] | str],
         num_classes: int = 1000,
         dropout: float = 0.5,
         *,
+        in_channels: int = 3,
         rngs: nnx.Rngs,
     ):
-        layers, channels = [stem, ReLU()], stem.out_features
+        channels, kernel = stem
+        layers = [conv(in_channels, channels, kernel, 2, rngs=rngs), ReLU()]
         for fire in fires:
             if fire == "M":
                 layers.append(MaxPool(3, 2, ceil_mode=True))
@@ -63,7 +65,7 @@ class SqueezeNet(nnx.Module):
         self.features = Sequential(*layers)
         self.classifier = Sequential(
             Dropout(dropout, rngs=rngs),
-            conv(channels, num_classes, 1, kernel_init=init.normal(0.01), rngs=rngs),
+            conv(channels, num_classes, 1, kernel_init=init.normal(0.01), rngs=rngs) if num_classes else Identity(),
             ReLU(),
             AdaptiveAvgPool(1),
         )
@@ -77,9 +79,9 @@ model = partial(register_model, paper="Iandola et al. 2016, https://arxiv.org/ab
 
 @model(weights={"IMAGENET1K_V1": imagenet(58.092, 80.42)})
 def squeezenet1_0(*, rngs: nnx.Rngs, **kwargs) -> SqueezeNet:
-    return SqueezeNet(conv(3, 96, 7, 2, rngs=rngs), V1_0, **kwargs, rngs=rngs)
+    return SqueezeNet((96, 7), V1_0, **kwargs, rngs=rngs)
 
 
 @model(weights={"IMAGENET1K_V1": imagenet(58.178, 80.624)})
 def squeezenet1_1(*, rngs: nnx.Rngs, **kwargs) -> SqueezeNet:
-    return SqueezeNet(conv(3, 64, 3, 2, rngs=rngs), V1_1, **kwargs, rngs=rngs)
+    return SqueezeNet((64, 3), V1_1, **kwargs, rngs=rngs)

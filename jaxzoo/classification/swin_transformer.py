@@ -268,7 +268,7 @@ class PatchMergingV2(nnx.Module):
 
 
 class SwinTransformer(nnx.Module):
-    """Images (N, H, W, 3) of any size to logits (N, num_classes).
+    """Images (N, H, W, in_channels) of any size to logits (N, num_classes); sizes are Swin-T's unless given.
 
     Args:
       patch_size: rows and columns of pixels per token.
@@ -280,11 +280,11 @@ class SwinTransformer(nnx.Module):
 
     def __init__(
         self,
-        patch_size: Sequence[int],
-        embed_dim: int,
-        depths: Sequence[int],
-        num_heads: Sequence[int],
-        window_size: Sequence[int],
+        patch_size: Sequence[int] = (4, 4),
+        embed_dim: int = 96,
+        depths: Sequence[int] = (2, 2, 6, 2),
+        num_heads: Sequence[int] = (3, 6, 12, 24),
+        window_size: Sequence[int] = (7, 7),
         mlp_ratio: float = 4.0,
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
@@ -294,9 +294,10 @@ class SwinTransformer(nnx.Module):
         block: type[SwinTransformerBlock] = SwinTransformerBlock,
         downsample_layer: Layer = PatchMerging,
         *,
+        in_channels: int = 3,
         rngs: nnx.Rngs,
     ):
-        embed = Conv(3, embed_dim, patch_size, patch_size, rngs=rngs)
+        embed = Conv(in_channels, embed_dim, patch_size, patch_size, rngs=rngs)
         features = [Sequential(embed, Identity(), norm_layer(embed_dim, rngs=rngs))]  # torch permutes to NHWC under 1
         rates = iter(np.linspace(0, stochastic_depth_prob, sum(depths)).tolist())
         for stage, (depth, heads) in enumerate(zip(depths, num_heads, strict=True)):
@@ -322,22 +323,16 @@ class SwinTransformer(nnx.Module):
         self.features = Sequential(*features)
         self.norm = norm_layer(dim, rngs=rngs)
         self.avgpool = AdaptiveAvgPool(1)
-        self.head = linear(dim, num_classes, rngs=rngs)
+        self.head = linear(dim, num_classes, rngs=rngs) if num_classes else Identity()
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = self.norm(self.features(x))
         return self.head(flatten(self.avgpool(x)))
 
 
-V1 = {"patch_size": (4, 4), "window_size": (7, 7)}
-V2 = {
-    "patch_size": (4, 4),
-    "window_size": (8, 8),
-    "block": SwinTransformerBlockV2,
-    "downsample_layer": PatchMergingV2,
-}
-TINY = {"embed_dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24), "stochastic_depth_prob": 0.2}
-SMALL = {"embed_dim": 96, "depths": (2, 2, 18, 2), "num_heads": (3, 6, 12, 24), "stochastic_depth_prob": 0.3}
+V2 = {"window_size": (8, 8), "block": SwinTransformerBlockV2, "downsample_layer": PatchMergingV2}
+TINY = {"stochastic_depth_prob": 0.2}
+SMALL = {"depths": (2, 2, 18, 2), "stochastic_depth_prob": 0.3}
 BASE = {"embed_dim": 128, "depths": (2, 2, 18, 2), "num_heads": (4, 8, 16, 32), "stochastic_depth_prob": 0.5}
 
 
@@ -347,17 +342,17 @@ swin_v2_model = partial(register_model, input_size=256, paper="Liu et al. 2022, 
 
 @swin_model(weights={"IMAGENET1K_V1": imagenet(81.474, 95.776, 224, 232, "bicubic")})
 def swin_t(*, rngs: nnx.Rngs, **kwargs) -> SwinTransformer:
-    return SwinTransformer(**V1 | TINY | kwargs, rngs=rngs)
+    return SwinTransformer(**TINY | kwargs, rngs=rngs)
 
 
 @swin_model(weights={"IMAGENET1K_V1": imagenet(83.196, 96.36, 224, 246, "bicubic")})
 def swin_s(*, rngs: nnx.Rngs, **kwargs) -> SwinTransformer:
-    return SwinTransformer(**V1 | SMALL | kwargs, rngs=rngs)
+    return SwinTransformer(**SMALL | kwargs, rngs=rngs)
 
 
 @swin_model(weights={"IMAGENET1K_V1": imagenet(83.582, 96.64, 224, 238, "bicubic")})
 def swin_b(*, rngs: nnx.Rngs, **kwargs) -> SwinTransformer:
-    return SwinTransformer(**V1 | BASE | kwargs, rngs=rngs)
+    return SwinTransformer(**BASE | kwargs, rngs=rngs)
 
 
 @swin_v2_model(weights={"IMAGENET1K_V1": imagenet(82.072, 96.132, 256, 260, "bicubic")})

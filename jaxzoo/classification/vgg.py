@@ -10,7 +10,19 @@ from functools import partial
 import jax
 from flax import nnx
 
-from jaxzoo.nn import AdaptiveAvgPool, BatchNorm, Conv, Dropout, Linear, MaxPool, ReLU, Sequential, flatten, init
+from jaxzoo.nn import (
+    AdaptiveAvgPool,
+    BatchNorm,
+    Conv,
+    Dropout,
+    Identity,
+    Linear,
+    MaxPool,
+    ReLU,
+    Sequential,
+    flatten,
+    init,
+)
 from jaxzoo.preprocess import Preprocess
 from jaxzoo.registry import Published, imagenet, register_model
 
@@ -25,18 +37,19 @@ E = (64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M", 512, 512, 512, 512, "M
 
 
 class VGG(nnx.Module):
-    """Images (N, H, W, 3), 32 pixels at least, to logits (N, num_classes)."""
+    """Images (N, H, W, in_channels), 32 pixels at least, to logits (N, num_classes)."""
 
     def __init__(
         self,
         configuration: Sequence[int | str],
-        batch_norm: bool = False,
+        batch_norm: bool,
         num_classes: int = 1000,
         dropout: float = 0.5,
         *,
+        in_channels: int = 3,
         rngs: nnx.Rngs,
     ):
-        layers, channels = [], 3
+        layers, channels = [], in_channels
         for width in configuration:
             if width == "M":
                 layers.append(MaxPool(2, 2))
@@ -55,7 +68,7 @@ class VGG(nnx.Module):
             linear(4096, 4096, rngs=rngs),
             ReLU(),
             Dropout(dropout, rngs=rngs),
-            linear(4096, num_classes, rngs=rngs),
+            linear(4096, num_classes, rngs=rngs) if num_classes else Identity(),
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -70,39 +83,39 @@ model = partial(register_model, paper="Simonyan and Zisserman 2014, https://arxi
 
 @model(weights={"IMAGENET1K_V1": imagenet(69.02, 88.628)})
 def vgg11(*, rngs: nnx.Rngs, **kwargs) -> VGG:
-    return VGG(A, **kwargs, rngs=rngs)
+    return VGG(A, False, **kwargs, rngs=rngs)
 
 
 @model(weights={"IMAGENET1K_V1": imagenet(70.37, 89.81)})
 def vgg11_bn(*, rngs: nnx.Rngs, **kwargs) -> VGG:
-    return VGG(A, batch_norm=True, **kwargs, rngs=rngs)
+    return VGG(A, True, **kwargs, rngs=rngs)
 
 
 @model(weights={"IMAGENET1K_V1": imagenet(69.928, 89.246)})
 def vgg13(*, rngs: nnx.Rngs, **kwargs) -> VGG:
-    return VGG(B, **kwargs, rngs=rngs)
+    return VGG(B, False, **kwargs, rngs=rngs)
 
 
 @model(weights={"IMAGENET1K_V1": imagenet(71.586, 90.374)})
 def vgg13_bn(*, rngs: nnx.Rngs, **kwargs) -> VGG:
-    return VGG(B, batch_norm=True, **kwargs, rngs=rngs)
+    return VGG(B, True, **kwargs, rngs=rngs)
 
 
 @model(weights={"IMAGENET1K_V1": imagenet(71.592, 90.382), "IMAGENET1K_FEATURES": FEATURES})
 def vgg16(*, rngs: nnx.Rngs, **kwargs) -> VGG:
-    return VGG(D, **kwargs, rngs=rngs)
+    return VGG(D, False, **kwargs, rngs=rngs)
 
 
 @model(weights={"IMAGENET1K_V1": imagenet(73.36, 91.516)})
 def vgg16_bn(*, rngs: nnx.Rngs, **kwargs) -> VGG:
-    return VGG(D, batch_norm=True, **kwargs, rngs=rngs)
+    return VGG(D, True, **kwargs, rngs=rngs)
 
 
 @model(weights={"IMAGENET1K_V1": imagenet(72.376, 90.876)})
 def vgg19(*, rngs: nnx.Rngs, **kwargs) -> VGG:
-    return VGG(E, **kwargs, rngs=rngs)
+    return VGG(E, False, **kwargs, rngs=rngs)
 
 
 @model(weights={"IMAGENET1K_V1": imagenet(74.218, 91.842)})
 def vgg19_bn(*, rngs: nnx.Rngs, **kwargs) -> VGG:
-    return VGG(E, batch_norm=True, **kwargs, rngs=rngs)
+    return VGG(E, True, **kwargs, rngs=rngs)

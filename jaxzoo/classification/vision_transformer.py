@@ -21,6 +21,7 @@ from jaxzoo.nn import (
     Conv,
     ConvNormActivation,
     Dropout,
+    Identity,
     Layer,
     LayerNorm,
     Linear,
@@ -112,7 +113,7 @@ class Encoder(nnx.Module):
 
 
 class VisionTransformer(nnx.Module):
-    """Images (N, image_size, image_size, 3) to logits (N, num_classes).
+    """Images (N, image_size, image_size, in_channels) to logits (N, num_classes); sizes are ViT-B/16's unless given.
 
     Args:
       image_size: height and width of the images in pixels, a multiple of
@@ -126,12 +127,12 @@ class VisionTransformer(nnx.Module):
 
     def __init__(
         self,
-        image_size: int,
-        patch_size: int,
-        num_layers: int,
-        num_heads: int,
-        hidden_dim: int,
-        mlp_dim: int,
+        image_size: int = 224,
+        patch_size: int = 16,
+        num_layers: int = 12,
+        num_heads: int = 12,
+        hidden_dim: int = 768,
+        mlp_dim: int = 3072,
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
         num_classes: int = 1000,
@@ -139,6 +140,7 @@ class VisionTransformer(nnx.Module):
         norm_layer: Layer = layer_norm,
         conv_stem_configs: Sequence[ConvStemConfig] | None = None,
         *,
+        in_channels: int = 3,
         rngs: nnx.Rngs,
     ):
         if image_size % patch_size:
@@ -146,16 +148,16 @@ class VisionTransformer(nnx.Module):
         self.image_size, self.patch_size = image_size, patch_size
         if conv_stem_configs is None:
             self.conv_proj = Conv(
-                3,
+                in_channels,
                 hidden_dim,
                 patch_size,
                 patch_size,
-                kernel_init=init.normal(math.sqrt(1 / (3 * patch_size**2))),
+                kernel_init=init.normal(math.sqrt(1 / (in_channels * patch_size**2))),
                 bias_init=init.zeros,
                 rngs=rngs,
             )
         else:
-            self.conv_proj = _conv_stem(conv_stem_configs, hidden_dim, rngs)
+            self.conv_proj = _conv_stem(conv_stem_configs, in_channels, hidden_dim, rngs)
         self.class_token = nnx.Param(jnp.zeros((1, 1, hidden_dim), jnp.float32))
         self.encoder = Encoder(
             (image_size // patch_size) ** 2 + 1,
@@ -168,7 +170,11 @@ class VisionTransformer(nnx.Module):
             norm_layer,
             rngs=rngs,
         )
-        head = partial(Linear, out_features=num_classes, kernel_init=init.zeros, bias_init=init.zeros, rngs=rngs)
+
+        def head(in_features: int) -> nnx.Module:
+            zero = {"kernel_init": init.zeros, "bias_init": init.zeros}
+            return Linear(in_features, num_classes, **zero, rngs=rngs) if num_classes else Identity()
+
         if representation_size is None:
             self.heads = NamedSequential(head=head(hidden_dim))
         else:
@@ -190,8 +196,8 @@ class VisionTransformer(nnx.Module):
         return self.heads(x[:, 0])
 
 
-def _conv_stem(configs: Sequence[ConvStemConfig], hidden_dim: int, rngs: nnx.Rngs) -> NamedSequential:
-    layers, channels = {}, 3
+def _conv_stem(configs: Sequence[ConvStemConfig], channels: int, hidden_dim: int, rngs: nnx.Rngs) -> NamedSequential:
+    layers = {}
     for i, c in enumerate(configs):
         layers[f"conv_bn_relu_{i}"] = ConvNormActivation(
             channels,
@@ -210,9 +216,8 @@ def _conv_stem(configs: Sequence[ConvStemConfig], hidden_dim: int, rngs: nnx.Rng
 
 vit_model = partial(register_model, paper="Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929")
 
-BASE = {"image_size": 224, "num_layers": 12, "num_heads": 12, "hidden_dim": 768, "mlp_dim": 3072}
-LARGE = {"image_size": 224, "num_layers": 24, "num_heads": 16, "hidden_dim": 1024, "mlp_dim": 4096}
-HUGE = {"image_size": 224, "num_layers": 32, "num_heads": 16, "hidden_dim": 1280, "mlp_dim": 5120}
+LARGE = {"num_layers": 24, "num_heads": 16, "hidden_dim": 1024, "mlp_dim": 4096}
+HUGE = {"patch_size": 14, "num_layers": 32, "num_heads": 16, "hidden_dim": 1280, "mlp_dim": 5120}
 
 
 # SWAG: weights of Singh et al. 2022, https://arxiv.org/abs/2201.08371; those trained end to end take larger images.
@@ -224,12 +229,12 @@ HUGE = {"image_size": 224, "num_layers": 32, "num_heads": 16, "hidden_dim": 1280
     }
 )
 def vit_b_16(*, rngs: nnx.Rngs, **kwargs) -> VisionTransformer:
-    return VisionTransformer(**{"patch_size": 16} | BASE | kwargs, rngs=rngs)
+    return VisionTransformer(**kwargs, rngs=rngs)
 
 
 @vit_model(weights={"IMAGENET1K_V1": imagenet(75.912, 92.466)})
 def vit_b_32(*, rngs: nnx.Rngs, **kwargs) -> VisionTransformer:
-    return VisionTransformer(**{"patch_size": 32} | BASE | kwargs, rngs=rngs)
+    return VisionTransformer(**{"patch_size": 32} | kwargs, rngs=rngs)
 
 
 @vit_model(
@@ -240,7 +245,7 @@ def vit_b_32(*, rngs: nnx.Rngs, **kwargs) -> VisionTransformer:
     }
 )
 def vit_l_16(*, rngs: nnx.Rngs, **kwargs) -> VisionTransformer:
-    return VisionTransformer(**{"patch_size": 16} | LARGE | kwargs, rngs=rngs)
+    return VisionTransformer(**LARGE | kwargs, rngs=rngs)
 
 
 @vit_model(weights={"IMAGENET1K_V1": imagenet(76.972, 93.07)})
@@ -255,4 +260,4 @@ def vit_l_32(*, rngs: nnx.Rngs, **kwargs) -> VisionTransformer:
     }
 )
 def vit_h_14(*, rngs: nnx.Rngs, **kwargs) -> VisionTransformer:
-    return VisionTransformer(**{"patch_size": 14} | HUGE | kwargs, rngs=rngs)
+    return VisionTransformer(**HUGE | kwargs, rngs=rngs)

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from jaxzoo.errors import UsageError, nearest
-from jaxzoo.figures import digits
-from jaxzoo.registry import list_models, model_info
+from jaxzoo.figures import digits, model_info
+from jaxzoo.registry import list_models
 
 
 def list(pattern: tyro.conf.Positional[str] = "*", /) -> None:

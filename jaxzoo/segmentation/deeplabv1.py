@@ -16,7 +16,7 @@ from jaxzoo.segmentation.vgg import VGG16Stages, from_vgg16, fully_connected, na
 
 
 class DeepLabV1(VGG16Stages):
-    """Images (N, H, W, 3) to `{"out": (N, H, W, num_classes)}`, computed at an eighth of the size.
+    """Images (N, H, W, in_channels) to `{"out": (N, H, W, num_classes)}`, computed at an eighth of the size.
 
     Args:
       rate: the dilation of fc6.
@@ -24,9 +24,16 @@ class DeepLabV1(VGG16Stages):
     """
 
     def __init__(
-        self, num_classes: int = 21, dropout: float = 0.5, rate: int = 12, width: float = 1.0, *, rngs: nnx.Rngs
+        self,
+        num_classes: int = 21,
+        dropout: float = 0.5,
+        rate: int = 12,
+        width: float = 1.0,
+        *,
+        in_channels: int = 3,
+        rngs: nnx.Rngs,
     ):
-        super().__init__(width, last_dilation=2, rngs=rngs)
+        super().__init__(width, last_dilation=2, in_channels=in_channels, rngs=rngs)
         wide = narrowed(1024, width)
         self.fc6 = fully_connected(narrowed(512, width), wide, 3, padding=rate, dilation=rate, rngs=rngs)
         self.drop6 = Dropout(dropout, rngs=rngs)

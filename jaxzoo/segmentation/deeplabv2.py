@@ -77,7 +77,7 @@ class ASPP(nnx.Module):
 
 
 class DeepLabV2(nnx.Module):
-    """Images (N, H, W, 3) to `{"out": (N, H, W, num_classes)}`, the largest logits of any scale.
+    """Images (N, H, W, in_channels) to `{"out": (N, H, W, num_classes)}`, the largest logits of any scale.
 
     In train mode the logits of every single scale follow, as "scale1", "scale0.5" and so on, whose losses count as much
     (§4.1.2). All are enlarged to the image's size; the published training shrinks the labels instead.
@@ -97,12 +97,15 @@ class DeepLabV2(nnx.Module):
         atrous_rates: Sequence[int] = (6, 12, 18, 24),
         scales: Sequence[float] = (0.5, 0.75),
         *,
+        in_channels: int = 3,
         rngs: nnx.Rngs,
     ):
         self.deterministic = False  # what `train()` and `eval()` set
         self.scales = tuple(scales)
         self.base = NamedSequential(
-            layer1=NamedSequential(conv1=conv_bn(3, 64, 7, 2, rngs=rngs), pool=MaxPool(3, 2, 1, ceil_mode=True)),
+            layer1=NamedSequential(
+                conv1=conv_bn(in_channels, 64, 7, 2, rngs=rngs), pool=MaxPool(3, 2, 1, ceil_mode=True)
+            ),
             layer2=stage(layers[0], 64, 256, 1, 1, rngs),
             layer3=stage(layers[1], 256, 512, 2, 1, rngs),
             layer4=stage(layers[2], 512, 1024, 1, 2, rngs),

@@ -82,7 +82,7 @@ class DeepLabHead(Sequential):
 
 
 class DeepLabV3(SimpleSegmentationModel):
-    """Images (N, H, W, 3) to logits (N, H, W, num_classes) under "out", and with `aux_loss` under "aux".
+    """Images (N, H, W, in_channels) to logits (N, H, W, num_classes) under "out", and with `aux_loss` under "aux".
 
     Args:
       aux_loss: a second head on the third stage, whose loss counts half as much.
@@ -102,9 +102,11 @@ class DeepLabV3(SimpleSegmentationModel):
         atrous_rates: Sequence[int] = (12, 24, 36),
         multi_grid: Sequence[int] | None = None,
         *,
+        in_channels: int = 3,
         rngs: nnx.Rngs,
     ):
-        backbone = resnet_backbone(resnet, output_stride=output_stride, aux_loss=aux_loss, rngs=rngs)
+        resnet = partial(resnet, in_channels=in_channels, rngs=rngs)
+        backbone = resnet_backbone(resnet, output_stride=output_stride, aux_loss=aux_loss)
         if multi_grid is not None:
             dilate(backbone.layer4, [32 // output_stride * factor for factor in multi_grid])
         classifier = DeepLabHead(2048, num_classes, atrous_rates, rngs=rngs)
@@ -123,8 +125,8 @@ def dilate(stage: Sequential, rates: Sequence[int]) -> None:
 class MobileDeepLabV3(SimpleSegmentationModel):
     """The same on MobileNetV3, whose last blocks dilate: features are 16 times smaller than the image."""
 
-    def __init__(self, num_classes: int = 21, aux_loss: bool = False, *, rngs: nnx.Rngs):
-        features = mobilenet_v3_large(dilated=True, rngs=rngs).features
+    def __init__(self, num_classes: int = 21, aux_loss: bool = False, *, in_channels: int = 3, rngs: nnx.Rngs):
+        features = mobilenet_v3_large(dilated=True, in_channels=in_channels, rngs=rngs).features
         backbone = IntermediateLayers(features, {"16": "out"} | ({"4": "aux"} if aux_loss else {}))
         classifier = DeepLabHead(960, num_classes, rngs=rngs)
         super().__init__(backbone, classifier, FCNHead(40, num_classes, rngs=rngs) if aux_loss else None)

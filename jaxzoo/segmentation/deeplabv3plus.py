@@ -53,12 +53,13 @@ class Decoder(nnx.Module):
 
 
 class DeepLabV3Plus(nnx.Module):
-    """Images (N, H, W, 3) to logits (N, H, W, num_classes) under "out".
+    """Images (N, H, W, in_channels) to logits (N, H, W, num_classes) under "out".
 
     H and W must be multiples of `output_stride`; others are a `UsageError`.
 
     Args:
-      encoder: of an output stride and `rngs`, maps images to features: "low", a quarter of their size, and "high".
+      encoder: of an output stride, `in_channels` and `rngs`, maps images to features: "low", a quarter of their size,
+        and "high".
       low_channels, high_channels: of these features.
       output_stride: how many times smaller than the image the encoder's last features are: 8 or 16.
       atrous_rates: dilations of the pyramid; the reference's. The paper has 6, 12, 18 where the stride is 16.
@@ -73,12 +74,13 @@ class DeepLabV3Plus(nnx.Module):
         output_stride: int = 16,
         atrous_rates: Sequence[int] = (12, 24, 36),
         *,
+        in_channels: int = 3,
         rngs: nnx.Rngs,
     ):
         if output_stride not in (8, 16):
             raise UsageError(f"output_stride is {output_stride!r}; it must be one of: 8, 16")
         self.output_stride = output_stride
-        self.encoder = encoder(output_stride, rngs=rngs)
+        self.encoder = encoder(output_stride, in_channels=in_channels, rngs=rngs)
         self.decoder = Decoder(low_channels, high_channels, atrous_rates, output_stride, rngs=rngs)
         self.segmentation_head = Sequential(Conv(256, num_classes, 1, rngs=rngs))
 
@@ -95,16 +97,16 @@ class DeepLabV3Plus(nnx.Module):
         return {"out": resize(logits, size, mode="bilinear", align_corners=True)}
 
 
-def resnet_encoder(resnet: Callable, output_stride: int, *, rngs: nnx.Rngs) -> nnx.Module:
+def resnet_encoder(resnet: Callable, output_stride: int, *, in_channels: int, rngs: nnx.Rngs) -> nnx.Module:
     """A ResNet's features after its first and its last stage."""
-    network = resnet(rngs=rngs)
+    network = resnet(in_channels=in_channels, rngs=rngs)
     dilate_instead(output_stride, network.layer3, network.layer4)
     return IntermediateLayers(network, {"layer1": "low", "layer4": "high"})
 
 
-def mobilenet_encoder(output_stride: int, *, rngs: nnx.Rngs) -> nnx.Module:
+def mobilenet_encoder(output_stride: int, *, in_channels: int, rngs: nnx.Rngs) -> nnx.Module:
     """MobileNetV2's features after the last block at a quarter of the image's size, and after all."""
-    features = mobilenet_v2(rngs=rngs).features
+    features = mobilenet_v2(in_channels=in_channels, rngs=rngs).features
     dilate_instead(output_stride, features[7:14], features[14:])
     return NamedSequential(features=IntermediateLayers(features, {"3": "low", "18": "high"}))
 

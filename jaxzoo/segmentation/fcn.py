@@ -30,7 +30,7 @@ class FCNHead(Sequential):
 
 
 class FCN(SimpleSegmentationModel):
-    """Images (N, H, W, 3) to logits (N, H, W, num_classes) under "out", and with `aux_loss` under "aux".
+    """Images (N, H, W, in_channels) to logits (N, H, W, num_classes) under "out", and with `aux_loss` under "aux".
 
     Args:
       aux_loss: a second head on the third stage, whose loss counts half as much.
@@ -44,9 +44,11 @@ class FCN(SimpleSegmentationModel):
         aux_loss: bool = False,
         output_stride: int = 8,
         *,
+        in_channels: int = 3,
         rngs: nnx.Rngs,
     ):
-        backbone = resnet_backbone(resnet, output_stride=output_stride, aux_loss=aux_loss, rngs=rngs)
+        resnet = partial(resnet, in_channels=in_channels, rngs=rngs)
+        backbone = resnet_backbone(resnet, output_stride=output_stride, aux_loss=aux_loss)
         classifier = FCNHead(2048, num_classes, rngs=rngs)
         super().__init__(backbone, classifier, FCNHead(1024, num_classes, rngs=rngs) if aux_loss else None)
 

@@ -49,8 +49,10 @@ class FCN(VGG16Stages):
       width: a factor of all numbers of channels, for small machines.
     """
 
-    def __init__(self, num_classes: int = 21, dropout: float = 0.5, width: float = 1.0, *, rngs: nnx.Rngs):
-        super().__init__(width, first_padding=100, rngs=rngs)
+    def __init__(
+        self, num_classes: int = 21, dropout: float = 0.5, width: float = 1.0, *, in_channels: int = 3, rngs: nnx.Rngs
+    ):
+        super().__init__(width, first_padding=100, in_channels=in_channels, rngs=rngs)
         wide = narrowed(4096, width)
         self.fc6 = fully_connected(narrowed(512, width), wide, 7, rngs=rngs)
         self.drop6 = Dropout2d(dropout, rngs=rngs)
@@ -70,10 +72,12 @@ class FCN(VGG16Stages):
 
 
 class FCN32s(FCN):
-    """Images (N, H, W, 3) to `{"out": (N, H, W, num_classes)}`: scores enlarged in one step. See `FCN`."""
+    """Images (N, H, W, in_channels) to `{"out": (N, H, W, num_classes)}`: scores enlarged in one step. See `FCN`."""
 
-    def __init__(self, num_classes: int = 21, dropout: float = 0.5, width: float = 1.0, *, rngs: nnx.Rngs):
-        super().__init__(num_classes, dropout, width, rngs=rngs)
+    def __init__(
+        self, num_classes: int = 21, dropout: float = 0.5, width: float = 1.0, *, in_channels: int = 3, rngs: nnx.Rngs
+    ):
+        super().__init__(num_classes, dropout, width, in_channels=in_channels, rngs=rngs)
         self.upscore = upscore(num_classes, 32, rngs)
 
     def __call__(self, x: jax.Array) -> dict[str, jax.Array]:
@@ -82,10 +86,12 @@ class FCN32s(FCN):
 
 
 class FCN16s(FCN):
-    """Images (N, H, W, 3) to `{"out": (N, H, W, num_classes)}`, with what pool4 sees (§4.2). See `FCN`."""
+    """Images (N, H, W, in_channels) to `{"out": (N, H, W, num_classes)}`, with pool4 (§4.2). See `FCN`."""
 
-    def __init__(self, num_classes: int = 21, dropout: float = 0.5, width: float = 1.0, *, rngs: nnx.Rngs):
-        super().__init__(num_classes, dropout, width, rngs=rngs)
+    def __init__(
+        self, num_classes: int = 21, dropout: float = 0.5, width: float = 1.0, *, in_channels: int = 3, rngs: nnx.Rngs
+    ):
+        super().__init__(num_classes, dropout, width, in_channels=in_channels, rngs=rngs)
         self.score_pool4 = score(narrowed(512, width), num_classes, rngs=rngs)
         self.upscore2 = upscore(num_classes, 2, rngs)
         self.upscore16 = upscore(num_classes, 16, rngs)
@@ -98,10 +104,12 @@ class FCN16s(FCN):
 
 
 class FCN8s(FCN):
-    """Images (N, H, W, 3) to `{"out": (N, H, W, num_classes)}`, with what pool4 and pool3 see (§4.2). See `FCN`."""
+    """Images (N, H, W, in_channels) to `{"out": (N, H, W, num_classes)}`, with pool4 and pool3 (§4.2). See `FCN`."""
 
-    def __init__(self, num_classes: int = 21, dropout: float = 0.5, width: float = 1.0, *, rngs: nnx.Rngs):
-        super().__init__(num_classes, dropout, width, rngs=rngs)
+    def __init__(
+        self, num_classes: int = 21, dropout: float = 0.5, width: float = 1.0, *, in_channels: int = 3, rngs: nnx.Rngs
+    ):
+        super().__init__(num_classes, dropout, width, in_channels=in_channels, rngs=rngs)
         self.score_pool3 = score(narrowed(256, width), num_classes, rngs=rngs)
         self.score_pool4 = score(narrowed(512, width), num_classes, rngs=rngs)
         self.upscore2 = upscore(num_classes, 2, rngs)

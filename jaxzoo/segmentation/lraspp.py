@@ -38,10 +38,10 @@ class LRASPPHead(nnx.Module):
 
 
 class LRASPP(nnx.Module):
-    """Images (N, H, W, 3) to logits (N, H, W, num_classes) under "out"."""
+    """Images (N, H, W, in_channels) to logits (N, H, W, num_classes) under "out"."""
 
-    def __init__(self, num_classes: int = 21, *, rngs: nnx.Rngs):
-        features = mobilenet_v3_large(dilated=True, rngs=rngs).features
+    def __init__(self, num_classes: int = 21, *, in_channels: int = 3, rngs: nnx.Rngs):
+        features = mobilenet_v3_large(dilated=True, in_channels=in_channels, rngs=rngs).features
         self.backbone = IntermediateLayers(features, {"4": "low", "16": "high"})
         self.classifier = LRASPPHead(40, 960, num_classes, rngs=rngs)
 

@@ -3,7 +3,7 @@
 Reference: torchvision.models.segmentation._utils.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 from flax import nnx
@@ -18,7 +18,7 @@ STRIDES = {8: (False, True, True), 16: (False, False, True), 32: (False, False, 
 
 
 class SimpleSegmentationModel(nnx.Module):
-    """Images (N, H, W, 3) to `{"out": (N, H, W, num_classes)}`, and `"aux"` alike where there is such a head.
+    """Images (N, H, W, in_channels) to `{"out": (N, H, W, num_classes)}`, and `"aux"` alike where there is such a head.
 
     The loss of the auxiliary head counts `aux_weight` times.
     """
@@ -38,13 +38,13 @@ class SimpleSegmentationModel(nnx.Module):
         return {name: resize(y, x.shape[1:-1], mode="bilinear") for name, y in logits.items()}
 
 
-def resnet_backbone(resnet: type[ResNet], *, output_stride: int, aux_loss: bool, rngs: nnx.Rngs) -> IntermediateLayers:
+def resnet_backbone(resnet: Callable[..., ResNet], *, output_stride: int, aux_loss: bool) -> IntermediateLayers:
     """A ResNet's stages, whose last ones dilate instead of striding so that features are `output_stride` times smaller.
 
     Raises:
       UsageError: a ResNet has no such output stride.
     """
-    network = resnet(replace_stride_with_dilation=dilated_stages(output_stride), rngs=rngs)
+    network = resnet(replace_stride_with_dilation=dilated_stages(output_stride))
     return IntermediateLayers(network, {"layer4": "out"} | ({"layer3": "aux"} if aux_loss else {}))
 
 

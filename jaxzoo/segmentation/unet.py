@@ -52,11 +52,19 @@ class Decoder(nnx.Module):
 
 
 class UNet(nnx.Module):
-    """Images (N, H, W, 3) of any size to logits (N, H, W, num_classes) under "out"."""
+    """Images (N, H, W, in_channels) of any size to logits (N, H, W, num_classes) under "out"."""
 
-    def __init__(self, resnet: Callable, encoder_channels: Sequence[int], num_classes: int = 21, *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        resnet: Callable,
+        encoder_channels: Sequence[int],
+        num_classes: int = 21,
+        *,
+        in_channels: int = 3,
+        rngs: nnx.Rngs,
+    ):
         stages = ("relu", "layer1", "layer2", "layer3", "layer4")  # features at 1/2, 1/4 … 1/32 of the image's size
-        self.encoder = IntermediateLayers(resnet(rngs=rngs), {name: name for name in stages})
+        self.encoder = IntermediateLayers(resnet(in_channels=in_channels, rngs=rngs), {name: name for name in stages})
         self.decoder = Decoder(encoder_channels, rngs=rngs)
         self.segmentation_head = Sequential(
             Conv(

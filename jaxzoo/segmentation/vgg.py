@@ -26,8 +26,16 @@ class VGG16Stages(nnx.Module):
       last_dilation: of conv5_1 to conv5_3.
     """
 
-    def __init__(self, width: float = 1.0, first_padding: int = 1, last_dilation: int = 1, *, rngs: nnx.Rngs):
-        channels = 3
+    def __init__(
+        self,
+        width: float = 1.0,
+        first_padding: int = 1,
+        last_dilation: int = 1,
+        *,
+        in_channels: int = 3,
+        rngs: nnx.Rngs,
+    ):
+        channels = in_channels
         for i, stage in enumerate(STAGES, start=1):
             dilation = last_dilation if i == len(STAGES) else 1
             for j, planes in enumerate(stage, start=1):
