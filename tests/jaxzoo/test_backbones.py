@@ -1,0 +1,100 @@
+"""Networks as backbones: features without a classifier, images of any number of channels."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+import timm
+import torch
+from flax import nnx
+
+import convert
+import jaxzoo
+from convert.shapes import abstract, default_shapes, shapes_of
+from convert.twins import build_twin, randomise
+from jaxzoo import UsageError, create_model
+from tests.compare import arrays, cast, close, normal
+
+# Where timm has the architecture under another name: what its num_classes=0 returns has as many numbers.
+IN_TIMM = {
+    "vgg11": "vgg11",
+    "mobilenet_v3_small": "mobilenetv3_small_100",
+    "densenet121": "densenet121",
+    "convnext_tiny": "convnext_tiny",
+    "efficientnet_b0": "efficientnet_b0",
+    "maxvit_t": "maxvit_tiny_tf_224",
+    "swin_t": "swin_tiny_patch4_window7_224",
+    "vit_b_32": "vit_base_patch32_224",
+    "regnet_y_400mf": "regnety_004",
+    "mnasnet0_5": "mnasnet_050",
+}
+# Of the others, what is left before the last layer with weights.
+WITHOUT_TIMM = {"alexnet": 4096, "zfnet": 4096, "squeezenet1_1": 512, "googlenet": 1024, "lenet5": 84}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", jaxzoo.list_models())
+def test_channels_change_the_first_convolution_alone_and_features_leave_out_the_classifier_alone(name):
+    plain = default_shapes(name)
+    classifies = jaxzoo.card(name).task == "classification"
+    shapes = shapes_of(abstract(name, in_channels=5, **{"num_classes": 0} if classifies else {}))
+    first = next(key for key in plain if len(plain[key]) == 4)
+    assert [key for key in shapes if shapes[key] != plain[key]] == [first]
+    assert shapes[first] == (plain[first][0], 5, *plain[first][2:])
+    left_out = {key.rpartition(".")[0] for key in plain.keys() - shapes.keys() if not key.lower().startswith("aux")}
+    assert len(left_out) == classifies
+    for head in left_out:
+        assert plain[f"{head}.weight"][0] == (10 if name == "lenet5" else 1000)
+
+
+@pytest.mark.parametrize("name", [*IN_TIMM, *WITHOUT_TIMM])
+def test_features_are_as_many_as_timms(name):
+    model = abstract(name, num_classes=0, in_chans=1)
+    model.train()  # auxiliary heads are gone too
+    y = nnx.eval_shape(lambda model, x: model(x), model, jaxzoo.card(name).example(2, in_channels=1))
+    if name in IN_TIMM:
+        with torch.device("meta"):
+            twin = timm.create_model(IN_TIMM[name], num_classes=0, in_chans=1).eval()
+            assert y.shape == twin(torch.zeros(2, 1, 224, 224)).shape
+    else:
+        assert y.shape == (2, WITHOUT_TIMM[name])
+
+
+@pytest.mark.parametrize("name", ["mobilenetv1_100", "resnet18"])
+def test_features_of_gray_images_equal_the_twins(name):
+    """With all weights but the head's, for which the model has no place."""
+    if name == "resnet18":
+        twin = build_twin(jaxzoo.card(name))
+        twin.conv1, twin.fc = torch.nn.Conv2d(1, 64, 7, 2, 3, bias=False), torch.nn.Identity()
+    else:
+        twin = timm.create_model(name, num_classes=0, in_chans=1).eval()
+    randomise(twin.double(), seed=0)
+    model = cast(abstract(name, num_classes=0, in_channels=1), jnp.float64)
+    convert.load_state_dict(model, arrays(twin))
+    nnx.reseed(model, dropout=0)
+    images = normal(2, 39, 33, 1)
+    features = jax.jit(lambda model, x: model(x))(model, images)
+    close(features, twin(torch.tensor(images).permute(0, 3, 1, 2)), bound=1e-9)
+
+
+def test_the_first_convolution_starts_by_what_it_sees():
+    """ViT's and LeNet's by formulas of their own, others by their fan: as timm's, which was built with as many."""
+    kernel = create_model("vit_b_32", in_channels=1, num_layers=1, num_classes=0).conv_proj.kernel[...]
+    assert float(kernel.std()) == pytest.approx(1 / 32, rel=0.02)
+    kernel = create_model("mnasnet0_5", in_channels=300, num_classes=0).layers[0].kernel[...]
+    assert float(kernel.std()) == pytest.approx((2 / (16 * 9)) ** 0.5, rel=0.02)  # by fan-out: whatever the channels
+    bias = create_model("alexnet", in_channels=12, num_classes=0).features[0].bias[...]
+    assert 0.8 / 12**0.5 / 11 < float(abs(bias).max()) < 1 / 12**0.5 / 11
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_images_that_cannot_come_from_imagenets_range_are_refused(name):
+    with pytest.raises(UsageError, match="transform_input=True is for RGB images, not for 4 channels; give"):
+        nnx.eval_shape(lambda: create_model(name, transform_input=True, in_channels=4))
+
+
+def test_impossible_backbones_are_refused_in_a_sentence():
+    with pytest.raises(UsageError, match=r"fcn8s has no features without classes: num_classes=0 is for classification"):
+        create_model("fcn8s", num_classes=0)
+    for channels in (0, 1.5, "3", True):
+        with pytest.raises(UsageError, match=r"in_channels is .*; it must be a whole number ≥ 1"):
+            create_model("lenet5", in_chans=channels)
