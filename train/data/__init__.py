@@ -6,11 +6,13 @@ import hashlib
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from jaxzoo.errors import UsageError
+
+T = TypeVar("T")
 
 
 class Source(Protocol):
@@ -82,6 +84,14 @@ def write_split(data: Data, folder: Path) -> None:
             for index, label in enumerate(source.labels.tolist()):
                 writer.writerow([Path(source.name(index)).absolute(), data.classes[label], side])
     partial.replace(folder / "split.csv")
+
+
+def drawn(items: Sequence[T], names: Sequence[str], fraction: float, seed: int, where: Path) -> list[list[T]]:
+    """Items without a class, those to train on and those to hold out, by `stratified_split`. Raises UsageError."""
+    if len(items) < 2 and fraction < 1:
+        raise UsageError(f"{where} holds a single image: none can be held out")
+    sides = stratified_split([0] * len(items), fraction, seed, names)
+    return [[items[i] for i in side] for side in sides]
 
 
 def stratified_split(

@@ -6,27 +6,30 @@ counts. Such a source also has `size(index)`.
 
 import functools
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from jaxzoo.errors import UsageError
-from jaxzoo.images import read_image
+from jaxzoo.images import orientation, read_image, turned
 from jaxzoo.voc import IGNORED
+from train.progress import say
 
 STEP = 32  # sides that networks which halve an image five times divide evenly
 SIDEWAYS = (5, 6, 7, 8)  # values of EXIF's orientation that turn width into height
+LOSSY = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF")
 Item = tuple[Image.Image, np.ndarray]
+Colors = Mapping[tuple[int, int, int], int]  # the class that an RGB colour stands for
 
 
 class MaskedImages:
-    """Image files, each with the file of its mask."""
+    """Image files, each with the file of its mask, which `read` reads."""
 
-    def __init__(self, files: Sequence[tuple[Path, Path]], classes: int):
-        self.files, self.classes = files, classes
+    def __init__(self, files: Sequence[tuple[Path, Path]], classes: int, read: Callable[[Path], np.ndarray]):
+        self.files, self.classes, self.read = files, classes, read
 
     def __len__(self) -> int:
         return len(self.files)
@@ -34,7 +37,8 @@ class MaskedImages:
     def __getitem__(self, index: int) -> Item:
         path, mask_path = self.files[index]
         image = read_image(path)
-        return image, checked(read_mask(mask_path), image, self.classes, str(mask_path), str(path))
+        mask = turned_like(self.read(mask_path), image, path)
+        return image, checked(mask, image, self.classes, str(mask_path), str(path))
 
     def name(self, index: int) -> str:
         return str(self.files[index][0])
@@ -44,28 +48,58 @@ class MaskedImages:
         return image_size(self.files[index][0])
 
 
-def read_mask(source: Path | BinaryIO, name: str | None = None) -> np.ndarray:
-    """A mask's class indices (H, W) uint8, from a palette or a grayscale image.
+def read_mask(source: Path | BinaryIO, name: str | None = None, colors: Colors | None = None) -> np.ndarray:
+    """A mask's class indices (H, W) uint8, upright: from a palette image, a gray one, or one in known colours.
 
     Raises:
-      UsageError: there is no such file, it cannot be read, its pixels are colours, or an index is above 255.
+      UsageError: there is no such file, it cannot be read, its compression changes values, a colour means nothing, or
+        an index is above 255.
     """
     name = name or str(source)
     try:
-        with Image.open(source) as image:
-            if image.mode not in ("P", "L", "1") and not image.mode.startswith("I"):
-                raise UsageError(
-                    f"{name} is an {image.mode} image; a mask holds a class index for every pixel, so save it as a "
-                    "palette or grayscale PNG"
-                )
-            values = np.array(image)
+        with Image.open(source) as opened:
+            opened.load()
+            kind, image = opened.format, turned(opened, orientation(opened))
     except FileNotFoundError:
         raise UsageError(f"there is no mask at {name}") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # of damaged files Pillow's readers raise struct.error, EOFError, OverflowError, ...
         raise UsageError(f"{name} cannot be read as a mask ({error}); replace or remove it") from None
+    if kind in LOSSY:
+        raise UsageError(f"the mask {name} is a {kind} image, whose compression changes classes; save masks as PNG")
+    values = _indices(image, name, colors)
     if values.dtype != np.uint8 and values.size and not 0 <= int(values.min()) <= int(values.max()) <= 255:
         raise UsageError(f"{name} holds the value {values.max()}; a mask's class indices are 0 to 254, and 255")
     return values.astype(np.uint8)
+
+
+def _indices(image: Image.Image, name: str, colors: Colors | None) -> np.ndarray:
+    """What an image's pixels stand for (H, W)."""
+    if image.mode in ("P", "L", "1", "F") or image.mode.startswith("I"):
+        values = np.array(image)
+        if image.mode != "F" or (values == np.round(values)).all():
+            return values
+    why = f"{name} is an {image.mode} image"
+    if image.mode in ("LA", "RGB", "RGBA"):
+        red, green, blue = (np.array(band, np.int32) for band in image.convert("RGB").split())
+        found, places = np.unique(red << 16 | green << 8 | blue, return_inverse=True)
+        found = [(color >> 16, color >> 8 & 255, color & 255) for color in found.tolist()]
+        unknown = [color for color in found if color not in (colors or {})]
+        if not unknown:
+            return np.array([colors[color] for color in found])[places].reshape(red.shape)
+        if all(r == g == b for r, g, b in found):  # gray, as some programs save it
+            return red
+        if colors:
+            why += f" with a colour of no class, {unknown[0]}"
+    raise UsageError(f"{why}; a mask holds a class index for every pixel, so save it as a palette or grayscale PNG")
+
+
+def turned_like(mask: np.ndarray, image: Image.Image, source: Path | bytes) -> np.ndarray:
+    """The mask turned as its image was, if it was made for the pixels as they are stored, which lie on their side."""
+    if mask.shape == image.size and image.width != image.height:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as stored:
+            if (held := orientation(stored)) in SIDEWAYS:
+                return np.array(turned(Image.fromarray(mask), held))
+    return mask
 
 
 def checked(mask: np.ndarray, image: Image.Image, classes: int, name: str, image_name: str) -> np.ndarray:
@@ -84,6 +118,35 @@ def checked(mask: np.ndarray, image: Image.Image, classes: int, name: str, image
     return mask
 
 
+def reader(
+    files: Iterable[Path], classes: Sequence[str], where: Path, colors: Colors | None = None
+) -> Callable[[Path], np.ndarray]:
+    """How to read the masks of a data set: where two classes are 0 and 255 in all of them, 255 is the second.
+
+    Masks are read until two classes are found. Raises UsageError if there is but one.
+    """
+    read = functools.partial(read_mask, colors=colors)
+    seen, broken = set(), None
+    for path in files:
+        try:
+            seen.update(np.unique(read(path)).tolist())
+        except UsageError as error:  # said when its turn comes
+            broken = error
+            continue
+        if len(seen - {IGNORED}) > 1:
+            return read
+    if not seen and broken:
+        raise broken
+    if seen == {0, IGNORED} and len(classes) == 2:
+        say(f"the masks of {where} hold 0 and 255 alone: 255 stands for {classes[1]!r}")
+        return lambda path: np.minimum(read(path), 1)
+    known = ", ".join(repr(classes[value]) for value in sorted(seen - {IGNORED}) if value < len(classes))
+    raise UsageError(
+        f"all pixels in the masks of {where} are of class {known or 'none'} or do not count (255); number the classes "
+        f"0 to {len(classes) - 1}"
+    )
+
+
 def values_of(mask: np.ndarray) -> list[int]:
     """The classes in a mask, in order, without 255."""
     return [int(value) for value in np.flatnonzero(np.bincount(mask.ravel(), minlength=256)) if value != IGNORED]
@@ -94,8 +157,9 @@ def image_size(source: Path | bytes) -> tuple[int, int]:
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             width, height = image.size
-            return (width, height) if image.getexif().get(0x0112) in SIDEWAYS else (height, width)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            # Of TIFF Pillow says the size upright.
+            return (width, height) if image.format != "TIFF" and orientation(image) in SIDEWAYS else (height, width)
+    except Exception as error:  # as in `read_image`
         raise UsageError(f"an image cannot be read ({error})") from None
 
 
@@ -116,6 +180,11 @@ def read_classes(path: Path) -> list[str]:
         names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read as text ({error})") from None
+    return check_names(names, path)
+
+
+def check_names(names: list[str], path: Path) -> list[str]:
+    """The names of classes in a file, if masks can have so many and no name comes twice. Raises UsageError."""
     if not 2 <= len(names) <= IGNORED:
         raise UsageError(f"{path} has {len(names)} class names, one a line; there must be 2 to 255")
     if twice := sorted({name for name in names if names.count(name) > 1}):

@@ -4,29 +4,49 @@ from collections.abc import Sequence
 
 import numpy as np
 
+UPSAMPLED = 5  # pycocotools follows edges on a grid so many times finer than the pixels
+FARTHEST = 1e6  # pixels; what is drawn of an edge is held in memory
+
 
 def filled(polygon: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Which pixels (H, W) have their centre inside the polygon, by the even-odd rule.
+    """Which pixels (H, W) a polygon covers, exactly as pycocotools has it (maskApi, rleFrPoly).
+
+    Edges are followed on the finer grid; where one enters another column of it that is the middle of a column of
+    pixels, what is inside and outside changes places from there down.
 
     Args:
       polygon: corners (n, 2) as x and y in pixels; pixel (row, column) spans from (column, row) to one more of each.
       size: height and width.
 
     Raises:
-      ValueError: fewer than three corners, or one that is not finite.
+      ValueError: fewer than three corners, or one that is no number, or farther away than images are large.
     """
-    if len(polygon) < 3 or not np.isfinite(polygon).all():
-        raise ValueError("a polygon needs three corners or more")
+    if len(polygon) < 3 or not (np.abs(polygon) < FARTHEST).all():
+        raise ValueError("a polygon needs three corners or more, each a place in the image")
     height, width = size
-    rows = np.arange(height)[:, None] + 0.5
-    (x0, y0), (x1, y1) = polygon.T, np.roll(polygon, -1, 0).T
-    crossed = (np.minimum(y0, y1) <= rows) & (rows < np.maximum(y0, y1))  # (H, n)
-    row, edge = np.nonzero(crossed)
-    x = x0[edge] + (row + 0.5 - y0[edge]) * (x1 - x0)[edge] / (y1 - y0)[edge]
-    columns = np.clip(np.ceil(x - 0.5), 0, width).astype(int)  # the first whose centre lies beyond the edge
-    changes = np.zeros((height, width + 1), np.uint8)
-    np.add.at(changes, (row, columns), 1)
-    return np.bitwise_xor.accumulate(changes[:, :width] & 1, axis=1).astype(bool)
+    corners = (UPSAMPLED * polygon + 0.5).astype(np.int64)  # towards zero, as in C
+    start, end = corners, np.roll(corners, -1, 0)
+    across, down = np.abs(end - start).T
+    flat = across >= down
+    backwards = np.where(flat, start[:, 0] > end[:, 0], start[:, 1] > end[:, 1])
+    first, last = np.where(backwards[:, None], (end, start), (start, end))
+    slope = (last - first)[np.arange(len(corners)), flat.astype(int)] / np.maximum(np.maximum(across, down), 1)
+
+    steps = np.maximum(across, down) + 1
+    edge = np.repeat(np.arange(len(corners)), steps)
+    step = np.arange(len(edge)) - np.repeat(np.cumsum(steps) - steps, steps)
+    along = np.where(backwards[edge], steps[edge] - 1 - step, step)
+    flat, first, drift = flat[edge], first[edge], slope[edge] * along
+    x = np.where(flat, first[:, 0] + along, (first[:, 0] + drift + 0.5).astype(np.int64))
+    y = np.where(flat, (first[:, 1] + drift + 0.5).astype(np.int64), first[:, 1] + along)
+
+    moved = np.flatnonzero(x[1:] != x[:-1]) + 1
+    column = (np.where(x[moved] < x[moved - 1], x[moved], x[moved] - 1) + 0.5) / UPSAMPLED - 0.5
+    row = np.ceil(np.clip((np.minimum(y[moved], y[moved - 1]) + 0.5) / UPSAMPLED - 0.5, 0, height))
+    kept = (np.floor(column) == column) & (column >= 0) & (column <= width - 1)
+    changes = np.zeros(height * width + 1, np.int64)
+    np.add.at(changes, (column[kept] * height + row[kept]).astype(np.int64), 1)
+    return (np.cumsum(changes[:-1]) % 2 == 1).reshape(width, height).T
 
 
 def run_lengths(counts: Sequence[int] | str, size: tuple[int, int]) -> np.ndarray:

@@ -1,20 +1,22 @@
 """`pairs:PATH`: your own images and masks, equal but for their endings.
 
 PATH/images/street/1.jpg, PATH/masks/street/1.png         a part is held out, by --val-fraction and --seed
-PATH/train/images, PATH/train/masks, PATH/val/images, …   or split as you like it
+PATH/train/images, PATH/train/masks, PATH/val/images, …   or split as you like it,
+PATH/images/train, PATH/masks/train, PATH/images/val, …   also this way around
 PATH/test/images, PATH/test/masks                         a test set alone, which can only be evaluated
 PATH/classes.txt                                          names of the classes, one a line, that of class 0 first
 
-Masks are palette or grayscale images of class indices, 255 for pixels that do not count. Without classes.txt the
-classes are called 0, 1, … up to the largest index in all masks.
+Masks are palette or grayscale images of class indices, 255 for pixels that do not count; where two classes are 0 and
+255 throughout, 255 is the second. Without classes.txt the classes are called 0, 1, … up to the largest index.
 """
 
 from pathlib import Path
 
 from jaxzoo.errors import UsageError
 from jaxzoo.images import image_files
-from train.data import Data, stratified_split
-from train.data.masks import MaskedImages, read_classes, read_mask, values_of
+from train.data import Data, drawn
+from train.data.folder import existing_folder, say_left_out
+from train.data.masks import MaskedImages, read_classes, read_mask, reader, values_of
 from train.data.splits import split_folders
 from train.progress import say
 
@@ -28,52 +30,60 @@ def load(path: str | Path, *, val_fraction: float, seed: int) -> Data:
       UsageError: no such folder, another layout, an image without mask or a mask without image, fewer than two images
         or classes.
     """
-    root = Path(path).expanduser()
-    if not root.is_dir():
-        raise UsageError(f"there is no folder {root}")
-    ours, theirs = split_folders(root, lambda folder: (folder / "images").is_dir())
-    if theirs:
-        train, held_out = _pairs(ours) if ours else [], _pairs(theirs)
+    root = existing_folder(path)
+    train, held_out = _parts(root)
+    if held_out is None:
+        files = train or _pairs(root / "images", root / "masks")
+        train, held_out = drawn(files, [str(image.relative_to(root)) for image, _ in files], val_fraction, seed, root)
+    names, masks = root / "classes.txt", [mask for _, mask in (train or []) + held_out]
+    if names.exists():
+        classes = read_classes(names)
+        read = reader(masks, classes, root)
     else:
-        files = _pairs(root)
-        if len(files) < 2 and val_fraction < 1:
-            raise UsageError(f"{root / 'images'} holds a single image: none can be held out")
-        names = [str(image.relative_to(root)) for image, _ in files]
-        ours, theirs = stratified_split([0] * len(files), val_fraction, seed, names)
-        train, held_out = [files[i] for i in ours], [files[i] for i in theirs]
-    names = root / "classes.txt"
-    classes = read_classes(names) if names.exists() else _numbers(root, train + held_out)
-    return Data(MaskedImages(train, len(classes)), MaskedImages(held_out, len(classes)), classes)
+        classes, read = _numbers(root, masks), read_mask
+    return Data(*(MaskedImages(part or [], len(classes), read) for part in (train, held_out)), classes)
 
 
-def _pairs(root: Path) -> Files:
-    """Every image below images/ and the mask of the same name below masks/, sorted."""
-    sides = {}
-    for side in ("images", "masks"):
-        folder = root / side
+def _parts(root: Path) -> tuple[Files | None, Files | None]:
+    """What to train on and what to hold out, as folders divide them; None for a part that there is not."""
+    parts = split_folders(root, lambda folder: (folder / "images").is_dir())
+    if any(parts):
+        return tuple(folder and _pairs(folder / "images", folder / "masks") for folder in parts)
+    if (root / "images").is_dir():
+        parts = split_folders(root / "images", lambda folder: (root / "masks" / folder.name).is_dir())
+    return tuple(folder and _pairs(folder, root / "masks" / folder.name) for folder in parts)
+
+
+def _pairs(images: Path, masks: Path) -> Files:
+    """Every image below one folder and the mask of the same name below the other, sorted."""
+    found: list[dict[Path, Path]] = []
+    for folder in (images, masks):
         if not folder.is_dir():
-            raise UsageError(f"{root} needs the folders images/ and masks/, or train/ and val/ that hold these")
-        sides[side] = {}
-        for file in image_files(folder):
+            raise UsageError(
+                f"{folder.parent} needs the folders images/ and masks/, or train/ and val/ that hold these"
+            )
+        others: list[Path] = []
+        side: dict[Path, Path] = {}
+        for file in image_files(folder, others.append):
             stem = file.relative_to(folder).with_suffix("")
-            if stem in sides[side]:
-                raise UsageError(f"{sides[side][stem]} and {file} differ only in their endings; keep one of them")
-            sides[side][stem] = file
-    images, masks = sides["images"], sides["masks"]
-    if not images:
-        raise UsageError(f"{root / 'images'} holds no images")
-    for these, others, what in ((images, masks, "image"), (masks, images, "mask")):
-        if lonely := sorted(these.keys() - others.keys()):
-            lacks, side = ("mask", "masks") if what == "image" else ("image", "images")
+            if stem in side:
+                raise UsageError(f"{side[stem]} and {file} differ only in their endings; keep one of them")
+            side[stem] = file
+        say_left_out(folder, others)
+        found.append(side)
+    if not found[0]:
+        raise UsageError(f"{images} holds no images")
+    for ours, theirs, folder, what in ((*found, masks, ("image", "mask")), (*found[::-1], images, ("mask", "image"))):
+        if lonely := sorted(ours.keys() - theirs.keys()):
             more = f", nor have {len(lonely) - 1} others" if len(lonely) > 1 else ""
-            raise UsageError(f"the {what} {these[lonely[0]]} has no {lacks} {root / side / lonely[0]}.*{more}")
-    return [(images[stem], masks[stem]) for stem in sorted(images)]
+            raise UsageError(f"the {what[0]} {ours[lonely[0]]} has no {what[1]} {folder / lonely[0]}.*{more}")
+    return [(found[0][stem], found[1][stem]) for stem in sorted(found[0])]
 
 
-def _numbers(root: Path, files: Files) -> list[str]:
+def _numbers(root: Path, masks: list[Path]) -> list[str]:
     """Classes for masks that nobody names: the numbers from 0 to the largest in any."""
     most = 0
-    for _, path in files:
+    for path in masks:
         try:
             most = max([most, *values_of(read_mask(path))])
         except UsageError as error:
@@ -81,7 +91,7 @@ def _numbers(root: Path, files: Files) -> list[str]:
     if not most:
         raise UsageError(
             f"the masks of {root} hold no class but 0 (255 is for pixels that do not count); number the classes "
-            "0, 1, 2 and so on"
+            "0, 1, 2 and so on, or name two in classes.txt, and 255 is the second"
         )
     say(f"{root} has no classes.txt: its classes are the numbers 0 to {most}, the largest in its masks")
     return [str(value) for value in range(most + 1)]

@@ -10,7 +10,7 @@ from typing import Any
 from jaxzoo.errors import UsageError
 from jaxzoo.images import read_image
 from train.data import Data, tfds
-from train.data.masks import Item, checked, image_size, read_mask, values_of
+from train.data.masks import Item, checked, image_size, read_mask, turned_like, values_of
 from train.progress import say
 
 IMAGES = ("image", "image_left")
@@ -30,7 +30,8 @@ class MaskedRecords:
     def __getitem__(self, index: int) -> Item:
         record, name = self._record(index), self.name(index)
         image = read_image(io.BytesIO(record[self.image]), name=name)
-        return image, checked(self._mask(record, name), image, self.classes, f"of {name}", name)
+        mask = turned_like(self._mask(record, name), image, record[self.image])
+        return image, checked(mask, image, self.classes, f"of {name}", name)
 
     def name(self, index: int) -> str:
         return f"image {int(self.indices[index])} of {self.title}"
