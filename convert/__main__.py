@@ -19,6 +19,7 @@ from convert.inspect import inspect
 from convert.to_flax import to_flax
 from convert.to_torch import to_torch
 from jaxzoo.errors import exit_on_usage_error
+from jaxzoo.home import expanded
 
 COMMANDS = {"to-flax": to_flax, "to-torch": to_torch, "diff": diff, "inspect": inspect}
 
@@ -28,7 +29,10 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m convert") -> 
     with warnings.catch_warnings(), exit_on_usage_error():
         warnings.showwarning = lambda message, *rest: print(f"warning: {message}", file=sys.stderr)
         code = tyro.extras.subcommand_cli_from_dict(
-            COMMANDS, prog=prog, description="PyTorch ↔ Flax: the same weights on both sides.", args=argv
+            COMMANDS,
+            prog=prog,
+            description="PyTorch ↔ Flax: the same weights on both sides.",
+            args=expanded(sys.argv[1:] if argv is None else argv),
         )
     if code:
         sys.exit(code)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from jaxzoo.commands import SUMMARIES, command
 from jaxzoo.errors import exit_on_usage_error
+from jaxzoo.home import expanded
 
 DESCRIPTION = "PyTorch's vision models for JAX. `jaxzoo --install-completion` teaches your shell to complete all this."
 
@@ -19,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs one command. Exits with 0, with 2 after bad input, and `predict` with 1 when it left images out."""
     # XLA writes an alarming paragraph to stderr whenever it loads a program for the CPU from the cache.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    name, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    name, *rest = expanded(sys.argv[1:] if argv is None else argv) or ["--help"]
     if name == "train":
         from train.__main__ import main as train
 

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import jax
 
+from jaxzoo.home import cache_folder
+
 
 def keep_compiled_programs() -> None:
-    """Has JAX keep what it compiles under ~/.cache/jaxzoo, unless JAX_COMPILATION_CACHE_DIR names another place.
+    """Has JAX keep what it compiles in jaxzoo's cache folder, unless JAX_COMPILATION_CACHE_DIR names another place.
 
-    A home directory may be shared among machines, and a program compiled for one CPU can crash on another.
+    Nothing is kept where no such folder can be written. A home directory may be shared among machines, and a program
+    compiled for one CPU can crash on another.
     """
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         cpu = Path("/proc/cpuinfo")
@@ -20,5 +23,6 @@ def keep_compiled_programs() -> None:
             else []
         )
         name = hashlib.sha256(repr((os.uname().machine, flags[:1])).encode()).hexdigest()[:12]
-        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "jaxzoo" / f"compiled-{name}"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        if folder := cache_folder(f"compiled-{name}"):
+            jax.config.update("jax_compilation_cache_dir", str(folder))
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxzoo.errors import UsageError
+from jaxzoo.home import expanded
 from train import recipes
 from train.config import GROUPS, RESUMABLE, UNCHANGED, Config, check, option, read
 
@@ -18,7 +19,7 @@ def parse(arguments: Sequence[str] | None = None, prog: str = "python -m train")
     Raises:
       UsageError: an option has an impossible value, or may not be changed when a run is continued.
     """
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    arguments = expanded(sys.argv[1:] if arguments is None else arguments)
     asks = {"-h", "--help"} & set(arguments)
     given = {name: None if asks else _value_of(f"--{name}", arguments) for name in ("resume", "recipe", "model")}
     run = given["resume"]

@@ -16,6 +16,7 @@ import yaml
 
 import jaxzoo
 from jaxzoo.errors import UsageError
+from train.data import located as located_data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +51,8 @@ class Run:
     seed: int = 0
     """Decides initial parameters, order of images, augmentation, dropout and the held-out split."""
     model_args: tuple[str, ...] = ()
-    """Arguments of the model as NAME=VALUE, such as dropout=0.2 stochastic_depth_prob=0.1."""
+    """Arguments of the model as NAME=VALUE, such as dropout=0.2 stochastic_depth_prob=0.1; num_classes=1 tells two
+    classes apart by one output and a sigmoid."""
     out: str | None = None
     """The run's folder, which must not exist. Default: runs/MODEL-DATA-TIME."""
 
@@ -219,6 +221,7 @@ GROUPS = (Run, Images, Augmentation, Optimization, Transfer, Segmentation, Machi
 
 # What may differ when a run is continued: nothing that changes the numbers, but for the number of epochs.
 RESUMABLE = (
+    "data",  # which may have moved
     *("epochs", "patience", "workers", "devices", "eval_only", "resume", "distributed", "coordinator", "num_processes"),
     *("process_id", *(field.name for field in dataclasses.fields(Records))),
 )
@@ -333,8 +336,10 @@ def model_arguments(config: Config) -> dict[str, Any]:
             arguments[name] = json.loads(value)
         except ValueError:
             arguments[name] = value
-    if "num_classes" in arguments:
-        raise UsageError("--model-args num_classes is not needed: the data decides it")
+    if arguments.get("num_classes", 1) != 1:
+        raise UsageError(
+            "--model-args num_classes is 1, for two classes and a sigmoid, or left out: the data decides it"
+        )
     return arguments
 
 
@@ -377,10 +382,32 @@ def provenance() -> dict[str, str]:
     }
 
 
-def run_folder(config: Config) -> Path:
-    """Where the run goes: --resume, --out, or a new name under runs/."""
+def located(config: Config) -> Config:
+    """`config` with absolute paths, which mean the same to who continues the run from another folder."""
+    paths = {"data": located_data(config.data, jaxzoo.card(config.model).task)}
+    for name in ("weights", "weights_backbone"):
+        weights = getattr(config, name)
+        if weights and Path(weights.partition("#")[0]).exists():  # otherwise the name of published ones
+            paths[name] = str(Path(weights).absolute())
+    return dataclasses.replace(config, **paths)
+
+
+def make_folder(config: Config) -> Path:
+    """Makes the folder of a new run, --out or one under runs/ that is named by the time. Raises UsageError.
+
+    Of two runs that begin in the same second the second one's name ends in -2.
+    """
     data = re.sub(r"[^\w.-]+", "_", (config.data or "").removeprefix("tfds:").rstrip("/").split("/")[-1])
-    return Path(config.resume or config.out or f"runs/{config.model}-{data}-{time.strftime('%Y%m%d-%H%M%S')}")
+    name = config.out or f"runs/{config.model}-{data}-{time.strftime('%Y%m%d-%H%M%S')}"
+    for folder in (Path(name), *(Path(f"{name}-{number}") for number in range(2, 1000))):
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except OSError as error:
+            if folder.exists() and not config.out:
+                continue
+            raise UsageError(f"cannot make the folder {folder}: {error.strerror}; give another --out") from None
+    raise UsageError(f"{name} and many like it exist already; give --out")
 
 
 def option(name: str) -> str:

@@ -31,17 +31,22 @@ from train.transfer import head_paths
 class Features:
     """What a frozen backbone makes of the images of a source, instead of them. Items are (features, label).
 
-    They lie in `folder`, in a file that is named after `side` and a digest of the images' names, so that features of
-    other images are never taken for theirs. It appears, whole, with `write`; nothing is read before.
+    They lie in a file that is named after `side` and a digest of the images' names, so that features of other images
+    are never taken for theirs. It is in the folder that `lie_in` is told, and appears, whole, with `write`; nothing is
+    read before.
     """
 
-    def __init__(self, images: Source, folder: Path, side: str):
+    path: Path
+
+    def __init__(self, images: Source, side: str):
         self.images, self.side = images, side
         self.labels = images.labels
-        names = "\n".join(images.name(index) for index in range(len(images)))
-        digest = hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()
-        self.path = folder / f"{side}-{digest[:12]}.npy"
         self.values: np.ndarray | None = None
+
+    def lie_in(self, folder: Path) -> None:
+        names = "\n".join(self.name(index) for index in range(len(self)))
+        digest = hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()
+        self.path = folder / f"{self.side}-{digest[:12]}.npy"
 
     def __len__(self) -> int:
         return len(self.images)
@@ -191,14 +196,14 @@ def backbone(config: Config, model: nnx.Module, task: Classification, head: str)
 
 def cached(
     config: Config,
-    folder: Path,
     data: Data,
     task: Classification,
     model: nnx.Module,
     arguments: dict,
     continuing: bool,
-) -> tuple[OnFeatures, Callable[[], None], tuple[Source, Source]]:
-    """The task on what a frozen backbone makes of the images, how to compute that, and the sources that have it.
+) -> tuple[OnFeatures, Callable[[Path], None], tuple[Source, Source]]:
+    """The task on what a frozen backbone makes of the images, how to compute that into a run's folder, and the sources
+    that have it.
 
     Raises:
       UsageError: there are several processes, or the model does not end with its head.
@@ -207,10 +212,12 @@ def cached(
         raise UsageError("--cache-features works in one process; leave it out, or train in one")
     before = backbone(config, model, task, head_paths(config.model, arguments)[-1])
     sides = {"train": data.train, "held_out": data.held_out}
-    sources = tuple(Features(images, folder / "features", side) for side, images in sides.items())
+    sources = tuple(Features(images, side) for side, images in sides.items())
     how = {"batch_size": config.batch_size, "workers": config.workers, "strict": config.strict_data}
 
-    def ready() -> None:
+    def ready(folder: Path) -> None:
+        for source in sources:
+            source.lie_in(folder / "features")
         missing = [source for source in sources if not source.path.exists()]
         if not missing:
             return

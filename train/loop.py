@@ -36,17 +36,16 @@ def run(config: Config) -> int:
     Raises:
       UsageError: something given cannot be used; what was learnt until then is saved.
     """
-    config = defaults.named(config)
+    config = configuration.located(defaults.named(config))
     processes.start(config)
     with processes.ending_together():
-        folder = Path(processes.from_first("folder", str(configuration.run_folder(config))))  # named by the time
-        return run_in(folder, config)
+        return run_together(config)
 
 
-def run_in(folder: Path, config: Config) -> int:
-    """`run`, in this folder."""
-    fresh = not (config.resume or config.eval_only)
-    if fresh and first() and folder.exists():
+def run_together(config: Config) -> int:
+    """`run`, in each of the processes that train together."""
+    fresh, folder = not (config.resume or config.eval_only), Path(config.resume or config.out or "")
+    if fresh and config.out and first() and folder.exists():
         raise UsageError(f"{folder} exists already; give another --out, or continue it with --resume {folder}")
     found = checkpoint.newest(folder, say) if config.resume else None
     setup, state = prepare(config, folder, continuing=bool(found))
@@ -55,7 +54,9 @@ def run_in(folder: Path, config: Config) -> int:
     step, origin = 0, None
     if found:
         origin, arrays, manifest = found
-        check_manifest(manifest, setup.manifest, folder)
+        if not config.eval_only:
+            before = configuration.located(configuration.read(folder)).data
+            check_manifest(manifest, setup.manifest, folder, config.data if config.data != before else None)
         setup.manifest["source"] = manifest["source"]
         state = setup.steps.put_state(checkpoint.filled(state, arrays, str(folder)) | {"skipped": np.int32(0)})
         step = manifest["train"]["step"]
@@ -73,8 +74,8 @@ def run_in(folder: Path, config: Config) -> int:
         return 0
 
     processes.meet("all have read what was there")
-    if fresh and first():
-        make_folder(folder)
+    if fresh:
+        folder = Path(processes.from_first("folder", str(configuration.make_folder(config)) if first() else ""))
     with checkpoint.locked(folder) if first() else contextlib.nullcontext(), checkpoint.room(folder):
         say(f"writing to {folder}" if fresh else f"continuing {folder} after step {step}")
         if processes.others():
@@ -83,7 +84,7 @@ def run_in(folder: Path, config: Config) -> int:
             configuration.write(dataclasses.replace(config, **ALONE), folder)
             write_split(setup.data, folder)
             checkpoint.tidy(folder, step, origin)
-        setup.ready()
+        setup.ready(folder)
         return fit(config, setup, folder, state, step)
 
 
@@ -273,14 +274,6 @@ def saving_before_errors(save: Callable[[], int], folder: Path) -> Iterator[None
         raise processes.Agreed(
             f"{error}; what was learnt in {step} steps is saved, continue with: {continuing(folder)}{differently}"
         ) from None
-
-
-def make_folder(folder: Path) -> None:
-    """Makes the run's folder, and those above it. Raises UsageError."""
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise UsageError(f"cannot make the folder {folder}: {error.strerror}; give another --out") from None
 
 
 def continuing(folder: Path) -> str:

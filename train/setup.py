@@ -26,19 +26,22 @@ from jaxzoo.preprocess import Preprocess
 from train import config as configuration
 from train import defaults, features, processes, recipes, step, transfer
 from train.config import Config, model_arguments
-from train.data import Data, inspection
+from train.data import Data, inspection, names_digest
 from train.data.batches import EvaluationBatches, TrainingBatches
+from train.data.relabelled import relabelled
 from train.optimizer import learning_rate, optimizer
 from train.parameters import depths, parameter_kinds
 from train.progress import say
 from train.progressive import Stages, dropout_rates
 from train.tasks import Task
 
+MOVED = "; if the images have moved, --data says where they are now"
+
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
     """What does not change during a run. `batches` is None where nothing is trained. `manifest` is what checkpoints say
-    of themselves; `ready` comes before the first batch, and may write into the run's folder."""
+    of themselves; `ready(folder)` comes before the first batch, and may write into the run's folder."""
 
     config: Config
     data: Data
@@ -49,11 +52,12 @@ class Setup:
     steps: step.Steps
     manifest: dict
     summary: str
-    ready: Callable[[], None]
+    ready: Callable[[Path], None]
 
 
-def prepare(config: Config, folder: Path, *, continuing: bool = False) -> tuple[Setup, step.State]:
-    """Opens the data, builds the model and its initial state; who continues from a checkpoint needs no --weights.
+def prepare(config: Config, run: Path, *, continuing: bool = False) -> tuple[Setup, step.State]:
+    """Opens the data, builds the model and its initial state; who continues from a checkpoint of `run` needs no
+    --weights.
 
     Nothing is written. Raises UsageError.
     """
@@ -61,28 +65,36 @@ def prepare(config: Config, folder: Path, *, continuing: bool = False) -> tuple[
     if not config.resume:  # whose options are those of the run
         check_means_something(config, kind.FOREIGN)
     with processes.one_after_the_other():  # the first may have to download
-        data = data_of(config)
+        try:
+            data = data_of(config)
+        except UsageError as error:
+            raise UsageError(f"{error}{MOVED if config.resume else ''}") from None
     if not config.eval_only and not len(data.train):
         raise UsageError(f"{config.data} is a test set alone, with nothing to train on: --eval-only evaluates it")
     weights, backbone = None, config.weights_backbone
     if continuing:  # as it was begun, whatever weights brought along
         backbone = None
-        stored = stored_in(folder)
+        stored = stored_in(run)
+        data = relabelled(data, stored["classes"], config.data, str(run), evaluated=config.eval_only)
+        check_classes(stored["classes"], data.classes, run)
         preprocess, arguments = Preprocess(**stored["preprocess"]), stored["arguments"]
-        arguments = arguments | {"num_classes": len(data.classes)}  # others are refused later, by name
     else:
         weights = convert.sources.read_weights(config.model, config.weights) if config.weights else None
+        if weights and weights.classes:
+            data = relabelled(data, weights.classes, config.data, config.weights, evaluated=config.eval_only)
         preprocess = preprocessing(config, data, weights)
         arguments = arguments_of(config, data, preprocess)
+        if has_one_output(config, data, weights, arguments):
+            arguments |= {"num_classes": 1}
     model, arguments = model_of(config, arguments, weights, backbone)
     config = defaults.filled(config, data, model)
     check_fits(config, model)
     learns = transfer.learning(config, model, arguments)
     heads = transfer.head_paths(config.model, arguments) if config.head_lr != 1 else ()
     task, *tasks = kind.tasks_of(config, data, preprocess)
-    ready, sources = lambda: None, (data.train, data.held_out)
+    ready, sources = lambda folder: None, (data.train, data.held_out)
     if config.cache_features and not config.eval_only:
-        task, ready, sources = features.cached(config, folder, data, task, model, arguments, continuing)
+        task, ready, sources = features.cached(config, data, task, model, arguments, continuing)
         tasks = [task]
     of_process = {"process": jax.process_index(), "processes": jax.process_count(), "strict": config.strict_data}
     batches, per_epoch = None, 1
@@ -120,7 +132,7 @@ def prepare(config: Config, folder: Path, *, continuing: bool = False) -> tuple[
         "preprocess": dataclasses.asdict(task.preprocess),
         "source": weights.source() if weights else None,
         "jaxzoo": jaxzoo.__version__,
-        "train": {"images": len(data.train)},
+        "train": {"images": len(data.train), "names": names_digest(data)},
     }
     count, fixed = (
         sum(leaf.size for name, leaf in step.flat(nnx.state(model, nnx.Param)).items() if learns(name) is wanted)
@@ -245,7 +257,22 @@ def arguments_of(config: Config, data: Data, preprocess: Preprocess) -> dict:
         stride = {"output_stride": config.output_stride}
     # A checkpoint tells itself whether it has an auxiliary head.
     auxiliary = {"aux_loss": config.aux_weight != 0} if takes(config, "aux_loss") and not config.weights else {}
-    return size | depth | stride | auxiliary | model_arguments(config) | {"num_classes": len(data.classes)}
+    own = model_arguments(config)
+    if "num_classes" in own and len(data.classes) != 2:
+        raise UsageError(
+            f"--model-args num_classes=1 is for two classes, which a sigmoid tells apart; {config.data} has "
+            f"{len(data.classes)}: leave it out"
+        )
+    return {"num_classes": len(data.classes)} | size | depth | stride | auxiliary | own
+
+
+def has_one_output(config: Config, data: Data, weights: Weights | None, arguments: dict) -> bool:
+    """Whether these weights tell two classes apart by a single output."""
+    if not weights or len(data.classes) != 2:
+        return False
+    others = {name: value for name, value in arguments.items() if name != "num_classes"}
+    shapes = {key: array.shape for key, array in weights.tensors.items()}
+    return convert.loading.infer_arguments(config.model, shapes, weights.arguments, others)[0].get("num_classes") == 1
 
 
 def check_means_something(config: Config, foreign: Collection[str]) -> None:
@@ -306,14 +333,30 @@ def devices_of(count: int | None) -> list[jax.Device]:
     ]
 
 
-def check_manifest(found: dict, expected: dict, run: Path) -> None:
-    """Raises UsageError if a checkpoint is of another model or of other classes than the run that wants to continue."""
-    if found["model"] != expected["model"]:
-        raise UsageError(f"{run} holds checkpoints of {found['model']}, but its config.yaml says {expected['model']}")
-    if (then := found["classes"]) != (now := expected["classes"]):
+def check_classes(then: list[str], now: list[str], run: Path) -> None:
+    """Raises UsageError if the data of a run that wants to continue has other classes than it had."""
+    if then != now:
         gone, new = [c for c in then if c not in now], [c for c in now if c not in then]
         parts = [f"{', '.join(names[:3])} {what}" for names, what in ((gone, "gone"), (new, "new")) if names]
-        what = "; ".join(parts) or "another order"
-        raise UsageError(f"{run} was trained on other classes than its data has now: {what}")
-    if (then := found["train"]["images"]) != (now := expected["train"]["images"]):
-        say(f"the data had {then} training images and has {now} now: this continues, but not as if never stopped")
+        raise UsageError(f"{run} was trained on other classes than its data has now: {'; '.join(parts)}")
+
+
+def check_manifest(found: dict, expected: dict, run: Path, moved_to: str | None = None) -> None:
+    """Compares a checkpoint with the run that wants to continue, whose images lie somewhere else, if so.
+
+    Raises:
+      UsageError: it is one of another model; or they have moved, and are no longer the same.
+    """
+    if found["model"] != expected["model"]:
+        raise UsageError(f"{run} holds checkpoints of {found['model']}, but its config.yaml says {expected['model']}")
+    then, now = found["train"], expected["train"]
+    if then["images"] == now["images"] and then.get("names", now["names"]) == now["names"]:
+        return
+    counts = then["images"], now["images"]
+    what = "had {} training images and has {} now".format(*counts) if counts[0] != counts[1] else "has other images now"
+    if moved_to:
+        raise UsageError(
+            f"{run} cannot be continued with {moved_to}, which are not its images: the data {what}; a new run can "
+            f"start from its weights, --weights {run}"
+        )
+    say(f"the data {what}: this continues, but not as if never stopped")

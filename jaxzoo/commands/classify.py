@@ -16,6 +16,7 @@ from jaxzoo.cache import keep_compiled_programs
 from jaxzoo.commands.annotate import annotated
 from jaxzoo.commands.pictures import read_in_batches, unused
 from jaxzoo.imagenet import imagenet_classes
+from jaxzoo.outputs import class_logits
 from jaxzoo.preprocess import Preprocess, eval_transform
 
 
@@ -32,7 +33,7 @@ class Prediction:
 class Classifier:
     """A network with its weights, what images it wants, and the names of its classes if they are known."""
 
-    run: Callable[[np.ndarray], jax.Array]  # (N, crop, crop, 3) to (N, classes)
+    run: Callable[[np.ndarray], jax.Array]  # (N, crop, crop, 3) to logits (N, classes)
     preprocess: Preprocess
     classes: Sequence[str] | None
 
@@ -84,7 +85,7 @@ def _classifier(name: str, weights: str) -> Classifier:
     found = read_weights(name, weights)
     model, arguments = load_model(name, found)
     graph, state = nnx.split(model)
-    run = jax.jit(lambda state, pixels: nnx.merge(graph, state)(pixels))
+    run = jax.jit(lambda state, pixels: class_logits(nnx.merge(graph, state)(pixels)))
     return Classifier(functools.partial(run, state), preprocess_of(name, found, arguments), found.classes)
 
 

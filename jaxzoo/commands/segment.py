@@ -18,6 +18,7 @@ from jaxzoo.commands.pictures import read_in_batches, unused
 from jaxzoo.crf import mean_field
 from jaxzoo.errors import UsageError
 from jaxzoo.nn import resize
+from jaxzoo.outputs import class_logits
 from jaxzoo.preprocess import Preprocess, normalised
 
 COARSEST = 32  # by what the sides of images are divided in networks that refuse others
@@ -127,7 +128,7 @@ def _segmenter(name: str, weights: str) -> Segmenter:
 
     def run(state: nnx.State, pixels: jax.Array) -> jax.Array:
         y = nnx.merge(graph, state)(pixels)
-        return y["out"] if isinstance(y, dict) else y
+        return class_logits(y["out"] if isinstance(y, dict) else y)
 
     bound = functools.partial(jax.jit(run), state)
     side = COARSEST * 4

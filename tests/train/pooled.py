@@ -43,6 +43,28 @@ def pooled(monkeypatch) -> str:
     return "pooled"
 
 
+class Mean(nnx.Module):
+    """What can be told from the mean colour."""
+
+    def __init__(self, num_classes: int = 7, *, rngs: nnx.Rngs):
+        self.fc = nn.Linear(3, num_classes, rngs=rngs)
+
+    def __call__(self, x):
+        return self.fc(x.mean((1, 2)))
+
+
+def build_mean(num_classes: int = 7, *, rngs: nnx.Rngs) -> Mean:
+    return Mean(num_classes, rngs=rngs)
+
+
+@pytest.fixture
+def mean(monkeypatch) -> str:
+    """Its name, in the registry until the test ends."""
+    jaxzoo.list_models()
+    monkeypatch.setitem(_cards, "mean", ModelCard("mean", "classification", build_mean, "none:none", "none", 32, {}))
+    return "mean"
+
+
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     """40 small photographs of 5 classes, one of them damaged."""

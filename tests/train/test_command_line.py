@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from jaxzoo import UsageError
+from jaxzoo.home import expanded
 from tests.train.test_data import paint
 from train import __main__ as program
 from train import command_line, config, loop, setup
@@ -120,9 +121,43 @@ def test_an_existing_folder_is_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["precious"]
 
 
-def test_a_run_has_a_name_of_its_own_unless_one_is_given():
-    assert config.run_folder(Config(model="vgg11", data="folder:/my pets/")).match("runs/vgg11-my_pets-*")
-    assert config.run_folder(Config(out="here")) == Path("here")
+def test_a_run_has_a_folder_of_its_own_also_when_two_begin_in_the_same_second(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(config.time, "strftime", lambda form: "20260101-000000")
+    folders = [config.make_folder(Config(model="vgg11", data="folder:/my pets/")) for _ in range(3)]
+    assert [str(folder) for folder in folders] == [
+        f"runs/vgg11-my_pets-20260101-000000{end}" for end in ("", "-2", "-3")
+    ]
+    assert all(folder.is_dir() for folder in folders)
+    assert config.make_folder(Config(out="a/b")) == Path("a/b")
+    with pytest.raises(UsageError, match="cannot make the folder a/b: File exists; give another --out"):
+        config.make_folder(Config(out="a/b"))
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="cannot make the folder file/run: Not a directory; give another --out"):
+        config.make_folder(Config(out="file/run"))
+
+
+def test_a_tilde_means_the_home_folder_wherever_a_path_is_given(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    parsed = command_line.parse(["--out=~/run", "--weights", "~/a.pth", "--data=folder:~/photos"])
+    assert (parsed.out, parsed.weights) == (f"{tmp_path}/run", f"{tmp_path}/a.pth")
+    assert parsed.data == f"folder:{tmp_path}/photos"
+    assert expanded(["~/a b.png", "--model-args", "x=~y", "a~b"]) == [
+        f"{tmp_path}/a b.png",
+        "--model-args",
+        "x=~y",
+        "a~b",
+    ]
+
+
+def test_paths_mean_the_same_from_every_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "old").mkdir()
+    found = config.located(Config(data="folder:photos", weights="old#ema", weights_backbone="IMAGENET1K_V1"))
+    assert found.data == f"folder:{tmp_path}/photos"
+    assert (found.weights, found.weights_backbone) == (f"{tmp_path}/old#ema", "IMAGENET1K_V1")
+    assert config.located(Config(data="tfds:mnist:train")).data == "tfds:mnist:train"
+    assert config.located(Config(data="digits")).data == "digits"
 
 
 # Other commands
@@ -190,7 +225,7 @@ def test_another_models_checkpoints_are_refused(tmp_path):
     with pytest.raises(UsageError, match=r"holds checkpoints of vgg11, but its config.yaml says vgg13"):
         setup.check_manifest(theirs, ours, tmp_path)
     with pytest.raises(UsageError, match="b gone; c new"):
-        setup.check_manifest(theirs, theirs | {"classes": ["a", "c"]}, tmp_path)
+        setup.check_classes(["a", "b"], ["a", "c"], tmp_path)
 
 
 # What follows from the configuration

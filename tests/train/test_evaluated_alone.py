@@ -1,4 +1,4 @@
-"""Weights that are only evaluated: on a test set alone."""
+"""Weights that are only evaluated: on a test set alone, on classes in another order or on some of them only."""
 
 import numpy as np
 import pytest
@@ -10,25 +10,26 @@ from convert import store
 from jaxzoo import UsageError
 from tests.train.test_data import paint
 from train import command_line, loop, step
-from train.data import coco, folder, listing, pairs, voc
+from train.data import Data, coco, folder, listing, pairs, voc
+from train.data.relabelled import relabelled
 
-pytestmark = [pytest.mark.usefixtures("pooled"), pytest.mark.xdist_group("evaluated_alone")]
+pytestmark = [pytest.mark.usefixtures("mean", "no_pictures"), pytest.mark.xdist_group("evaluated_alone")]
 HOW = {"val_fraction": 0.2, "seed": 0}
 
 
 def saved(path, classes=2, **manifest):
-    """Weights of `pooled` as a converted folder."""
-    model = jaxzoo.create_model("pooled", seed=1, num_classes=classes)
+    """Weights of `mean` as a converted folder."""
+    model = jaxzoo.create_model("mean", seed=1, num_classes=classes)
     arrays = step.flat(nnx.state(model, nnx.Not(nnx.RngState)))
     arguments = {"num_classes": classes}
     store.save(path, {f"model/{name}": np.asarray(value) for name, value in arrays.items()},
-               {"model": "pooled", "arguments": arguments} | manifest)  # fmt: skip
+               {"model": "mean", "arguments": arguments} | manifest)  # fmt: skip
     return path
 
 
 def evaluated(weights, data, *options):
     """What is printed."""
-    usual = ["--model", "pooled", "--image-size", "32", "--batch-size", "8", "--workers", "1"]
+    usual = ["--model", "mean", "--image-size", "32", "--batch-size", "8", "--workers", "1"]
     loop.run(command_line.parse([*usual, "--eval-only", "--weights", str(weights), "--data", str(data), *options]))
 
 
@@ -51,7 +52,7 @@ def test_a_test_set_alone_is_evaluated_all_of_it_and_not_trained_on(pets, tmp_pa
         said = capsys.readouterr().out
         assert "0 training images, 20 held out" in said and "accuracy" in said
         with pytest.raises(UsageError, match="test set alone, with nothing to train on: --eval-only evaluates it"):
-            loop.run(command_line.parse(["--model", "pooled", "--data", data]))
+            loop.run(command_line.parse(["--model", "mean", "--data", data]))
 
 
 def test_of_data_without_a_split_a_part_is_evaluated_or_all_on_request(pets, tmp_path, capsys):
@@ -67,6 +68,89 @@ def test_of_data_without_a_split_a_part_is_evaluated_or_all_on_request(pets, tmp
 def test_held_out_images_may_be_fewer_than_a_training_batch_and_there_may_be_no_others(pets, tmp_path, capsys):
     evaluated(saved(tmp_path / "weights"), f"folder:{pets}", "--batch-size", "64")
     assert "20 held out" in capsys.readouterr().out
+
+
+# Classes by name
+
+
+class Numbered:
+    """Items whose labels are 0, 1, 2 and so on, or masks of these."""
+
+    def __init__(self, masks=False):
+        self.labels, self.masks = np.arange(3), masks
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        return "image", np.array([[index, 255]], np.uint8) if self.masks else index
+
+    def name(self, index):
+        return f"{index}.png"
+
+    def size(self, index):
+        return 1, 2
+
+
+def test_classes_in_another_order_are_matched_by_name():
+    data = Data(Numbered(), Numbered(masks=True), ["10", "9", "8"], drawn=True)
+    found = relabelled(data, ["8", "9", "10"], "list", "run", evaluated=False)
+    assert (found.classes, found.drawn) == (["8", "9", "10"], True)
+    assert [found.train[i] for i in range(3)] == [("image", 2), ("image", 1), ("image", 0)]
+    assert found.train.labels.tolist() == [2, 1, 0]
+    assert found.held_out[0][1].tolist() == [[2, 255]] and found.held_out[0][1].dtype == np.uint8
+    assert (found.held_out.name(1), found.held_out.size(1)) == ("1.png", (1, 2))
+
+
+def test_who_is_evaluated_may_know_more_classes_and_who_learns_gets_another_head():
+    data = Data(Numbered(), Numbered(), ["c", "a", "d"])
+    found = relabelled(data, ["a", "b", "c", "d"], "list", "run", evaluated=True)
+    assert (found.classes, found.held_out.labels.tolist()) == (["a", "b", "c", "d"], [2, 0, 3])
+    assert relabelled(data, ["a", "b", "c", "d"], "list", "run", evaluated=False) is data
+
+
+def test_classes_of_other_names_are_refused_unless_their_order_is_all_there_is(capsys):
+    data = Data([], Numbered(), ["background", "cat", "dog"])
+    with pytest.raises(UsageError, match="list has classes that run does not know: dog; it knows background, cow"):
+        relabelled(data, ["background", "cow", "cat"], "list", "run", evaluated=True)
+    assert relabelled(data, ["__background__", "cat", "dog"], "list", "run", evaluated=True) is data
+    assert "matched by their order" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="does not know: background, cat, dog; it knows a, b, c, d and 6 more"):
+        relabelled(data, "abcdefghij", "list", "run", evaluated=True)
+
+
+def test_weights_of_a_run_are_right_about_classes_in_any_order(tmp_path, capsys):
+    """Colours that are learnt from a list, which sorts 9 before 10, are found again in folders, which do not."""
+    rows = ["path,label,split"]
+    for name, color in (("9", (30, 30, 30)), ("10", (220, 220, 220))):
+        for i in range(8):
+            paint(tmp_path / "folder" / name / f"{i}.png", color=color)
+            rows += [f"folder/{name}/{i}.png,{name},{'train' if i < 6 else 'val'}"]
+    (tmp_path / "list.csv").write_text("\n".join(rows) + "\n")
+    usual = [
+        "--model",
+        "mean",
+        "--image-size",
+        "32",
+        "--batch-size",
+        "4",
+        "--workers",
+        "1",
+        "--lr",
+        "0.5",
+        "--weight-decay",
+        "0",
+    ]
+    options = ["--data", f"list:{tmp_path / 'list.csv'}", "--epochs", "3", "--out", str(tmp_path / "run")]
+    assert loop.run(command_line.parse([*usual, *options])) == 0
+    assert "held-out accuracy 100.00%" in capsys.readouterr().out
+    evaluated(tmp_path / "run", f"folder:{tmp_path / 'folder'}", "--val-fraction", "1")
+    assert "16 held out" in (said := capsys.readouterr().out) and "accuracy 100.00%" in said
+    with pytest.raises(UsageError, match=r"cannot be continued with folder:.*, which are not its images"):
+        loop.run(command_line.parse(["--resume", str(tmp_path / "run"), "--data", f"folder:{tmp_path / 'folder'}"]))
+
+
+# Data sets of each layout
 
 
 def masked(root, image="images", mask="masks"):

@@ -231,7 +231,10 @@ def test_features_of_other_images_are_not_taken(cached, pictures):
 
     def files():
         sides = {"train": data.train, "held_out": data.held_out}
-        return {Features(images, cached / "features", side).path for side, images in sides.items()}
+        sources = [Features(images, side) for side, images in sides.items()]
+        for source in sources:
+            source.lie_in(cached / "features")
+        return {source.path for source in sources}
 
     there = set((cached / "features").iterdir())
     assert files() == there

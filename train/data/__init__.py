@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import hashlib
 import importlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -69,6 +70,13 @@ def load(name: str, task: str = "classification", *, val_fraction: float = 0.2, 
     raise UsageError(f"unknown data {name!r} for {task}; it is {known}")
 
 
+def located(name: str, task: str) -> str:
+    """The same name of data with an absolute path, if it has one."""
+    kind, _, place = name.partition(":")
+    paths = {pattern.partition(":")[0] for pattern in SOURCES[task]} - {"tfds"}
+    return f"{kind}:{Path(place).absolute()}" if place and kind in paths else name
+
+
 def write_split(data: Data, folder: Path) -> None:
     """Writes split.csv into a run's folder: which files were drawn to be held out. Nothing where none were.
 
@@ -92,6 +100,16 @@ def drawn(items: Sequence[T], names: Sequence[str], fraction: float, seed: int, 
         raise UsageError(f"{where} holds a single image: none can be held out")
     sides = stratified_split([0] * len(items), fraction, seed, names)
     return [[items[i] for i in side] for side in sides]
+
+
+def names_digest(data: Data) -> str:
+    """A digest of the names of all items in their order, which stays when the folder that holds them all is moved."""
+    names = [source.name(index) for source in (data.train, data.held_out) for index in range(len(source))]
+    shared = len(os.path.commonpath([min(names), max(names)]))
+    digest = hashlib.sha256(f"{len(data.train)}".encode())
+    for name in names:
+        digest.update(b"\n" + name[shared:].encode(errors="surrogateescape"))
+    return digest.hexdigest()
 
 
 def stratified_split(

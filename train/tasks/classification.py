@@ -12,6 +12,7 @@ import optax
 from flax import nnx
 from PIL import Image
 
+from jaxzoo.outputs import class_logits
 from jaxzoo.preprocess import Preprocess, resize_and_crop
 from train.config import Augmentation, Config, Segmentation, stages
 from train.data import Data
@@ -53,7 +54,8 @@ class Classification:
     """Batches are `image` (N, S, S, 3) uint8 RGB and `label` (N,) int32.
 
     A network with auxiliary heads returns a tuple in train mode, its logits first; the loss of each other head counts
-    `model.aux_weight` times.
+    `model.aux_weight` times. Two classes may share one logit, see `jaxzoo.outputs`: then this is the binary
+    cross-entropy.
     """
 
     metric = "accuracy"
@@ -89,9 +91,8 @@ class Classification:
         outputs = self.outputs(model, inputs.astype(self.dtype))
         logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
         targets = optax.smooth_labels(targets, self.label_smoothing)
-        losses, *others = (
-            optax.softmax_cross_entropy(y.astype(targets.dtype), targets) for y in (logits, *auxiliary) if y is not None
-        )
+        logits, *auxiliary = (class_logits(y) for y in (logits, *auxiliary) if y is not None)
+        losses, *others = (optax.softmax_cross_entropy(y.astype(targets.dtype), targets) for y in (logits, *auxiliary))
         loss = losses.mean() + sum(model.aux_weight * other.mean() for other in others)
         return loss, self.sums(losses, logits, batch["label"], jnp.ones(losses.shape, bool))
 
@@ -108,7 +109,7 @@ class Classification:
         return images, targets
 
     def evaluation_sums(self, model: nnx.Module, batch: Batch) -> Sums:
-        logits = self.outputs(model, self.inputs(batch).astype(self.dtype))
+        logits = class_logits(self.outputs(model, self.inputs(batch).astype(self.dtype)))
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
         counts = jnp.zeros((len(self.classes), len(self.classes)), jnp.int32)

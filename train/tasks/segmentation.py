@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 
 from jaxzoo.nn import resize
+from jaxzoo.outputs import class_logits
 from jaxzoo.preprocess import Preprocess
 from jaxzoo.voc import IGNORED
 from train.config import Augmentation, Config, stages
@@ -81,7 +82,7 @@ class Segmentation:
     Training images are random crops of S x S pixels, S being `preprocess.crop`. Held-out images are looked at in their
     own size, in the upper left of a `canvas` that the largest of them fits on; what is left of it does not count. A
     network returns logits of the image's size by name: what comes first counts, and in training the others too,
-    `aux_weight` times.
+    `aux_weight` times. Two classes may share one logit, see `jaxzoo.outputs`.
 
     Args:
       preprocess: of it `crop`, `mean` and `std` are used.
@@ -128,7 +129,7 @@ class Segmentation:
 
     def training_loss(self, model: nnx.Module, batch: Batch, key: jax.Array) -> tuple[jax.Array, Sums]:
         images, targets = self.augmented(batch, key)
-        logits, *auxiliary = model(images.astype(self.dtype)).values()
+        logits, *auxiliary = map(class_logits, model(images.astype(self.dtype)).values())
         weight = model.aux_weight if self.aux_weight is None and auxiliary else self.aux_weight
         count = jnp.maximum((targets != IGNORED).sum(), 1)
         total, *others = (losses(y, targets, self.label_smoothing).sum() for y in (logits, *auxiliary))
@@ -161,7 +162,7 @@ class Segmentation:
         """Of normalised images: the model's, or logarithms of probabilities averaged over sizes and mirror images."""
         views = [(scale, mirror) for scale in self.scales for mirror in (False, True)[: 1 + self.mirrored]]
         if views == [(1.0, False)]:
-            return next(iter(model(images).values()))
+            return class_logits(next(iter(model(images).values())))
         total = 0
         for scale, mirror in views:
             seen = at_scale(model, images[:, :, ::-1] if mirror else images, scale)
@@ -275,5 +276,5 @@ def at_scale(model: Any, images: jax.Array, scale: float) -> jax.Array:
     scaled = tuple(max(1, round(side * scale)) for side in size)
     padding = [(0, -side % PADDING) for side in scaled]
     seen = jnp.pad(resize(images, scaled, mode="bilinear"), [(0, 0), *padding, (0, 0)])
-    logits = next(iter(model(seen).values()))[:, : scaled[0], : scaled[1]]
+    logits = class_logits(next(iter(model(seen).values())))[:, : scaled[0], : scaled[1]]
     return resize(logits, size, mode="bilinear")
