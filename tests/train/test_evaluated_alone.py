@@ -17,13 +17,15 @@ pytestmark = [pytest.mark.usefixtures("mean", "no_pictures"), pytest.mark.xdist_
 HOW = {"val_fraction": 0.2, "seed": 0}
 
 
-def saved(path, classes=2, **manifest):
-    """Weights of `mean` as a converted folder."""
-    model = jaxzoo.create_model("mean", seed=1, num_classes=classes)
-    arrays = step.flat(nnx.state(model, nnx.Not(nnx.RngState)))
-    arguments = {"num_classes": classes}
-    store.save(path, {f"model/{name}": np.asarray(value) for name, value in arrays.items()},
-               {"model": "mean", "arguments": arguments} | manifest)  # fmt: skip
+def saved(path, classes=2, model="mean", classes_named=None, logit=None):
+    """Weights of a network as a converted folder; with `logit`, that is all it says."""
+    built, about = jaxzoo.create_model(model, seed=1, num_classes=classes), {"arguments": {"num_classes": classes}}
+    arrays = step.flat(nnx.state(built, nnx.Not(nnx.RngState)))
+    if logit is not None:
+        arrays = {name: np.zeros_like(array) for name, array in arrays.items()}
+        arrays[next(name for name in arrays if name in ("fc.bias", "classifier.1.bias"))] = np.float32([logit])
+    named = {"classes": classes_named} if classes_named else {}
+    store.save(path, {f"model/{name}": np.asarray(a) for name, a in arrays.items()}, {"model": model} | about | named)
     return path
 
 

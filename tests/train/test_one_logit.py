@@ -1,17 +1,23 @@
 """Two classes told apart by one output: a sigmoid and the binary cross-entropy, as in torch."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 from flax import nnx
+from PIL import Image
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 import convert
 import jaxzoo
 from jaxzoo import Preprocess
+from jaxzoo.commands.predict import predict
 from jaxzoo.outputs import class_logits
+from jaxzoo.registry import ModelCard, _cards
+from tests.train.pixels import Pixels
 from tests.train.test_data import paint
 from tests.train.test_evaluated_alone import evaluated, saved
 from train import command_line, loop
@@ -128,3 +134,35 @@ def test_a_file_with_one_output_is_evaluated_on_two_classes(mean, tmp_path, caps
     evaluated(tmp_path / "net.pth", f"folder:{tmp_path / 'pets'}", "--val-fraction", "1")
     loss = (np.log1p(np.exp(3)) + np.log1p(np.exp(-3))) / 2  # of a sigmoid that says dog to all
     assert f"held out: loss {loss:.4f}, accuracy 50.00%" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("logit", [-5.0, 5.0])
+def test_a_prediction_is_the_sigmoid_of_the_logit(mean, tmp_path, logit):
+    paint(tmp_path / "photo.png")
+    path = saved(tmp_path / "weights", classes=1, classes_named=["cat", "dog"], logit=logit)
+    assert predict([tmp_path / "photo.png"], model="mean", weights=str(path), json=tmp_path / "found.json") == 0
+    (found,) = json.loads((tmp_path / "found.json").read_text())["images"]
+    probability = {p["name"]: p["probability"] for p in found["top"]}
+    assert probability.keys() == {"cat", "dog"} and found["top"][0]["name"] == ("dog" if logit > 0 else "cat")
+    assert probability["dog"] == pytest.approx(1 / (1 + np.exp(-logit)), rel=1e-6)
+    assert (
+        predict([tmp_path / "photo.png"], model="mean", weights=str(path), csv=tmp_path / "b.csv", temperature=5) == 0
+    )
+    best = (tmp_path / "b.csv").read_text().splitlines()[1].split(",")
+    assert float(best[-1]) == pytest.approx(1 / (1 + np.exp(-1)))
+
+
+@pytest.mark.parametrize(("logit", "name"), [(-0.1, "road"), (0.1, "roof")])
+def test_pixels_are_predicted_at_the_same_threshold(monkeypatch, tmp_path, logit, name):
+    def build(num_classes: int = 2, *, rngs: nnx.Rngs) -> Pixels:
+        return Pixels(num_classes, rngs=rngs)
+
+    jaxzoo.list_models()
+    monkeypatch.setitem(_cards, "pixels", ModelCard("pixels", "segmentation", build, "none:none", "none", 32, {}))
+    paint(tmp_path / "photo.png", size=(32, 32))
+    path = saved(tmp_path / "weights", classes=1, model="pixels", classes_named=["road", "roof"], logit=logit)
+    out = {"out": tmp_path / "out", "json": tmp_path / "found.json"}
+    assert predict([tmp_path / "photo.png"], model="pixels", weights=str(path), **out) == 0
+    (found,) = json.loads((tmp_path / "found.json").read_text())["images"]
+    assert [(part["name"], part["share"]) for part in found["top"]] == [(name, 1.0)]
+    assert np.unique(np.asarray(Image.open(tmp_path / "out" / "photo.png"))) == [int(logit > 0)]
