@@ -36,6 +36,9 @@ class Run:
     for other data."""
     batch_size: int | None = None
     """Images per step, over all devices and processes together. Default: 64, and 16 for segmentation."""
+    eval_batch_size: int | None = None
+    """Held-out images at a time; much larger ones among them get batches of fewer. Default: as many as in training, and
+    for segmentation fewer where they are many times larger than its crops."""
     weights: str | None = None
     """Start from these weights: a .pth, .pt or .safetensors file, a converted folder, a run, or a torchvision name
     such as IMAGENET1K_V1. A head for another number of classes starts fresh, and that is said."""
@@ -245,7 +248,18 @@ class Config(*reversed(GROUPS)):
 
 _COUNTS_FROM_0 = ("shift", "save_every", "seed", "patience", "ra_magnitude", "process_id")
 _COUNTS_FROM_1 = (
-    *("epochs", "batch_size", "image_size", "train_size", "workers", "devices", "num_processes", "keep", "log_every"),
+    *(
+        "epochs",
+        "batch_size",
+        "eval_batch_size",
+        "image_size",
+        "train_size",
+        "workers",
+        "devices",
+        "num_processes",
+        "keep",
+        "log_every",
+    ),
     *("ra_ops", "repeats", "accumulate"),
 )
 _NUMBERS = (

@@ -104,9 +104,15 @@ def prepare(config: Config, run: Path, *, continuing: bool = False) -> tuple[Set
         )
         batches = Stages([one, *(one.with_example(other.training_example) for other in tasks[1:])], config.epochs)
         per_epoch = batches.per_epoch
-    held_out = EvaluationBatches(sources[1], task.evaluation_example, config.batch_size, **of_process)
-    schedule = learning_rate(config, per_epoch)
     devices = devices_of(config.devices)
+    if (config.eval_batch_size or 0) % len(devices):
+        raise UsageError(
+            f"--eval-batch-size {config.eval_batch_size} cannot be shared equally among {len(devices)} devices; take a "
+            f"multiple of {len(devices)}"
+        )
+    lots = task.lots(sources[1], config.batch_size, config.eval_batch_size, len(devices))
+    held_out = EvaluationBatches(sources[1], lots=lots, **of_process)
+    schedule = learning_rate(config, per_epoch)
     steps, state = step.build(
         model,
         tasks,

@@ -14,6 +14,7 @@ from tests.train.pixels import Pixels
 from tests.train.test_torch_equality import Exact
 from tests.train.tiny import Tiny
 from train import checkpoint, step
+from train.data import masks
 from train.tasks.segmentation import Segmentation, whole
 
 CLASSES = [str(i) for i in range(10)]
@@ -167,7 +168,7 @@ def test_devices_that_cannot_share_a_batch_are_refused(devices):
 @pytest.mark.parametrize("batch_norm", ["sync", "local"])
 def test_confused_pixels_are_counted_to_the_last_one(batch_norm):
     """Sums of evaluation, and which images are kept to be drawn, do not depend on how many devices share a batch."""
-    task = Segmentation(CLASSES, Preprocess(crop=16), canvas=(16, 16))
+    task = Segmentation(CLASSES, Preprocess(crop=16), canvases=[masks.Canvas((16, 16), range(0))])
     rng = np.random.default_rng(0)
     seen = {
         "image": rng.integers(0, 256, (ROWS, 16, 16, 3), np.uint8),

@@ -59,7 +59,10 @@ def test_vocs_layout_is_read_with_its_lists_palettes_and_borders(devkit):
     np.testing.assert_array_equal(mask, squares(9, 20, 2))
     assert data.held_out.name(0) == str(devkit / "JPEGImages" / "d.jpg")
     assert data.held_out.size(0) == (33, 40)
-    assert masks.canvas(data.held_out) == (64, 64) and masks.canvas(data.train) == (32, 32)
+    assert [canvas.size for part in (data.held_out, data.train) for canvas in masks.canvases(part)] == [
+        (64, 64),
+        (32, 32),
+    ]
 
 
 def test_a_file_beside_vocs_folders_names_other_classes(devkit):

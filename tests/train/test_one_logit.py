@@ -21,6 +21,7 @@ from tests.train.pixels import Pixels
 from tests.train.test_data import paint
 from tests.train.test_evaluated_alone import evaluated, saved
 from train import command_line, loop
+from train.data import masks
 from train.tasks.classification import Classification
 from train.tasks.segmentation import Segmentation
 
@@ -80,7 +81,7 @@ def test_evaluation_counts_at_a_threshold_of_a_half():
 def test_pixels_are_judged_alike():
     logits, targets = np.float32(LOGITS).reshape(1, 2, 3, 1), np.uint8(LABELS).reshape(1, 2, 3)
     targets[0, 0, 0] = 255
-    task = Segmentation(["no", "yes"], Preprocess(8), canvas=(2, 3))
+    task = Segmentation(["no", "yes"], Preprocess(8), canvases=[masks.Canvas((2, 3), range(0))])
     model, seen = (
         Says(logits, out=True),
         batch(1, image=jnp.zeros((1, 2, 3, 3), jnp.uint8), target=jnp.asarray(targets)),

@@ -27,7 +27,7 @@ def test_scenes_are_rgb_images_with_a_class_for_every_pixel(data):
     assert data.classes == ["background", *"0123456789"] and not data.photographs
     image, mask = data.held_out[149]
     assert (image.mode, image.size, mask.shape, mask.dtype) == ("RGB", (128, 128), (128, 128), np.uint8)
-    assert masks.canvas(data.held_out) == (128, 128)
+    assert [canvas.size for canvas in masks.canvases(data.held_out)] == [(128, 128)]
     with pytest.raises(IndexError):
         data.held_out[150]
 

@@ -19,7 +19,9 @@ CLASSES = ["ground", "roof", "road", "water"]
 
 def task(crop=16, canvas=(32, 32), classes=CLASSES, augmentation=None, **options):
     wanted = SegmentationAugmentation(**augmentation or {})
-    return Segmentation(classes, Preprocess(crop=crop), canvas=canvas, augmentation=wanted, **options)
+    return Segmentation(
+        classes, Preprocess(crop=crop), canvases=[masks.Canvas(canvas, range(0))], augmentation=wanted, **options
+    )
 
 
 # Of no three of these one is a mixture of the others, nor is the mean colour one of any.

@@ -11,6 +11,7 @@ from sklearn.metrics import jaccard_score
 
 from jaxzoo import Preprocess
 from jaxzoo.voc import VOC_CLASSES, colored, legend, overlay, palette
+from train.data import masks
 from train.report import page, segments
 from train.report.sheet import read_sheet
 from train.tasks.segmentation import Segmentation, SegmentationAugmentation
@@ -38,7 +39,10 @@ class Blocks:
 def evaluated():
     """A task, and its sums over three batches of four images, the last of which is none."""
     task = Segmentation(
-        CLASSES, Preprocess(crop=16), canvas=(32, 32), augmentation=SegmentationAugmentation((0.75, 1.5), flip=True)
+        CLASSES,
+        Preprocess(crop=16),
+        canvases=[masks.Canvas((32, 32), range(0))],
+        augmentation=SegmentationAugmentation((0.75, 1.5), flip=True),
     )
     sums = None
     for first in (0, 4, 8):

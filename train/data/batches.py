@@ -6,6 +6,7 @@ the number of threads nor the number of processes changes anything.
 """
 
 import copy
+import dataclasses
 import functools
 import threading
 from collections.abc import Callable, Sequence
@@ -103,47 +104,67 @@ class TrainingBatches:
         return self.reader.broken
 
 
+@dataclasses.dataclass(frozen=True)
+class Lot:
+    """Items of a source whose examples have one shape: their `indices`, and how many make a batch, over all processes
+    together. `blank` gives an example of nothing; without it, it is zeros in the shapes of another one."""
+
+    indices: Sequence[int]
+    rows: int
+    example: Callable[[Any], Batch]
+    blank: Callable[[], Batch] | None = None
+
+
 class EvaluationBatches:
     """Every example once, in order. Where `mask` (N,) is False a row holds no example but zeros, and its index is -1.
 
     That is so in the filling of the last batch, and for images that cannot be read unless `strict`. Arguments are
-    those of `TrainingBatches`.
+    those of `TrainingBatches`; with `lots` in place of `example` and `batch_size`, one lot comes after the other.
     """
 
     def __init__(
         self,
         source: Sequence,
-        example: Callable[[Any], Batch],
-        batch_size: int,
+        example: Callable[[Any], Batch] | None = None,
+        batch_size: int = 1,
         *,
+        lots: Sequence[Lot] | None = None,
         process: int = 0,
         processes: int = 1,
         strict: bool = True,
         report: Callable[[str], None] = say,
     ):
-        self.source, self.example, self.batch_size = source, example, batch_size
-        self.rows = _rows(batch_size, process, processes)
+        self.source = source
+        self.lots = [Lot(range(len(source)), batch_size, example)] if lots is None else lots
+        self.parts = [_rows(lot.rows, process, processes) for lot in self.lots]
+        self.ends = np.cumsum([-(-len(lot.indices) // lot.rows) for lot in self.lots])
         self.reader = Reader(source, strict=strict, report=report)
         self.blank = functools.cache(self._blank)
 
     def __len__(self) -> int:
-        return -(-len(self.source) // self.batch_size)
+        return int(self.ends[-1])
 
     def __call__(self, index: int) -> Batch:
-        places = range(index * self.batch_size, (index + 1) * self.batch_size)[self.rows]
-        items = [self.reader(place) if place < len(self.source) else None for place in places]
-        indices = [place if item else -1 for place, item in zip(places, items, strict=True)]
-        examples = [self.example(item[0]) if item else self.blank() for item in items]
+        number = int(np.searchsorted(self.ends, index, side="right"))
+        lot, first = self.lots[number], (index - (self.ends[number - 1] if number else 0)) * self.lots[number].rows
+        places = range(first, first + lot.rows)[self.parts[number]]
+        asked = [int(lot.indices[place]) if place < len(lot.indices) else -1 for place in places]
+        items = [self.reader(place) if place >= 0 else None for place in asked]
+        indices = [place if item else -1 for place, item in zip(asked, items, strict=True)]
+        examples = [lot.example(item[0]) if item else self.blank(number) for item in items]
         return _stack(examples) | {
             "indices": np.array(indices, np.int32),
             "mask": np.array([item is not None for item in items]),
         }
 
-    def _blank(self) -> Batch:
-        """Zeros in the shapes of an example."""
-        for index in range(min(ATTEMPTS, len(self.source))):
+    def _blank(self, number: int) -> Batch:
+        """An example of nothing in a lot."""
+        lot = self.lots[number]
+        if lot.blank:
+            return lot.blank()
+        for index in lot.indices[:ATTEMPTS]:
             if item := self.reader(index):
-                return {key: np.zeros_like(value) for key, value in self.example(item[0]).items()}
+                return {key: np.zeros_like(value) for key, value in lot.example(item[0]).items()}
         raise UsageError(f"none of the first held-out images can be read, {self.source.name(0)} for one")
 
     @property

@@ -20,6 +20,7 @@ import numpy as np
 from flax import nnx
 
 import jaxzoo
+from train.data.batches import Lot
 from train.report.sheet import Tile
 
 Batch = dict[str, Any]
@@ -45,6 +46,10 @@ class Task(Protocol):
 
     def blank(self) -> Batch:
         """An example of zeros."""
+
+    def lots(self, source: Sequence, batch_size: int, wanted: int | None, multiple: int) -> list[Lot]:
+        """The held-out items by the shapes of their examples, with `wanted` in a batch, or as many as suit those who
+        train with `batch_size`; always a multiple of `multiple`."""
 
     def training_loss(self, model: nnx.Module, batch: Batch, key: jax.Array) -> tuple[jax.Array, Sums]:
         """The loss to minimise, a float32 scalar, and this batch's sums. Traced; `key` is for augmentation."""

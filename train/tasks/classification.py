@@ -17,6 +17,7 @@ from jaxzoo.preprocess import Preprocess, resize_and_crop
 from train.config import Augmentation, Config, Segmentation, stages
 from train.data import Data
 from train.data.augment import augmented
+from train.data.batches import Lot
 from train.data.mixing import erased, flipped, mixed, normalised
 from train.progressive import strengths
 from train.report import confusion, mistakes
@@ -85,6 +86,9 @@ class Classification:
 
     def blank(self) -> Batch:
         return {"image": np.zeros((self.preprocess.crop, self.preprocess.crop, 3), np.uint8), "label": np.int32(0)}
+
+    def lots(self, source: Sequence, batch_size: int, wanted: int | None, multiple: int) -> list[Lot]:
+        return [Lot(range(len(source)), wanted or batch_size, self.evaluation_example)]
 
     def training_loss(self, model: nnx.Module, batch: Batch, key: jax.Array) -> tuple[jax.Array, Sums]:
         inputs, targets = self.augmented(batch, key)

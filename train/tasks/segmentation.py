@@ -1,6 +1,8 @@
 """A class for every pixel: cross-entropy over labelled pixels, exact counts of confusions, intersection over union."""
 
 import dataclasses
+import functools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from jaxzoo.voc import IGNORED
 from train.config import Augmentation, Config, stages
 from train.data import Data, masks
 from train.data.augment import color_jitter
+from train.data.batches import Lot
 from train.data.mixing import flipped, normalised
 from train.report import segments
 from train.report.batch import denormalised
@@ -35,6 +38,7 @@ LIMB = 4096  # counts are kept as low and high parts, each of which may be added
 FIRST, WORST = 4, 4  # how many held-out images are drawn: those that come first, and those of the lowest IoU
 LATER = 2**30
 SHOWN = 32  # images of a first batch that are drawn
+LIGHTER = 4  # times more pixels fit in memory without gradients
 PADDING = 32  # networks need multiples of it, of images that are looked at in other sizes
 
 
@@ -58,13 +62,13 @@ def tasks_of(config: Config, data: Data, preprocess: Preprocess) -> list[Task]:
     """As it evaluates, and then for each stage of training, which differ in the size of crops."""
     usual = (0.8, 1.25) if data.image_size else (0.5, 2.0)
     augmentation = SegmentationAugmentation(config.scale or usual, config.flip == "yes", config.color_jitter)
-    canvas = masks.canvas(data.held_out)
+    canvases = masks.canvases(data.held_out)
 
     def task(size: int) -> Task:
         return Segmentation(
             data.classes,
             dataclasses.replace(preprocess, crop=size, resize=0),
-            canvas=canvas,
+            canvases=canvases,
             augmentation=augmentation,
             aux_weight=config.aux_weight,
             label_smoothing=config.label_smoothing,
@@ -80,13 +84,13 @@ class Segmentation:
     """Batches are `image` (N, H, W, 3) uint8 RGB and `target` (N, H, W) uint8: classes, 255 where none counts.
 
     Training images are random crops of S x S pixels, S being `preprocess.crop`. Held-out images are looked at in their
-    own size, in the upper left of a `canvas` that the largest of them fits on; what is left of it does not count. A
+    own size, in the upper left of a canvas that those of like sizes fit on; what is left of it does not count. A
     network returns logits of the image's size by name: what comes first counts, and in training the others too,
     `aux_weight` times. Two classes may share one logit, see `jaxzoo.outputs`.
 
     Args:
       preprocess: of it `crop`, `mean` and `std` are used.
-      canvas: height and width for held-out images, see `train.data.masks.canvas`.
+      canvases: for the held-out images, see `train.data.masks.canvases`.
       aux_weight: the model's own unless given.
       scales: evaluation averages the probabilities that the model sees in the image at these sizes, times its own.
       mirrored: and in the image mirrored left to right.
@@ -99,7 +103,7 @@ class Segmentation:
         classes: list[str],
         preprocess: Preprocess,
         *,
-        canvas: tuple[int, int],
+        canvases: Sequence[masks.Canvas],
         augmentation: SegmentationAugmentation = PLAIN,
         aux_weight: float | None = None,
         label_smoothing: float = 0.0,
@@ -107,7 +111,7 @@ class Segmentation:
         mirrored: bool = False,
         dtype: jnp.dtype = jnp.float32,
     ):
-        self.classes, self.preprocess, self.canvas, self.augmentation = classes, preprocess, canvas, augmentation
+        self.classes, self.preprocess, self.canvases, self.augmentation = classes, preprocess, canvases, augmentation
         self.aux_weight, self.label_smoothing = aux_weight, label_smoothing
         self.scales, self.mirrored, self.dtype = tuple(scales), mirrored, dtype
         self.fill = masks.mean_color(tuple(preprocess.mean))
@@ -120,12 +124,26 @@ class Segmentation:
         pixels, target = masks.random_window(image, mask, (side, side), self.fill, rng)
         return {"image": pixels, "target": target}
 
-    def evaluation_example(self, item: masks.Item) -> Batch:
-        pixels, target = masks.window(*item, (0, 0), self.canvas, self.fill)
+    def evaluation_example(self, item: masks.Item, size: tuple[int, int] | None = None) -> Batch:
+        pixels, target = masks.window(*item, (0, 0), size or self.canvases[0].size, self.fill)
         return {"image": pixels, "target": target}
 
-    def blank(self) -> Batch:
-        return {"image": np.zeros((*self.canvas, 3), np.uint8), "target": np.full(self.canvas, IGNORED, np.uint8)}
+    def blank(self, size: tuple[int, int] | None = None) -> Batch:
+        size = size or self.canvases[0].size
+        return {"image": np.zeros((*size, 3), np.uint8), "target": np.full(size, IGNORED, np.uint8)}
+
+    def lots(self, source: Sequence, batch_size: int, wanted: int | None, multiple: int) -> list[Lot]:
+        """Those of larger images have fewer in a batch, so that no batch has many more pixels than the usual one, or
+        unless its size is `wanted`, than a few of training: evaluation needs less memory."""
+        usual = math.prod(self.canvases[0].size)
+        most = wanted * usual if wanted else LIGHTER * batch_size * self.preprocess.crop**2
+
+        def lot(canvas: masks.Canvas) -> Lot:
+            rows = min(wanted or batch_size, most // math.prod(canvas.size)) // multiple * multiple
+            parts = (functools.partial(of, size=canvas.size) for of in (self.evaluation_example, self.blank))
+            return Lot(canvas.indices, max(rows, multiple), *parts)
+
+        return list(map(lot, self.canvases))
 
     def training_loss(self, model: nnx.Module, batch: Batch, key: jax.Array) -> tuple[jax.Array, Sums]:
         images, targets = self.augmented(batch, key)
@@ -154,9 +172,16 @@ class Segmentation:
         return {
             "loss": losses(logits, targets).sum(),
             "confusion": counts.sum(1),
-            "first": chosen(shown | {"rank": LATER - places}, FIRST),
-            "worst": chosen(shown | {"rank": jnp.where(batch["mask"], bad, 0)}, WORST),
+            "first": self.on_largest(chosen(shown | {"rank": LATER - places}, FIRST)),
+            "worst": self.on_largest(chosen(shown | {"rank": jnp.where(batch["mask"], bad, 0)}, WORST)),
         }
+
+    def on_largest(self, found: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """Images of which some are kept, their predictions at one size for all canvases."""
+        predicted = found["predicted"]
+        sides = (max(sides) for sides in zip(*(canvas.size for canvas in self.canvases), strict=True))
+        missing = [(0, side - own) for side, own in zip(sides, predicted.shape[1:], strict=True)]
+        return found | {"predicted": jnp.pad(predicted, [(0, 0), *missing])}
 
     def logits(self, model: nnx.Module, images: jax.Array) -> jax.Array:
         """Of normalised images: the model's, or logarithms of probabilities averaged over sizes and mirror images."""
