@@ -11,6 +11,7 @@ from jaxzoo.errors import UsageError
 from jaxzoo.home import expanded
 from train import recipes
 from train.config import GROUPS, RESUMABLE, UNCHANGED, Config, check, option, read
+from train.needs import check_options
 
 
 def parse(arguments: Sequence[str] | None = None, prog: str = "python -m train") -> Config:
@@ -30,8 +31,8 @@ def parse(arguments: Sequence[str] | None = None, prog: str = "python -m train")
     else:
         stored = Config()
     config = _parsed(arguments, stored, prog)
+    named = {text.lstrip("-").split("=")[0].replace("-", "_") for text in arguments if text.startswith("--")}
     if config.recipe and not run:
-        named = {text.lstrip("-").split("=")[0].replace("-", "_") for text in arguments if text.startswith("--")}
         config = recipes.adapted(config, named)
         if config.cache_features:  # without the recipe's augmentation
             config = dataclasses.replace(config, **{name: UNCHANGED[name] for name in UNCHANGED.keys() - named})
@@ -43,6 +44,8 @@ def parse(arguments: Sequence[str] | None = None, prog: str = "python -m train")
                 f"{_shown(new)}; a new run can start from its weights: --weights {run}"
             )
     check(config)
+    if not run:
+        check_options(config, named)
     return config
 
 

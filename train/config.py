@@ -357,6 +357,11 @@ def model_arguments(config: Config) -> dict[str, Any]:
     return arguments
 
 
+def head_alone(config: Config) -> bool:
+    """Whether nothing but the head learns."""
+    return config.cache_features or config.train_only == ("head",) or "backbone" in config.freeze
+
+
 def read(run: Path) -> Config:
     """The configuration that a run folder was started with. Raises UsageError if it is no run folder."""
     file = run / "config.yaml"

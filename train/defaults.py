@@ -8,7 +8,7 @@ from flax import nnx
 
 import jaxzoo
 from jaxzoo import nn
-from train.config import UNCHANGED, Config
+from train.config import UNCHANGED, Config, head_alone
 from train.data import EMBEDDED, Data
 from train.tasks import of_model
 
@@ -72,8 +72,3 @@ def epochs(config: Config, images: int, model: nnx.Module, *, tiny: bool) -> int
     if config.weights or not shares:
         return usual
     return max(usual, min(50, math.ceil(10 / max(shares) / max(1, images // config.batch_size))))
-
-
-def head_alone(config: Config) -> bool:
-    """Whether nothing but the head learns."""
-    return config.cache_features or config.train_only == ("head",) or "backbone" in config.freeze

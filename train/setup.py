@@ -24,7 +24,7 @@ from jaxzoo.errors import UsageError
 from jaxzoo.inspect.calls import program
 from jaxzoo.preprocess import Preprocess
 from train import config as configuration
-from train import defaults, features, processes, recipes, step, transfer
+from train import defaults, features, needs, processes, recipes, step, transfer
 from train.config import Config, model_arguments
 from train.data import Data, inspection, names_digest
 from train.data.batches import EvaluationBatches, TrainingBatches
@@ -87,11 +87,13 @@ def prepare(config: Config, run: Path, *, continuing: bool = False) -> tuple[Set
         if has_one_output(config, data, weights, arguments):
             arguments |= {"num_classes": 1}
     model, arguments = model_of(config, arguments, weights, backbone)
-    config = defaults.filled(config, data, model)
+    asked, config = config, defaults.filled(config, data, model)
     check_fits(config, model)
     learns = transfer.learning(config, model, arguments)
     heads = transfer.head_paths(config.model, arguments) if config.head_lr != 1 else ()
     task, *tasks = kind.tasks_of(config, data, preprocess)
+    if not (config.resume or config.eval_only):
+        needs.check_run(run_of(asked, config, data, model, [name for name in heads if learns(f"{name}.kernel")]))
     ready, sources = lambda folder: None, (data.train, data.held_out)
     if config.cache_features and not config.eval_only:
         task, ready, sources = features.cached(config, data, task, model, arguments, continuing)
@@ -270,6 +272,20 @@ def arguments_of(config: Config, data: Data, preprocess: Preprocess) -> dict:
             f"{len(data.classes)}: leave it out"
         )
     return {"num_classes": len(data.classes)} | size | depth | stride | auxiliary | own
+
+
+def run_of(asked: Config, config: Config, data: Data, model: nnx.Module, learning: Collection[str]) -> needs.Run:
+    """What decides whether options do something; `learning` are the modules of the head that learn."""
+    norms = any(isinstance(module, nn.BatchNorm) for _, module in nnx.iter_modules(model))
+    outputs = 1
+    if asked.aux_weight:
+        model.train()
+        graph, state = nnx.split(model)
+        side = jaxzoo.card(config.model).preprocess.crop
+        images = jax.ShapeDtypeStruct((2, side, side, 3), jnp.float32)
+        outputs = len(jax.eval_shape(lambda state, x: nnx.merge(graph, state, copy=True)(x), state, images))
+    steps = config.epochs * (len(data.train) // config.batch_size)
+    return needs.Run(asked, config, data, steps, norms, outputs > 1, bool(learning))
 
 
 def has_one_output(config: Config, data: Data, weights: Weights | None, arguments: dict) -> bool:
