@@ -80,12 +80,15 @@ class Images:
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
     flip: Literal["auto", "yes", "no"] = "auto"
-    """Mirror half of the training images, at random; auto: yes, but not for digits."""
+    """Mirror half of the training images, at random; auto: yes, but not for digits, nor for small pictures whose
+    classes are called by numbers or letters."""
     crop_area: float | None = None
     """Training crops cover at least this part of an image, at a random place and aspect ratio; 1 takes the
-    evaluation's centre crop instead. Default: 0.08, with fewer than 10,000 images 0.35, and 1 for digits."""
+    evaluation's centre crop instead. Default: 0.08, with fewer than 10,000 images 0.35, and 1 for digits and for
+    pictures smaller than 64 pixels."""
     shift: int | None = None
-    """Training images are moved by up to so many pixels each way. Default: 0, and 2 for digits."""
+    """Training images are moved by up to so many pixels each way. Default: 0, 2 for digits, and an eighth of the image
+    size for pictures smaller than 64 pixels."""
     color_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     """By how much brightness, contrast, saturation and hue change at most, as in torchvision's ColorJitter."""
     auto_augment: Literal["none", "autoaugment", "randaugment", "trivialaugment"] = "none"

@@ -87,7 +87,8 @@ def prepare(config: Config, run: Path, *, continuing: bool = False) -> tuple[Set
         if has_one_output(config, data, weights, arguments):
             arguments |= {"num_classes": 1}
     model, arguments = model_of(config, arguments, weights, backbone)
-    asked, config = config, defaults.filled(config, data, model)
+    side = config.train_size or preprocess.crop
+    asked, config = config, defaults.filled(config, data, model, side)
     check_fits(config, model)
     learns = transfer.learning(config, model, arguments)
     heads = transfer.head_paths(config.model, arguments) if config.head_lr != 1 else ()
@@ -155,6 +156,7 @@ def prepare(config: Config, run: Path, *, continuing: bool = False) -> tuple[Set
         f"{len(data.train)} training images, {len(data.held_out)} held out"
         + ("; --val-fraction 1 evaluates all" if config.eval_only and data.drawn and len(data.train) else "")
         + "\n"
+        + ("" if config.eval_only else f"{defaults.augmentation_line(asked, config, data, side)}\n")
         + (recipes.summary(config) or f"{config.epochs} epochs, {config.optimizer} at {config.lr:g}")
     )
     return Setup(config, data, task, batches, held_out, schedule, steps, manifest, summary, ready), state
@@ -178,9 +180,10 @@ def show_data(config: Config) -> None:
     kind, config = train.tasks.of_model(config.model), defaults.named(config)
     data = data_of(config)
     preprocess = preprocessing(config, data, None)
-    config = defaults.filled(
-        config, data, convert.shapes.abstract(config.model, **arguments_of(config, data, preprocess))
-    )
+    model = convert.shapes.abstract(config.model, **arguments_of(config, data, preprocess))
+    side = config.train_size or preprocess.crop
+    asked, config = config, defaults.filled(config, data, model, side)
+    say(defaults.augmentation_line(asked, config, data, side))
     task = kind.tasks_of(config, data, preprocess)[-1]
     name = re.sub(r"[^\w.-]+", "_", config.data)
     out = Path(config.out or f"{name}.png")

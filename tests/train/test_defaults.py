@@ -1,16 +1,33 @@
 """What options are when nobody gives them."""
 
 import pytest
+from PIL import Image
 
 from convert.shapes import abstract
+from jaxzoo import UsageError
 from train import config, setup
 from train.config import Config
-from train.data import Data, load
-from train.defaults import filled
+from train.data import Data, load, picture_side
+from train.defaults import augmentation_line, filled
 
 
-def photographs(count):
-    return Data(range(count), range(count // 4), ["cat", "dog"])
+class Pictures:
+    """So many pictures of one size, some of which cannot be read."""
+
+    def __init__(self, count, side, broken=()):
+        self.count, self.side, self.broken = count, side, broken
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        if index in self.broken:
+            raise UsageError("cannot be read")
+        return Image.new("RGB", (self.side + 10, self.side)), 0
+
+
+def photographs(count, side=500, classes=("cat", "dog")):
+    return Data(Pictures(count, side), Pictures(count // 4, side), list(classes))
 
 
 def chosen(model="resnet18", images=5_000, data=None, **options):
@@ -53,6 +70,51 @@ def test_pretrained_weights_are_moved_less_and_a_head_alone_as_much_as_ever():
 def test_many_images_are_cropped_harder_than_few():
     assert [chosen(images=count).crop_area for count in (9_999, 10_000)] == [0.35, 0.08]
     assert (chosen().flip, chosen().shift) == ("yes", 0)
+
+
+def augmented(side=28, classes=("cat", "dog"), image=32, **options):
+    """What is chosen for pictures of so many pixels, and what is said of it."""
+    asked, data = Config(model="lenet5", data="folder:photos", **options), photographs(4_000, side, classes)
+    found = filled(asked, data, abstract("lenet5", num_classes=2), image)
+    return (found.crop_area, found.shift, found.flip), augmentation_line(asked, found, data, image)
+
+
+def test_small_pictures_are_moved_and_mirrored_and_not_cropped_and_that_is_said():
+    chosen, said = augmented()
+    assert chosen == (1.0, 4, "yes")
+    assert said == "augmentation: moved by up to 4 pixels, mirrored at random (for pictures of 28 pixels, under 64)"
+    assert augmented(63, image=224)[0] == (1.0, 28, "yes")
+    chosen, said = augmented(64)
+    assert chosen == (0.35, 0, "yes")
+    assert said.endswith("crops of at least 35% of the area, mirrored at random (for fewer than 10,000 images)")
+
+
+@pytest.mark.parametrize("classes", ["0123456789", "aBcé", ["00", "17", "3"], ["Zero", "one", "nine"]])
+def test_small_pictures_of_characters_are_not_mirrored(classes):
+    chosen, said = augmented(classes=classes)
+    assert chosen == (1.0, 4, "no")
+    assert f"not mirrored (for pictures of 28 pixels, under 64, and classes such as {classes[0]} and" in said
+    assert augmented(side=100, classes=classes)[0] == (0.35, 0, "yes")
+
+
+def test_augmentation_that_is_asked_for_is_said_without_a_reason():
+    chosen, said = augmented(crop_area=0.5, shift=1, flip="no", mixup=0.2, color_jitter=(0.1, 0.2, 0.0, 0.0))
+    assert chosen == (0.5, 1, "no")
+    assert said == (
+        "augmentation: crops of at least 50% of the area, moved by up to 1 pixels, not mirrored, "
+        "--color-jitter 0.1 0.2 0 0, --mixup 0.2"
+    )
+
+
+def test_pictures_that_cannot_be_read_say_nothing_about_the_size_of_the_others():
+    assert picture_side(Pictures(9, 28, broken=(0, 8))) == 28
+    assert picture_side(Pictures(2, 28, broken=(0, 1))) is None
+
+
+def test_segmentation_says_what_it_does_too():
+    asked, data = Config(model="lraspp_mobilenet_v3_large", data="scenes"), load("scenes", "segmentation")
+    said = augmentation_line(asked, filled(asked, data, abstract(asked.model, num_classes=11)), data, 128)
+    assert said == "augmentation: scaled by 0.8 to 1.25, cropped, not mirrored"
 
 
 def test_digits_are_not_mirrored():

@@ -1,7 +1,9 @@
 """Images to learn from. One file per kind of source, each with `load(...) -> Data`; `load` here picks by the name."""
 
+import contextlib
 import csv
 import dataclasses
+import functools
 import hashlib
 import importlib
 import os
@@ -100,6 +102,19 @@ def drawn(items: Sequence[T], names: Sequence[str], fraction: float, seed: int, 
         raise UsageError(f"{where} holds a single image: none can be held out")
     sides = stratified_split([0] * len(items), fraction, seed, names)
     return [[items[i] for i in side] for side in sides]
+
+
+@functools.lru_cache(maxsize=4)
+def picture_side(source: Source, most: int = 16) -> int | None:
+    """The usual shorter side of the pictures in a source, in pixels: of `most` of them, evenly spread, the median.
+
+    None if none of them can be read.
+    """
+    sides = []
+    for index in np.unique(np.linspace(0, len(source) - 1, min(most, len(source))).astype(int)).tolist():
+        with contextlib.suppress(UsageError):  # said when its turn comes
+            sides.append(min(source[index][0].size))
+    return sorted(sides)[len(sides) // 2] if sides else None
 
 
 def names_digest(data: Data) -> str:

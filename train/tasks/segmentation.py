@@ -60,8 +60,9 @@ PLAIN = SegmentationAugmentation()
 
 def tasks_of(config: Config, data: Data, preprocess: Preprocess) -> list[Task]:
     """As it evaluates, and then for each stage of training, which differ in the size of crops."""
-    usual = (0.8, 1.25) if data.image_size else (0.5, 2.0)
-    augmentation = SegmentationAugmentation(config.scale or usual, config.flip == "yes", config.color_jitter)
+    augmentation = SegmentationAugmentation(
+        config.scale or usual_scale(data), config.flip == "yes", config.color_jitter
+    )
     canvases = masks.canvases(data.held_out)
 
     def task(size: int) -> Task:
@@ -78,6 +79,11 @@ def tasks_of(config: Config, data: Data, preprocess: Preprocess) -> list[Task]:
         )
 
     return [*map(task, [preprocess.crop, *(stages(config) or [config.train_size or preprocess.crop])])]
+
+
+def usual_scale(data: Data) -> tuple[float, float]:
+    """The factors by which training enlarges images unless others are given: less of those that come with jaxzoo."""
+    return (0.8, 1.25) if data.image_size else (0.5, 2.0)
 
 
 class Segmentation:
