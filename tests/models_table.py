@@ -47,7 +47,7 @@ def main() -> None:
     Path("docs/models.md").write_text("\n".join(parts))
 
 
-def _row(info: jaxzoo.registry.ModelInfo) -> str:
+def _row(info: figures.ModelInfo) -> str:
     weights = (f"{name} {next(iter(w.metrics.values()), '')}".strip() for name, w in info.weights.items())
     size = f"{figures.digits(info.parameters / 1e6)} M | {figures.digits(info.multiply_adds / 1e9)} | {info.input_size}"
     return f"| {info.name} | {size} | {', '.join(weights)} | {info.twin} | {info.paper} |"

@@ -11,6 +11,7 @@ from jax.extend.core import Jaxpr, JaxprEqn, jaxprs_in_params
 
 from jaxzoo.inspect.calls import program
 from jaxzoo.nn.cpu.multilinear import definition
+from jaxzoo.nn.resize import INTERPOLATION
 
 _SCOPE = "path:"  # marks the scopes that are paths of modules
 
@@ -19,6 +20,7 @@ def multiply_adds(model: nnx.Module, shape: Sequence[int]) -> dict[str, int]:
     """Multiply-adds of the convolutions and matrix products in one forward pass, by the dotted path of the submodule.
 
     A path holds all that is inside it, the whole model is under `""`, and modules that multiply nothing are not there.
+    Interpolation (`nn.resize`), which is a matrix product here, is left out as in what torchvision publishes.
     Nothing is computed, so the model may be abstract. FLOPs are twice these; literature calls these FLOPs as well.
 
     >>> multiply_adds(create_model("resnet50"), (1, 224, 224, 3))[""]
@@ -41,6 +43,8 @@ def _name(path: str, call: Callable[[], Any]) -> Any:
 def _count(code: Jaxpr, path: str, times: int, counts: Counter[str]) -> None:
     for equation in code.eqns:
         scopes = [s.name for s in equation.source_info.name_stack.stack if hasattr(s, "name")]
+        if INTERPOLATION in scopes:
+            continue
         inner = next((s.removeprefix(_SCOPE) for s in reversed(scopes) if s.startswith(_SCOPE)), path)
         if cost := _COSTS.get(equation.primitive.name):
             names = inner.split(".") if inner else []

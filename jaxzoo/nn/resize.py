@@ -8,6 +8,8 @@ from jax import lax
 from jaxzoo.nn.conv import Size, spread
 from jaxzoo.nn.precision import narrow, wide
 
+INTERPOLATION = "interpolation"  # the scope of its operations, which are not counted among a model's products
+
 
 def _nearest_index(length: int, count: int, scale: float | None) -> np.ndarray:
     if count == 2 * length:  # so does torch, whatever the factor was
@@ -56,13 +58,14 @@ def resize(
     else:
         scales, size = (None,) * n, spread(size, n)
     given, x = x, x if mode == "nearest" else wide(x)
-    for axis, (count, scale) in enumerate(zip(size, scales, strict=True), start=1):
-        length = x.shape[axis]
-        if count == length:  # torch copies, also where scale_factor says otherwise
-            continue
-        if mode == "nearest":
-            x = jnp.take(x, _nearest_index(length, count, scale), axis)
-        else:
-            weights = jnp.asarray(_linear_weights(length, count, scale, align_corners), x.dtype)
-            x = jnp.moveaxis(jnp.tensordot(x, weights, (axis, 1), precision=lax.Precision.HIGHEST), -1, axis)
+    with jax.named_scope(INTERPOLATION):
+        for axis, (count, scale) in enumerate(zip(size, scales, strict=True), start=1):
+            length = x.shape[axis]
+            if count == length:  # torch copies, also where scale_factor says otherwise
+                continue
+            if mode == "nearest":
+                x = jnp.take(x, _nearest_index(length, count, scale), axis)
+            else:
+                weights = jnp.asarray(_linear_weights(length, count, scale, align_corners), x.dtype)
+                x = jnp.moveaxis(jnp.tensordot(x, weights, (axis, 1), precision=lax.Precision.HIGHEST), -1, axis)
     return x if mode == "nearest" else narrow(x, given)

@@ -55,6 +55,17 @@ def test_paths_hold_what_is_inside_them():
     assert counts[""] == counts["conv1"] + sum(stages) + counts["fc"]
 
 
+def test_interpolation_is_not_counted():
+    class Enlarged(nnx.Module):
+        def __init__(self):
+            self.conv = nn.Conv(3, 2, 1, rngs=RNGS)
+
+        def __call__(self, x):
+            return jax.jit(lambda x: nn.resize(x, (20, 30), mode="bilinear"))(self.conv(x))
+
+    assert multiply_adds(Enlarged(), (1, 7, 9, 3)) == {"conv": 7 * 9 * 6, "": 7 * 9 * 6}
+
+
 def test_a_loop_counts_as_often_as_it_runs():
     class Loop(nnx.Module):
         def __call__(self, x):
