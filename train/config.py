@@ -139,7 +139,7 @@ class Optimization:
     momentum: float = 0.9
     """Momentum of SGD and RMSprop."""
     accumulate: int = 1
-    """Steps whose gradients are averaged into one update."""
+    """Steps whose gradients are averaged into one update. BatchNorm's statistics are still those of each step."""
     clip_norm: float | None = None
     """Gradients are scaled down to this global norm; 0 leaves them alone. Default: 0, and 1 for networks without
     normalisation."""

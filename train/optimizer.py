@@ -1,6 +1,7 @@
 """Optimizers and learning-rate schedules: optax's, put together so that they compute what torch's compute."""
 
 from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ def learning_rate(config: Config, per_epoch: int) -> optax.Schedule:
     """The learning rate by step, counted from 0: a warm-up, then the schedule down to `lr_min` at the last step.
 
     With `accumulate` k it is a schedule of updates, of which an epoch has per_epoch / k, and stays the same for the k
-    steps that make one: such a run learns as one with k times the batch size does.
+    steps that make one: such a run learns as one with k times the batch size does, but for BatchNorm's statistics.
 
     The warm-up is linear from `warmup_start` · lr, as torch's LinearLR; from 0, its first update is one part of it
     already, since an update at 0 would learn nothing. What follows is torch's CosineAnnealingLR, StepLR, PolynomialLR
@@ -30,8 +31,7 @@ def learning_rate(config: Config, per_epoch: int) -> optax.Schedule:
     cosine, the former from `warmup_start`, or 1/25, of the peak.
     """
     updates_per_epoch = per_epoch / config.accumulate
-    total = max(1, config.epochs * per_epoch // config.accumulate)
-    warmup = min(round(config.warmup_epochs * updates_per_epoch), total // 2)
+    total, warmup = updates(config, per_epoch)
     if config.schedule == "one_cycle":
         by_update = _one_cycle(config, warmup, total)
     else:
@@ -46,10 +46,16 @@ def learning_rate(config: Config, per_epoch: int) -> optax.Schedule:
     return lambda step: by_update(jnp.asarray(step // config.accumulate, float))
 
 
+def updates(config: Config, per_epoch: int) -> tuple[int, int]:
+    """How many updates a run makes, and how many of them, half at most, are its warm-up."""
+    total = max(1, config.epochs * per_epoch // config.accumulate)
+    return total, min(round(config.warmup_epochs * per_epoch / config.accumulate), total // 2)
+
+
 def optimizer(
     config: Config,
     schedule: optax.Schedule,
-    kinds: Mapping[str, Kind] | None = None,
+    kinds: Mapping[str, Kind],
     depths: Mapping[str, int] | None = None,
     heads: Collection[str] = (),
 ) -> optax.GradientTransformation:
@@ -58,11 +64,13 @@ def optimizer(
     In this order: gradients of `accumulate` steps are averaged, clipped by their global norm as torch's
     `clip_grad_norm_` does, L2 is added (SGD, RMSprop), and the optimizer's step is scaled by the learning rate, by
     `layer_decay` for every layer between a parameter and the head, and by `head_lr` in the head. AdamW and LAMB decay
-    weights by the learning rate times `weight_decay`. LAMB adapts only layers that decay, as timm's.
+    weights by the learning rate times `weight_decay`. LAMB adapts only parameters that decay, as timm's.
+
+    The schedule goes by a count in the optimizer's state, which `at_step` sets to the step of the run.
 
     Args:
       schedule: what `learning_rate` gives: by step, not by update.
-      kinds: `parameter_kinds` of the model. Unless given, a path's last word decides, and norms count as tables.
+      kinds: `parameter_kinds` of the model.
       depths: `depths` of the model, which `layer_decay` needs.
       heads: dotted paths of the modules that make up the head, which `head_lr` needs.
 
@@ -72,12 +80,9 @@ def optimizer(
 
     def decays(params: Mapping[str, jax.Array]) -> dict[str, bool]:
         spared = {_NO_DECAY[name] for name in config.no_decay}
-        return {name: _kind(name, kinds) not in spared for name in params}
+        return {name: config.weight_decay > 0 and kinds[name] not in spared for name in params}
 
-    def rate(update: jax.Array) -> jax.Array:
-        return schedule(update * config.accumulate)
-
-    steps = [*_algorithm(config, rate, decays)]
+    steps = [*_algorithm(config, schedule, decays)]
     if config.clip_norm:
         steps.insert(0, clip(config.clip_norm))
     if config.layer_decay != 1:
@@ -91,6 +96,26 @@ def optimizer(
         wide = jnp.result_type(float)
         return optax.MultiSteps(transform, config.accumulate, accumulator_dtype=wide).gradient_transformation()
     return transform
+
+
+def at_step(state: Any, step: jax.Array) -> Any:
+    """An optimizer's state with its schedule at this step of the run.
+
+    The count in the state would lag behind: it misses steps that were left out, and counts one for all steps that
+    `accumulate` makes an update of.
+    """
+
+    def is_schedule(part: Any) -> bool:
+        return isinstance(part, optax.ScaleByScheduleState)
+
+    return jax.tree.map(
+        lambda part: part._replace(count=step) if is_schedule(part) else part, state, is_leaf=is_schedule
+    )
+
+
+def updated(state: Any) -> jax.Array | bool:
+    """Whether the step that left an optimizer in this state moved parameters, or with `accumulate` only added up."""
+    return state.mini_step == 0 if isinstance(state, optax.MultiStepsState) else True
 
 
 def clip(most: float) -> optax.GradientTransformation:
@@ -173,10 +198,3 @@ def _scale_heads(factor: float, heads: Collection[str]) -> optax.GradientTransfo
             name: update * (factor if name.startswith(begin) else 1) for name, update in updates.items()
         }
     )
-
-
-def _kind(name: str, kinds: Mapping[str, Kind] | None) -> Kind:
-    if kinds is not None:
-        return kinds[name]
-    word = name.split(".")[-1]
-    return word if word in ("kernel", "bias") else "table"

@@ -29,7 +29,7 @@ from train.config import Config, model_arguments
 from train.data import Data, inspection, names_digest
 from train.data.batches import EvaluationBatches, TrainingBatches
 from train.data.relabelled import relabelled
-from train.optimizer import learning_rate, optimizer
+from train.optimizer import learning_rate, optimizer, updates
 from train.parameters import depths, parameter_kinds
 from train.progress import say
 from train.progressive import Stages, dropout_rates
@@ -197,10 +197,11 @@ def data_of(config: Config) -> Data:
 
 
 def average_of(config: Config, per_epoch: int) -> step.Average | None:
-    """Of the weights by --ema; a copy of them during the warm-up, as torchvision's references have it."""
+    """Of the weights by --ema; a copy of them up to the first update after the warm-up, as torchvision's references
+    have it."""
     if not config.ema:
         return None
-    return step.Average(config.ema, config.accumulate, max(1, round(config.warmup_epochs * per_epoch)))
+    return step.Average(config.ema, start=config.accumulate * (updates(config, per_epoch)[1] + 1))
 
 
 def blank_batch(task: Task, rows: int) -> dict:

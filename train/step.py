@@ -13,6 +13,7 @@ running statistics, tables, and parameters that are frozen. Ema, empty without -
 import contextlib
 import dataclasses
 import functools
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxzoo import nn
 from jaxzoo.errors import UsageError
+from train.optimizer import at_step, updated
 from train.processes import put, put_rows
 from train.remat import recomputing
 from train.tasks import Batch, Sums, Task
@@ -50,13 +52,14 @@ class Steps:
 
 @dataclasses.dataclass(frozen=True)
 class Average:
-    """An exponential moving average of the weights: every `every` steps, and a copy of them until step `start`.
+    """An exponential moving average of the weights after every update, and a copy of them in the first `start` steps.
 
-    As torch.optim.swa_utils.AveragedModel with its buffers, in torchvision's reference scripts.
+    As torch.optim.swa_utils.AveragedModel with its buffers, whose first update is a copy. torchvision's reference
+    scripts set its count back to 0 throughout the warm-up, so there `start` is the step after the first update that
+    follows the warm-up.
     """
 
     decay: float
-    every: int = 1
     start: int = 1
 
 
@@ -89,7 +92,7 @@ def build(
       schedule: the optimizer's learning rate by step, for the report.
       example: a batch of evaluation, for its shapes.
       per_epoch: the steps of an epoch, at whose start the training sums begin anew.
-      seed: decides, with the step, augmentation and dropout.
+      seed: decides, with the step, augmentation, dropout and all other random streams of the model.
       dtype: what the model computes in; parameters are cast to it inside the step.
       devices: share each batch equally and hold a copy of the state each; of all processes together.
       learns: whether the variable of that dotted path may change; modules without such a one stay in eval mode.
@@ -116,6 +119,7 @@ def build(
         set_dropout(model, rate)
         training.append(nnx.graphdef(in_mode(model, learns)))
     _, params, streams, stats = nnx.split(model, nnx.Param, nnx.RngState, ...)
+    tags = sorted({part.key.tag for _, part in nnx.iter_graph(model) if isinstance(part, nnx.RngStream)})
     names = {_dotted(path): path for state in (params, stats) for path, _ in nnx.to_flat_state(state)}
     castable = frozenset(_dotted(path) for path, _ in nnx.to_flat_state(params))
     params, stats = flat(params), flat(stats)
@@ -132,7 +136,7 @@ def build(
     def loss_of(stage: int, params: Arrays, stats: Arrays, batch: Batch, keys: jax.Array) -> tuple[jax.Array, Any]:
         augmenting, dropping = keys
         model = assemble(training[stage], params, stats)
-        nnx.reseed(model, dropout=dropping)
+        nnx.reseed(model, policy="match_shape", **{tag: stream_key(dropping, tag) for tag in tags})
         with recomputing(model) if remat else contextlib.nullcontext():
             loss, sums = tasks[stage].training_loss(model, batch, augmenting)
         new = flat(nnx.state(model, nnx.Not(nnx.RngState)))
@@ -165,7 +169,7 @@ def build(
         step, keys = state["step"], augmenting_and_dropping(seed, state["step"])
         (loss, (sums, stats)), gradients = derive(stage, state["params"], state["stats"], batch, keys)
         norm = optax.tree.norm(gradients)
-        updates, optimizer_state = optimizer.update(gradients, state["optimizer"], state["params"])
+        updates, optimizer_state = optimizer.update(gradients, at_step(state["optimizer"], step), state["params"])
         params = optax.apply_updates(state["params"], updates)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         present = (batch["indices"] >= 0).all()
@@ -175,7 +179,7 @@ def build(
             "params": params,
             "stats": stats,
             "optimizer": optimizer_state,
-            "ema": averaged(state["ema"], params | stats, step),
+            "ema": averaged(state["ema"], params | stats, step, updated(optimizer_state)),
             "sums": {name: jnp.where(first, 0, state["sums"][name]) + value for name, value in sums.items()},
         }
         new = jax.tree.map(lambda new, old: jnp.where(applied, new, old), new, {name: state[name] for name in new})
@@ -184,11 +188,10 @@ def build(
         report = {"loss": loss, "gradient_norm": norm, "lr": schedule(step)}
         return new, report | {"stop": batch["stop"].any(), "missing": ~present}
 
-    def averaged(ema: Arrays, values: Arrays, step: jax.Array) -> Arrays:
+    def averaged(ema: Arrays, values: Arrays, step: jax.Array, updated: jax.Array | bool) -> Arrays:
         if not average:
             return {}
-        keep = jnp.where(step < average.start, 0.0, average.decay)
-        keep = jnp.where((step + 1) % average.every == 0, keep, 1.0)
+        keep = jnp.where(updated, jnp.where(step < average.start, 0.0, average.decay), 1.0)
         return {
             name: (keep * old + (1 - keep) * values[name]).astype(old.dtype)
             if jnp.issubdtype(old.dtype, jnp.floating)
@@ -251,8 +254,13 @@ def weights_of(state: State, *, ema: bool = False) -> State:
 
 
 def augmenting_and_dropping(seed: int, step: jax.Array | int) -> jax.Array:
-    """The keys of a step: for augmentation on the device, and for dropout."""
+    """The keys of a step: for augmentation on the device, and for the model's random streams, such as dropout's."""
     return jax.random.split(jax.random.fold_in(jax.random.key(seed), step))
+
+
+def stream_key(key: jax.Array, tag: str) -> jax.Array:
+    """What the random streams of that name begin a step with; each name has numbers of its own, whatever others are."""
+    return key if tag == "dropout" else jax.random.fold_in(key, zlib.crc32(tag.encode()))
 
 
 def in_mode(model: nnx.Module, learns: Callable[[str], bool]) -> nnx.Module:

@@ -25,6 +25,9 @@ from tests.compare import cast, close
 from tests.train.test_torch_equality import Exact
 from tests.train.tiny import Tiny
 from train import remat, step
+from train.config import Config
+from train.optimizer import learning_rate, optimizer
+from train.parameters import parameter_kinds
 
 CLASSES = [str(i) for i in range(10)]
 
@@ -54,11 +57,12 @@ class Fragile(Exact):
         return super().normalised(images) / (images.min() < 255)
 
 
-def build(model, *, rows=8, size=32, transform=None, **options):
+def build(model, *, rows=8, size=32, transform=None, schedule=None, **options):
     task = Fragile(CLASSES, Preprocess(crop=size), dtype=jnp.float64)
     chosen = {"per_epoch": 99, "seed": 0, "dtype": jnp.float64, "devices": jax.devices()[:1]} | options
     transform = transform or optax.sgd(0.1, momentum=0.9)
-    return step.build(model, [task], transform, optax.constant_schedule(0.1), batch(rows, size), **chosen)
+    schedule = schedule or optax.constant_schedule(0.1)
+    return step.build(model, [task], transform, schedule, batch(rows, size), **chosen)
 
 
 def tiny():
@@ -179,6 +183,24 @@ def test_a_bad_step_can_be_left_out():
     assert_same(bad, good, but=["skipped", "step"])
     assert [state["step"] for state in (good, bad, later)] == [1, 2, 3]
     assert (later["params"]["fc.kernel"] != bad["params"]["fc.kernel"]).any()
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_bad_step_counts_for_the_learning_rate(accumulate):
+    """So that the rate of the report is the one that was used."""
+    config = Config(
+        optimizer="sgd", momentum=0, weight_decay=0, lr=0.1, epochs=2, warmup_epochs=0, accumulate=accumulate
+    )
+    model, schedule = tiny(), learning_rate(config, per_epoch=4)
+    transform = optimizer(config, schedule, parameter_kinds(model))
+    steps, state = build(model, transform=transform, schedule=schedule, on_nan="skip")
+    gradients, before = [], np.array(state["params"]["fc.kernel"])
+    for data in [*[GOOD] * (accumulate - 1), WHITE, WHITE, GOOD]:
+        if data is GOOD:
+            gradients.append(np.array(steps.gradients(state, steps.put_batch(data))["fc.kernel"]))
+        state, report = steps.train[0](state, steps.put_batch(data))
+    assert float(report["lr"]) == schedule(accumulate + 1) < 0.1
+    close(state["params"]["fc.kernel"] - before, -report["lr"] * np.mean(gradients, 0))
 
 
 @pytest.mark.parametrize("on_nan", ["stop", "skip"])

@@ -10,7 +10,7 @@ import torch
 
 from tests.compare import close
 from train.config import Config
-from train.optimizer import clip, learning_rate, optimizer
+from train.optimizer import at_step, clip, learning_rate, optimizer
 
 SHAPES = {"conv.kernel": (3, 3, 2, 4), "conv.bias": (4,), "norm.scale": (4,), "fc.kernel": (4, 5), "token": (1, 5)}
 KINDS = {"conv.kernel": "kernel", "conv.bias": "bias", "norm.scale": "norm", "fc.kernel": "kernel", "token": "table"}
@@ -32,9 +32,9 @@ def ours(config: Config, gradients: list[dict], **places) -> dict[str, np.ndarra
     transform = optimizer(config, learning_rate(config, PER_EPOCH), **{"kinds": KINDS} | places)
     params = jax.tree.map(jnp.asarray, draw(0))
     state = transform.init(params)
-    update = jax.jit(lambda g, s, p: transform.update(g, s, p))
-    for gradient in gradients:
-        updates, state = update(gradient, state, params)
+    update = jax.jit(lambda g, s, p, step: transform.update(g, at_step(s, step), p))
+    for step, gradient in enumerate(gradients):
+        updates, state = update(gradient, state, params, step)
         params = optax.apply_updates(params, updates)
     return params
 
@@ -74,6 +74,13 @@ TORCH = {
 def test_an_optimizer_takes_torchs_steps(name):
     config = options(optimizer=name, clip_norm=3.0)
     expected = theirs(TORCH[name], config, GRADIENTS)
+    for path, value in ours(config, GRADIENTS).items():
+        close(value, expected[path], path, 1e-12)
+
+
+def test_lamb_without_weight_decay_adapts_nothing_as_timms():
+    config = options(optimizer="lamb", weight_decay=0.0)
+    expected = theirs(TORCH["lamb"], config, GRADIENTS)
     for path, value in ours(config, GRADIENTS).items():
         close(value, expected[path], path, 1e-12)
 

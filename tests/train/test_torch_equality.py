@@ -24,6 +24,7 @@ from train import step
 from train.config import Config
 from train.optimizer import learning_rate, optimizer
 from train.parameters import parameter_kinds
+from train.setup import average_of
 from train.tasks.classification import Classification
 
 STEPS, PER_EPOCH, CLASSES, SIZE, BATCH = 50, 10, 7, 32, 16
@@ -83,7 +84,7 @@ def ours(build, weights: dict, config: Config) -> tuple[list[float], dict, dict]
         seed=0,
         dtype=jnp.float64,
         devices=jax.local_devices()[:1],
-        average=step.Average(config.ema),
+        average=average_of(config, PER_EPOCH),
     )
     losses, norms = [], []
     for index in range(STEPS):
@@ -129,6 +130,8 @@ def theirs(twin: torch.nn.Module, config: Config, build) -> tuple[list[float], d
         update.step()
         schedule.step()
         average.update_parameters(twin)
+        if index < warmup:
+            average.n_averaged.fill_(0)
         losses.append(loss.item())
     return losses, arrays(twin), arrays(average.module)
 
