@@ -163,10 +163,10 @@ def read_manifest(directory: str | Path) -> dict[str, Any]:
     return manifest
 
 
-def write_manifest(directory: str | Path, manifest: Mapping[str, Any]) -> None:
-    """Completes a checkpoint directory: adds the digests of its files and writes manifest.json atomically."""
+def write_manifest(directory: str | Path, manifest: Mapping[str, Any], files: Mapping[str, str] | None = None) -> None:
+    """Completes a checkpoint directory: writes manifest.json atomically, with the digests of its `files` if known."""
     directory = Path(directory)
-    content = {"format": FORMAT, **manifest, "files": digests(directory)}
+    content = {"format": FORMAT, **manifest, "files": digests(directory) if files is None else files}
     content = json.loads(
         json.dumps(content)
     )  # tuples become lists now, so that the digest is that of what is read back

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import logging
+import math
 import os
 import shutil
 import sys
@@ -23,7 +24,7 @@ import numpy as np
 
 from convert import store
 from jaxzoo.errors import UsageError
-from train.processes import first, whole
+from train.processes import first, on_first
 from train.step import State
 
 # What is worth keeping of a state; `skipped` counts steps that were left out since the run was last started.
@@ -44,33 +45,43 @@ class Checkpoints:
 
     def __init__(self, run: Path, manifest: Mapping[str, Any], keep: int):
         self.run, self.manifest, self.keep = run, manifest, keep
-        self.thread = ThreadPoolExecutor(1, "checkpoint")
-        self.writing: Future | None = None
+        self.thread = ThreadPoolExecutor(1, "checkpoint")  # one after the other, in the order of the calls
+        self.writing: list[Future] = []
 
     def save(self, state: State, step: int) -> None:
         """Copies the state to the host and returns while it is written. Raises what went wrong with the last one."""
         self.wait()
-        arrays = _arrays(state)
+        arrays = on_first(_named(state))
         if first():
-            self.writing = self.thread.submit(self._write, step, arrays)
+            # Copies of what a device still shares with them, since the next step reuses its memory.
+            arrays = {name: np.array(array) for name, array in arrays.items()}
+            self.writing.append(self.thread.submit(self._write, step, arrays))
 
     def wait(self) -> None:
-        """Returns when the last save is complete, or raises why it is not."""
-        writing, self.writing = self.writing, None
-        if writing:
-            writing.result()
+        """Returns when all is written, or raises why it is not."""
+        writing, self.writing = self.writing, []
+        for future in writing:
+            future.result()
 
     def mark_best(self, step: int, metric: str, value: float) -> None:
-        """Makes the checkpoint of `step` the run's best, unless the best so far is as good."""
-        if not first():
+        """Makes the checkpoint of `step`, once it is written, the run's best, unless the best so far is as good.
+
+        NaN is no value to be best with.
+        """
+        if first() and not math.isnan(value):
+            self.writing.append(self.thread.submit(self._mark_best, step, metric, value))
+
+    def _mark_best(self, step: int, metric: str, value: float) -> None:
+        best, source = best_of(self.run), _folder(self.run, step)
+        if (best and best["value"] >= value) or not source.exists():  # why it could not be saved is said already
             return
-        best = best_of(self.run)
-        if best and best["value"] >= value:
-            return
-        self.wait()
         place, new, old = (self.run / name for name in ("best", ".best.new", ".best.old"))
-        shutil.copytree(_folder(self.run, step), new, copy_function=_link)
-        store.write_manifest(new, self._manifest(step=step, metric=metric, value=value))
+        try:
+            shutil.copytree(source, new, copy_function=_link)
+            files = store.read_manifest(source)["files"]
+            store.write_manifest(new, self._manifest(step=step, metric=metric, value=value), files)
+        except OSError as error:
+            raise not_saved(self.run, f"mark step {step} as the best", error) from error
         if place.exists():
             place.rename(old)
         new.rename(place)
@@ -200,11 +211,6 @@ def filled(state: State, arrays: Mapping[str, np.ndarray], source: str) -> State
         )
     kept = {name: state[name] for name in KEPT if name in state}
     return state | jax.tree.unflatten(jax.tree.structure(kept), [arrays[name] for name in expected])
-
-
-def _arrays(state: State) -> dict[str, np.ndarray]:
-    # Copies, since the next step reuses the memory, and all at once, since a GPU hands them over faster that way.
-    return {name: np.array(leaf) for name, leaf in _named(whole(state)).items()}
 
 
 def _named(state: State) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from train import checkpoint, records
 from train.config import Config
-from train.processes import first
+from train.processes import first, from_first
 from train.progress import Bar, Lines, say
 from train.report import page, worth_less_than_the_run
 from train.report.curves import draw_curves
@@ -109,13 +109,16 @@ class Journal:
         return f"{'ema' if self.config.ema else 'val'}_{self.setup.task.metric}"
 
     def patience_ended(self) -> bool:
-        """Whether the metric has not become better for --patience epochs."""
-        values = [row[self.column] for row in self.rows]
-        waited = len(values) - 1 - int(np.argmax(values))
-        if not self.config.patience or waited < self.config.patience:
+        """Whether the metric has not become better for --patience epochs. The first process decides, since metrics.csv
+        may look older to another one, and one that goes on alone would wait for ever."""
+        if not self.config.patience:
             return False
-        say(f"no better {self.setup.task.metric} for {waited} epochs: ending here")
-        return True
+        values = [row[self.column] for row in self.rows]
+        waited = len(values) - 1 - int(np.argmax(np.nan_to_num(values, nan=-np.inf)))
+        ended = waited >= self.config.patience
+        if ended:
+            say(f"no better {self.setup.task.metric} for {waited} epochs: ending here")
+        return from_first(f"patience after step {self.rows[-1]['step']}", str(ended)) == "True"
 
     def summarise(self) -> None:
         """The last lines of a run: how good, how fast, where."""
@@ -126,10 +129,11 @@ class Journal:
         images, seconds = (sum(row[name] for row in timing) for name in ("images", "seconds"))
         metric, value = self.latest()
         speed = f", {images / seconds:.1f} images/s" if seconds else ""
-        say(f"done: held-out {metric} {value:.2%}, best {best['value']:.2%} after step {best['step']}{speed}")
+        chosen = f", best {best['value']:.2%} after step {best['step']}" if best else ""  # none where all were NaN
+        say(f"done: held-out {metric} {value:.2%}{chosen}{speed}")
         say(f"  everything  {folder}/report.html")
         say(f"  numbers     {folder}/metrics.csv, {folder}/per_class.csv")
-        weights = f"{folder}/best{'#ema' if self.config.ema else ''}"
+        weights = f"{folder}{'/best' if best else ''}{'#ema' if self.config.ema else ''}"
         say(f"  weights     {weights}")
         say(f"  in PyTorch  python -m convert to-torch --from {weights} --out FILE.pth")
 

@@ -19,8 +19,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax._src import distributed  # its client's words and barriers need no device, and have no public name
-from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
 
 from jaxzoo.errors import UsageError, exit_on_usage_error
@@ -181,6 +179,9 @@ def _leave(code: int) -> None:
 
 
 def _client() -> Any:
+    # Its words and barriers need no device, and have no public name. Imported by those only who have company.
+    from jax._src import distributed
+
     return distributed.global_state.client
 
 
@@ -208,11 +209,19 @@ def put_rows(batch: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[s
     return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
 
 
-def whole(tree: Any) -> Any:
-    """The arrays as NumPy's, put together where devices hold parts of them; every process has to ask at once."""
-    parts = jax.tree.map(
-        lambda leaf: leaf if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated
-        else multihost_utils.process_allgather(leaf, tiled=True),
-        tree,
-    )  # fmt: skip
-    return jax.device_get(parts)
+def on_first(tree: Any) -> Any:
+    """The arrays as NumPy's in the first process, and None in the others, which keep no copy.
+
+    Every process has to ask at once, since arrays that devices of several hold parts of are put together.
+    """
+
+    def put_together(leaf: Any) -> Any:
+        if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated:
+            return leaf
+        from jax.experimental import multihost_utils
+
+        array = multihost_utils.process_allgather(leaf, tiled=True)
+        return array if first() else None
+
+    parts = jax.tree.map(put_together, tree)
+    return jax.device_get(parts) if first() else None

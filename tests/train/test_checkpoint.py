@@ -1,8 +1,11 @@
 """Checkpoints: written in the background, kept in number, checked when read."""
 
 import json
+import math
 import shutil
+import threading
 
+import jax
 import numpy as np
 import optax
 import pytest
@@ -120,6 +123,7 @@ def test_two_damaged_checkpoints_are_both_set_aside(run):
 def test_the_best_is_the_last_resort(run):
     writer = checkpoint.Checkpoints(run, MANIFEST, keep=3)
     writer.mark_best(6, "accuracy", 0.9)
+    writer.wait()
     for step in (3, 6, 9):
         shutil.rmtree(run / "checkpoints" / str(step) / "arrays")
     assert newest(run)[0] == 6
@@ -145,16 +149,43 @@ def test_what_an_interrupted_save_left_behind_is_cleared_away(run):
 
 def test_best_changes_only_for_a_better_value(run):
     writer = checkpoint.Checkpoints(run, MANIFEST, keep=3)
-    for step, value in ((3, 0.5), (6, 0.8), (9, 0.8)):
+    for step, value in ((9, math.nan), (3, 0.5), (6, 0.8), (9, 0.8), (9, math.nan)):
         writer.mark_best(step, "accuracy", value)
+    writer.wait()
     assert checkpoint.best_of(run) == {"step": 6, "metric": "accuracy", "value": 0.8}
     shutil.rmtree(run / "checkpoints")
     assert newest(run)[0] == 6
 
 
+def test_training_does_not_wait_for_the_best_to_be_marked(run, monkeypatch):
+    written, save = threading.Event(), checkpoint.store.save
+    monkeypatch.setattr(checkpoint.store, "save", lambda *given: written.wait(60) and save(*given))
+    digested = []
+    monkeypatch.setattr(checkpoint.store, "_hash", lambda paths: digested.extend(paths))
+    writer = checkpoint.Checkpoints(run, MANIFEST, keep=4)
+    writer.save(state(12), 12)
+    in_time = threading.Timer(2, written.set)
+    in_time.start()
+    writer.mark_best(12, "accuracy", 0.9)
+    assert not written.is_set() and checkpoint.best_of(run) is None
+    in_time.cancel()
+    monkeypatch.undo()
+    written.set()
+    writer.wait()
+    assert checkpoint.best_of(run)["step"] == 12 and not digested
+    checkpoint.store.load(run / "best")
+
+
+def test_only_the_first_process_copies_the_state(run, monkeypatch):
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    monkeypatch.setattr(jax, "device_get", lambda tree: pytest.fail("a copy"))
+    checkpoint.Checkpoints(run, MANIFEST, keep=3).save(state(12), 12)
+
+
 def test_a_best_that_was_being_replaced_is_not_lost(run):
     writer = checkpoint.Checkpoints(run, MANIFEST, keep=3)
     writer.mark_best(3, "accuracy", 0.5)
+    writer.wait()
     (run / "best").rename(run / ".best.old")
     shutil.copytree(run / "checkpoints" / "6", run / ".best.new")
     newest(run)
@@ -193,6 +224,7 @@ def test_two_processes_do_not_train_in_one_folder(run):
 def test_a_best_that_shares_a_damaged_file_is_set_aside_too(run):
     writer = checkpoint.Checkpoints(run, MANIFEST, keep=3)
     writer.mark_best(9, "accuracy", 0.9)
+    writer.wait()
     flip_a_bit(run / "checkpoints" / "9")
     assert newest(run)[0] == 6
     assert not (run / "best").exists() and (run / "best.damaged").exists()
@@ -201,6 +233,8 @@ def test_a_best_that_shares_a_damaged_file_is_set_aside_too(run):
 def test_a_damaged_best_is_replaced(run):
     writer = checkpoint.Checkpoints(run, MANIFEST, keep=3)
     writer.mark_best(3, "accuracy", 0.9)
+    writer.wait()
     (run / "best" / "manifest.json").write_text("{")
     writer.mark_best(6, "accuracy", 0.5)
+    writer.wait()
     assert checkpoint.best_of(run)["step"] == 6

@@ -3,6 +3,7 @@
 Real processes, over the CPU's collectives: see `tests.train.watched`.
 """
 
+import ast
 import json
 import os
 import re
@@ -57,6 +58,13 @@ def launch(folder, processes, devices, *options, codes=None, **trouble):
     launched = Launched(folder, processes, devices, options, {name[1:]: value for name, value in trouble.items()})
     assert launched.codes == (codes or [0] * processes), "\n".join(launched.said)
     return launched
+
+
+def test_one_process_alone_needs_nothing_private_of_jax():
+    """Which another version of it may not have."""
+    for file in (ROOT / "train").rglob("*.py"):
+        at_the_top = [node for node in ast.parse(file.read_text()).body if isinstance(node, ast.ImportFrom)]
+        assert not [node.module for node in at_the_top if node.module.startswith("jax._src")], file
 
 
 @pytest.fixture(scope="module")
