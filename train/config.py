@@ -225,7 +225,8 @@ class Records:
 
 GROUPS = (Run, Images, Augmentation, Optimization, Transfer, Segmentation, Machine, Records)
 
-# What may differ when a run is continued: nothing that changes the numbers, but for the number of epochs.
+# What may differ when a run is continued: nothing that changes the numbers, but for the number of epochs; and with
+# --batch-norm local other devices, which `check_manifest` says.
 RESUMABLE = (
     "data",  # which may have moved
     *("epochs", "patience", "workers", "devices", "eval_only", "resume", "distributed", "coordinator", "num_processes"),
@@ -248,6 +249,9 @@ class Config(*reversed(GROUPS)):
     produces goes into one folder, named at the start; Ctrl-C saves, and --resume continues as if nothing had happened.
     """
 
+
+_ABOUT, _AFTER = "about", " after step "  # names in config.yaml that are no options
+_MATTERS = ("jaxzoo", "commit", "jax", "jaxlib", "flax", "optax", "numpy", "pillow")
 
 _COUNTS_FROM_0 = ("shift", "save_every", "seed", "patience", "ra_magnitude", "process_id")
 _COUNTS_FROM_1 = (
@@ -372,19 +376,40 @@ def read(run: Path) -> Config:
         raise UsageError(f"{run} is no run to continue: there is no {file}")
     try:
         values = yaml.safe_load(file.read_text())
-        values.pop("about", None)
+        values = {name: value for name, value in values.items() if not name.startswith(_ABOUT)}
         return Config(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
     except (yaml.YAMLError, TypeError, AttributeError, UnicodeDecodeError) as error:
         raise UsageError(f"{file} is not as `python -m train` wrote it: {error}") from None
 
 
-def write(config: Config, run: Path) -> None:
-    """Writes config.yaml, at once or not at all: all options, and under `about` what the run was made with."""
+def write(config: Config, run: Path, step: int = 0) -> None:
+    """Writes config.yaml, at once or not at all: all options, and what the run was made with.
+
+    That is `about` for its start, and `about after step N` each time that it was continued.
+    """
     values = dataclasses.asdict(config) | {"resume": None, "eval_only": False}
     values = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    made = {before: about for before, about in made_with(run).items() if before < step} | {step: provenance()}
+    told = {_ABOUT + (f"{_AFTER}{step}" if step else ""): about for step, about in made.items()}
     partial = run / ".config.yaml.partial"
-    partial.write_text(yaml.safe_dump(values | {"about": provenance()}, sort_keys=False))
+    partial.write_text(yaml.safe_dump(values | told, sort_keys=False))
     partial.replace(run / "config.yaml")
+
+
+def made_with(run: Path) -> dict[int, dict[str, str]]:
+    """The provenance of a run by the step after which it was started or continued; empty for a new one."""
+    file = run / "config.yaml"
+    values = yaml.safe_load(file.read_text()) if file.exists() else {}
+    return {int(n[len(_ABOUT + _AFTER) :] or 0): about for n, about in values.items() if n.startswith(_ABOUT)}
+
+
+def changed_since(run: Path) -> list[str]:
+    """What may change the numbers of a run, among what it was made with until now; in words."""
+    made, now = made_with(run), provenance()
+    then = made[max(made)] if made else now
+    return [
+        f"{name} {now[name]} instead of {then[name]}" for name in _MATTERS if then.get(name, now[name]) != now[name]
+    ]
 
 
 def provenance() -> dict[str, str]:

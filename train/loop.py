@@ -82,7 +82,9 @@ def run_together(config: Config) -> int:
         if processes.others():
             say(f"if one of {jax.process_count()} processes is lost, all end; then start all with --resume {folder}")
         if first():
-            configuration.write(dataclasses.replace(config, **ALONE), folder)
+            if changed := configuration.changed_since(folder):
+                say(f"continuing with {', '.join(changed)}: the numbers may differ from those of a run never stopped")
+            configuration.write(dataclasses.replace(config, **ALONE), folder, step)
             write_split(setup.data, folder)
             checkpoint.tidy(folder, step, origin)
         setup.ready(folder)
@@ -96,14 +98,19 @@ def fit(config: Config, setup: Setup, folder: Path, state: State, step: int) -> 
     journal = Journal(config, setup, folder, step)
     results, batch = Results(config, setup), None
 
-    def save() -> None:
-        if numbers := results.last():  # written down before the checkpoint, since who continues from that does not
+    def write_down() -> None:  # before the checkpoint, since who continues from that does not
+        if numbers := results.last():
             journal.step(step, numbers, batches.seconds, bar)
+
+    def save() -> None:
+        write_down()
         if step > 0:
             checkpoints.save(state, step)
 
     def save_what_is_good() -> int:
         good = int(state["step"])
+        with contextlib.suppress(UsageError, OSError):  # if that is not what is wrong
+            write_down()
         checkpoints.save(state, good)
         checkpoints.wait()
         processes.meet("saved")
@@ -113,13 +120,13 @@ def fit(config: Config, setup: Setup, folder: Path, state: State, step: int) -> 
         stack.enter_context(processes.finishing_first(checkpoints.wait))
         stop = stack.enter_context(stopping())
         bar = stack.enter_context(progress(step, total, "step", "compiling the training step"))
-        stack.enter_context(saving_before_errors(save_what_is_good, folder))
         made = read_ahead(setup.batches, step, total, workers=config.workers)
         if processes.others():
             made = results.without_end(made)
         batches = Waiting(
             stack.enter_context(contextlib.closing(on_device(made, stop.with_batch(setup.steps.put_batch))))
         )
+        stack.enter_context(saving_before_errors(save_what_is_good, folder))  # before it is waited for more images
         while not stop.now(results.asked_to_stop):
             # At the end of an epoch: save, look at the held-out images, write down what came of it.
             if step > 0 and step % per_epoch == 0:
@@ -244,13 +251,15 @@ class Stop:
 
 @contextlib.contextmanager
 def stopping() -> Iterator[Stop]:
-    """Ctrl-C and SIGTERM set the flag instead of ending the process; a second one ends it."""
+    """Ctrl-C and SIGTERM set the flag instead of ending the process. A second SIGTERM ends it; a second Ctrl-C breaks
+    off whatever it waits for, after which it saves, and a third one that too."""
     stop = Stop()
 
     def ask(number: int, frame: object) -> None:
         stop.signal = number
         signal.signal(number, before[number])
-        os.write(2, b"finishing this step, then saving; once more ends it at once\n")  # print is not safe here
+        again = b"once more saves at once" if number == signal.SIGINT else b"once more ends it at once"
+        os.write(2, b"finishing this step, then saving; " + again + b"\n")  # print is not safe here
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -262,7 +271,12 @@ def stopping() -> Iterator[Stop]:
 
 @contextlib.contextmanager
 def saving_before_errors(save: Callable[[], int], folder: Path) -> Iterator[None]:
-    """Bad input that shows only on the way, such as a damaged image, must not cost what was learnt before it."""
+    """What goes wrong on the way, such as a damaged image, must not cost what was learnt before it.
+
+    Bad input ends all processes with its sentence and the command that continues. Any other error, and a second Ctrl-C,
+    goes on as it is after the state was saved, if that is possible: it may be what cannot be computed or written, and
+    many processes can save together only.
+    """
     try:
         yield
     except checkpoint.NotSaved:
@@ -275,6 +289,13 @@ def saving_before_errors(save: Callable[[], int], folder: Path) -> Iterator[None
         raise processes.Agreed(
             f"{error}; what was learnt in {step} steps is saved, continue with: {continuing(folder)}{differently}"
         ) from None
+    except BaseException:
+        saved = "the last checkpoint is what there is"
+        if not processes.others():
+            with contextlib.suppress(Exception):
+                saved = f"what was learnt in {save()} steps is saved"
+        say(f"{saved}, continue with: {continuing(folder)}")
+        raise
 
 
 def continuing(folder: Path) -> str:

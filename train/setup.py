@@ -141,7 +141,11 @@ def prepare(config: Config, run: Path, *, continuing: bool = False) -> tuple[Set
         "preprocess": dataclasses.asdict(task.preprocess),
         "source": weights.source() if weights else None,
         "jaxzoo": jaxzoo.__version__,
-        "train": {"images": len(data.train), "names": names_digest(data)},
+        "train": {
+            "images": len(data.train),
+            "names": names_digest(data),
+            "batch_norm_parts": len(devices) if config.batch_norm == "local" else 1,
+        },
     }
     count, fixed = (
         sum(leaf.size for name, leaf in step.flat(nnx.state(model, nnx.Param)).items() if learns(name) is wanted)
@@ -375,7 +379,10 @@ def check_manifest(found: dict, expected: dict, run: Path, moved_to: str | None 
     """
     if found["model"] != expected["model"]:
         raise UsageError(f"{run} holds checkpoints of {found['model']}, but its config.yaml says {expected['model']}")
-    then, now = found["train"], expected["train"]
+    then, now, local = found["train"], expected["train"], "batch_norm_parts"
+    if then.get(local, now[local]) != now[local]:
+        devices = f"--batch-norm local had {then[local]} devices to share a batch among, and has {now[local]} now"
+        say(f"{devices}: this continues, but not as if never stopped")
     if then["images"] == now["images"] and then.get("names", now["names"]) == now["names"]:
         return
     counts = then["images"], now["images"]

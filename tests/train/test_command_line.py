@@ -228,6 +228,51 @@ def test_another_models_checkpoints_are_refused(tmp_path):
         setup.check_classes(["a", "b"], ["a", "c"], tmp_path)
 
 
+def test_what_makes_a_continued_run_another_one_is_said(tmp_path, capsys):
+    numbers = {"images": 9, "names": "a1", "batch_norm_parts": 4}
+    theirs = {"model": "vgg11", "classes": ["a", "b"], "train": numbers}
+    said = {
+        "had 9 training images and has 8 now": {"images": 8, "names": "b2"},
+        "the training images have other names, or another order": {"names": "b2"},
+        "--batch-norm local had 4 devices to share a batch among, and has 2 now": {"batch_norm_parts": 2},
+        "": {},
+    }
+    for sentence, change in said.items():
+        setup.check_manifest(theirs, theirs | {"train": numbers | change}, tmp_path)
+        out = capsys.readouterr().out
+        assert sentence in out and out.count("this continues, but not as if never stopped") == bool(change)
+    setup.check_manifest(theirs | {"train": {"images": 9}}, theirs, tmp_path)  # written before there was more
+    assert not capsys.readouterr().out
+
+
+def test_images_that_have_moved_have_the_same_names(tmp_path):
+    def digest(*names):
+        class Named(tuple):
+            name = tuple.__getitem__
+
+        return setup.train.data.names_digest(Named(names))
+
+    assert digest("/a/cat/1.png", "/a/dog/1.png") == digest("/b/c/cat/1.png", "/b/c/dog/1.png")
+    assert (
+        len({digest("/a/cat/1.png", "/a/dog/1.png"), digest("/a/cat/1.png", "/a/dog/2.png"), digest("d 1", "d 2")}) == 3
+    )
+
+
+def test_each_continuation_adds_what_it_was_made_with_and_says_what_changed(run, monkeypatch):
+    made = config.provenance()
+    assert config.made_with(run) == {0: made} and config.changed_since(run) == []
+    for step, version in ((10, "0.9"), (20, "0.8"), (15, "0.7")):
+        monkeypatch.setattr(config, "provenance", lambda version=version: made | {"jax": version})
+        assert config.changed_since(run)[0].startswith(f"jax {version} instead of ")
+        config.write(config.read(run), run, step)
+    assert [(step, about["jax"]) for step, about in config.made_with(run).items()] == [
+        (0, made["jax"]),
+        (10, "0.9"),
+        (15, "0.7"),
+    ]
+    assert config.read(run).lr == 0.5
+
+
 # What follows from the configuration
 
 

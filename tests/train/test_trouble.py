@@ -73,6 +73,18 @@ def test_a_run_asked_to_stop_saves_and_says_how_to_continue(whole, tmp_path, num
     assert_same_run(run, whole)
 
 
+@pytest.mark.parametrize(("error", "code"), [("MemoryError", 1), ("KeyboardInterrupt", 130)])
+def test_any_error_and_a_second_interruption_save_what_was_learnt(whole, tmp_path, error, code):
+    run = tmp_path / "run"
+    said = launch.launcher()(*OPTIONS, "--out", run, FAIL_AT=7, FAIL=error, PLAIN=1)
+    assert launch.launcher().code == code
+    assert f"what was learnt in 8 steps is saved, continue with: python -m train --resume {run}" in said
+    assert steps(run)[-1] == 8 and ("MemoryError: out of the blue" in said) == (code == 1)
+    if code == 1:
+        train("--resume", run)
+        assert_same_run(run, whole)
+
+
 # Numbers that are not finite
 
 

@@ -6,10 +6,12 @@ Steps are counted from where the process begins, by the results that it has seen
     DIE_AT_FILE=30      SIGKILL when it is about to write, rename or remove the thirtieth file in folders named run*
     SIGNAL_AT=7         a signal after seven steps: SIGNAL, or 15
     FULL_AT=7           after seven steps the disk says that it is full; with FILL=FILE it is, of that
+    FAIL_AT=7           after seven steps there is an error, FAIL=KeyboardInterrupt say
     POISON=7            batch number 7, from 0, has an image for which the loss is NaN
     PLAIN=1             no pictures and no report, which take most of a small run's time
 """
 
+import builtins
 import os
 import shutil
 import signal
@@ -34,6 +36,7 @@ def ask_for() -> None:
     wanted = os.environ.get
     at(wanted("DIE_AT"), die)
     at(wanted("SIGNAL_AT"), lambda: os.kill(os.getpid(), int(wanted("SIGNAL", signal.SIGTERM))))
+    at(wanted("FAIL_AT"), lambda: fail(getattr(builtins, wanted("FAIL"))))
     at(wanted("FULL_AT"), lambda: fill(wanted("FILL")))
     if wanted("DIE_AT_FILE"):
         die_at_file(int(wanted("DIE_AT_FILE")))
@@ -52,6 +55,10 @@ def ask_for() -> None:
 
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail(error: type[BaseException]) -> None:
+    raise error("out of the blue")
 
 
 def at(step: str | None, act: Callable[[], None]) -> None:
