@@ -1,14 +1,16 @@
-"""Runs of the trainer with a small model, each in a process of its own that is there at once.
+"""Runs of the trainer with a small model, each in processes of their own that are there at once.
 
-`python -m tests.train.launch` imports everything that training needs and then forks for every run that it is asked for:
-one request per line of its input, `{"arguments": [...], "environment": {...}, "output": file, "seconds": 1.5}`, one
-answer per line of its output, `{"code": ..., "seconds": ...}`. A run that takes longer than `seconds` gets SIGKILL.
+`python -m tests.train.launch` imports everything that training needs and then forks for every run that it is asked for.
+A line of its input is a request, `{"seconds": 300, "processes": [{"arguments": [...], "environment": {...}, "output":
+file}, ...]}`, and a line of its output the answer, `{"codes": [...], "seconds": [...]}`, in the order of the processes.
+Those that take longer than `seconds` get SIGKILL.
 
 Three models are known there: `tiny`; `blocks`, which takes images of any size; and `pixels`, which segments. The
-environment of a run can ask for trouble: see `tests.train.trouble`.
+environment of a process can ask for trouble: see `tests.train.trouble`.
 """
 
 import atexit
+import contextlib
 import functools
 import importlib
 import json
@@ -19,7 +21,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -28,6 +30,9 @@ ROOT = Path(__file__).parents[2]
 # What a run imports, some of it only on its way.
 IMPORTED = ("grain", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "orbax.checkpoint", "tyro")
 IMPORTED += ("tensorboardX", "train.data.digits", "train.data.folder", "train.loop")
+
+
+LIMIT = 300  # seconds after which a run counts as hung
 
 
 class Launcher:
@@ -49,28 +54,43 @@ class Launcher:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            start_new_session=True,  # a group of processes, which ends as one
         )
         self.code, self.seconds = 0, 0.0
         atexit.register(self.close)
 
     def __call__(self, *options: object, after: float | None = None, **environment: object) -> str:
         """Runs `python -m train OPTIONS`, kills it `after` so many seconds, and gives what it printed."""
-        with tempfile.NamedTemporaryFile("r") as output:
-            request = {
-                "arguments": list(map(str, options)),
-                "environment": {name: str(value) for name, value in environment.items()},
-                "output": output.name,
-                "seconds": after,
-            }
-            self.server.stdin.write(json.dumps(request) + "\n")
+        (said,), (self.code,), (self.seconds,) = self.together([(options, environment)], after or LIMIT)
+        assert after or self.seconds < LIMIT, f"hung for {LIMIT} s: {said}"
+        return said
+
+    def together(
+        self, processes: Sequence[tuple[Sequence, Mapping[str, object]]], seconds: float = LIMIT
+    ) -> tuple[list[str], list[int], list[float]]:
+        """Runs processes with options and environment each; gives what they printed, their exit codes, and when."""
+        with contextlib.ExitStack() as stack:
+            outputs = [stack.enter_context(tempfile.NamedTemporaryFile("r")) for _ in processes]
+            requests = [
+                {
+                    "arguments": list(map(str, options)),
+                    "environment": {name: str(value) for name, value in environment.items()},
+                    "output": output.name,
+                }
+                for (options, environment), output in zip(processes, outputs, strict=True)
+            ]
+            self.server.stdin.write(json.dumps({"seconds": seconds, "processes": requests}) + "\n")
             self.server.stdin.flush()
             answer = json.loads(self.server.stdout.readline())
-            self.code, self.seconds = answer["code"], answer["seconds"]
-            return output.read()
+            return [output.read() for output in outputs], answer["codes"], answer["seconds"]
 
     def close(self) -> None:
         self.server.stdin.close()
-        self.server.wait()
+        try:
+            self.server.wait(10)
+        except subprocess.TimeoutExpired:  # in the middle of a run that nobody waits for any more
+            os.killpg(self.server.pid, signal.SIGKILL)
+            self.server.wait()
 
 
 launcher = functools.cache(Launcher)
@@ -98,28 +118,32 @@ def serve() -> int | None:
     jaxzoo.list_models()
     answers = os.fdopen(os.dup(1), "w")
     for text in sys.stdin:
-        request, start = json.loads(text), time.monotonic()
-        child = os.fork()
-        if not child:
-            return run(request, command_line.main, trouble.ask_for)
-        status = wait(child, request["seconds"])
-        answer = {"code": os.waitstatus_to_exitcode(status), "seconds": time.monotonic() - start}
-        answers.write(json.dumps(answer) + "\n")
+        request, children = json.loads(text), []
+        for process in request["processes"]:
+            child = os.fork()
+            if not child:
+                return run(process, command_line.main, trouble.ask_for)
+            children.append(child)
+        codes, seconds = zip(*wait(children, request["seconds"]), strict=True)
+        answers.write(json.dumps({"codes": codes, "seconds": seconds}) + "\n")
         answers.flush()
     return None
 
 
-def wait(child: int, seconds: float | None) -> int:
-    """The status of a process, which gets SIGKILL when it takes longer than that."""
-    if seconds is not None:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            ended, status = os.waitpid(child, os.WNOHANG)
-            if ended:
-                return status
+def wait(children: Sequence[int], seconds: float) -> list[tuple[int, float]]:
+    """Exit codes of processes, and after how many seconds they came; those that take longer get SIGKILL."""
+    start, ends = time.monotonic(), {}
+    while len(ends) < len(children):
+        child, status = os.waitpid(-1, os.WNOHANG)
+        if child:
+            ends[child] = os.waitstatus_to_exitcode(status), time.monotonic() - start
+        elif time.monotonic() - start > seconds:
+            for child in set(children) - ends.keys():
+                os.kill(child, signal.SIGKILL)
+                ends[child] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), time.monotonic() - start
+        else:
             time.sleep(0.002)
-        os.kill(child, signal.SIGKILL)
-    return os.waitpid(child, 0)[1]
+    return [ends[child] for child in children]
 
 
 def run(request: dict, main: Callable[[], None], prepare: Callable[[], None]) -> int:

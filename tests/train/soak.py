@@ -11,44 +11,44 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from jaxzoo.cache import keep_compiled_programs
 from tests.train.launch import launcher, train
 from tests.train.same import assert_same_run
 
-FILES = 40  # A kill comes at one of the first so many files that a program writes, renames or makes,
+FILES = 200  # A kill comes at one of the first so many files that a program writes, renames or makes,
 PART = (0.05, 0.3)  # or after such a part of the time that the whole run takes.
 
 
 def killed_again_and_again(
-    options: Sequence[object], again: Sequence[object], run: Path, rng: random.Random, kills: int, **environment: object
+    options: Sequence[object], again: Sequence[object], run: Path, kills: Iterable[Mapping], **environment: object
 ) -> list[str]:
-    """Starts a run with `options`, kills it so many times, continuing it with `again`, and then lets it end.
+    """Starts a run with `options`, continues it with `again` after each of these `kills`, and at last lets it end.
 
-    The run before this one, by the same launcher, is the measure of time. Returns what it was killed by, and the step
-    of the newest checkpoint then.
+    Kills are what the launcher takes: `after` seconds or, of `tests.train.trouble`, DIE_AT and DIE_AT_FILE. Returns
+    those that did not come too late, and the step of the newest checkpoint then.
     """
-    done, whole = [], launcher().seconds
-    while len(done) < kills:
+    done = []
+    for kill in [*kills, {}]:
         begun = (run / "config.yaml").exists()
         if not begun and run.exists():
             shutil.rmtree(run)  # killed before there was anything to continue
-        if rng.random() < 0.5:
-            seconds = rng.uniform(*PART) * whole
-            how, trouble = f"after {seconds:.2f} s", {"after": seconds}
-        else:
-            number = rng.randint(1, FILES)
-            how, trouble = f"at file {number}", {"DIE_AT_FILE": number}
-        said = launcher()(*([*again, "--resume", run] if begun else [*options, "--out", run]), **trouble, **environment)
-        assert launcher().code in (0, -9) and "Traceback" not in said, f"{done} {how}: {said}"
+        said = launcher()(*([*again, "--resume", run] if begun else [*options, "--out", run]), **kill, **environment)
+        assert launcher().code in (0, -9) and "Traceback" not in said, f"{done} {kill}: {said}"
         if launcher().code:
             steps = [int(folder.name) for folder in (run / "checkpoints").glob("[0-9]*")]
             torn = [path.name for path in run.glob("**/.*")]
-            done.append(f"{how}: step {max(steps, default=0)}{', with ' + ', '.join(torn) if torn else ''}")
-    train(*again, "--resume", run, **environment)
+            done.append(f"{kill}: step {max(steps, default=0)}{', with ' + ', '.join(torn) if torn else ''}")
     return done
+
+
+def random_kills(rng: random.Random, count: int, whole: float) -> Iterator[dict[str, float]]:
+    """So many, by the clock or by the number of files; `whole` is how many seconds a run takes that nobody kills."""
+    for _ in range(count):
+        by_clock = rng.random() < 0.5
+        yield {"after": rng.uniform(*PART) * whole} if by_clock else {"DIE_AT_FILE": rng.randint(1, FILES)}
 
 
 def main() -> None:
@@ -71,13 +71,12 @@ def main() -> None:
             print(f"seed {seed}: {options}", flush=True)
             place.mkdir()
             train(*words(options, places), "--out", place / "run-whole", **environment)
-            for how in killed_again_and_again(
-                words(options, places), [], place / "run", rng, given.kills, **environment
-            ):
-                print(f"  killed {how}", flush=True)
+            moments = random_kills(rng, given.kills, launcher().seconds)
+            done = killed_again_and_again(words(options, places), [], place / "run", moments, **environment)
+            print("".join(f"  killed {how}\n" for how in done), end="", flush=True)
             assert_same_run(place / "run", place / "run-whole")
             shutil.rmtree(place)
-            seed, kills = seed + 1, kills + given.kills
+            seed, kills = seed + 1, kills + len(done)
         print(f"{seed - given.seed} runs were killed {kills} times, and equal those that were not")
 
 

@@ -8,7 +8,14 @@ Steps are counted from where the process begins, by the results that it has seen
     FULL_AT=7           after seven steps the disk says that it is full; with FILL=FILE it is, of that
     FAIL_AT=7           after seven steps there is an error, FAIL=KeyboardInterrupt say
     POISON=7            batch number 7, from 0, has an image for which the loss is NaN
+
+Or to make many small processes do what few large ones do, and be seen at it:
+
     PLAIN=1             no pictures and no report, which take most of a small run's time
+    INDICES=FILE        writes down which images the training batches of this process hold, a line for each
+    SHARDED_FROM=64     arrays of 64 elements are large enough for --shard-params
+    PATIENCE=8          a process that gives no sign of life for so many seconds counts as lost
+    LATE=1              takes so many seconds before it tells the others that it fails
 """
 
 import builtins
@@ -16,13 +23,14 @@ import os
 import shutil
 import signal
 import sys
+import time
 import types
 from collections.abc import Callable
 from pathlib import Path
 
 import jax.numpy as jnp
 
-from train import journal
+from train import journal, processes, step
 from train.data.batches import TrainingBatches
 from train.report import confusion, mistakes
 from train.tasks import classification
@@ -42,6 +50,12 @@ def ask_for() -> None:
         die_at_file(int(wanted("DIE_AT_FILE")))
     if wanted("POISON"):
         poison(int(wanted("POISON")))
+    if wanted("INDICES"):
+        write_indices(wanted("INDICES"))
+    if wanted("LATE"):
+        fail_late(int(wanted("LATE")))
+    processes.PATIENCE = int(wanted("PATIENCE", processes.PATIENCE))
+    step.SHARDED_FROM = int(wanted("SHARDED_FROM", step.SHARDED_FROM))
     if wanted("PLAIN"):
         for module, name in (
             (journal, "draw_curves"),
@@ -61,15 +75,15 @@ def fail(error: type[BaseException]) -> None:
     raise error("out of the blue")
 
 
-def at(step: str | None, act: Callable[[], None]) -> None:
+def at(count: str | None, act: Callable[[], None]) -> None:
     """Calls `act` when the loop has counted that many steps."""
-    if step:
+    if count:
         tick, seen = journal.Clock.tick, []
 
         def counted(clock, images, waited):
             tick(clock, images, waited)
             seen.append(images)
-            if len(seen) == int(step):
+            if len(seen) == int(count):
                 act()
 
         journal.Clock.tick = counted
@@ -104,6 +118,27 @@ def die_at_file(number: int) -> None:
                 die()
 
     sys.addaudithook(watch)
+
+
+def write_indices(path: str) -> None:
+    file, put_rows = open(path, "w"), step.put_rows  # noqa: SIM115 ends with the process
+
+    def recorded(batch, sharding):
+        if "mask" not in batch:  # those of evaluation have one
+            print(*batch["indices"], file=file, flush=True)
+        return put_rows(batch, sharding)
+
+    step.put_rows = recorded
+
+
+def fail_late(seconds: int) -> None:
+    fail = processes._fail
+
+    def late(error):
+        time.sleep(seconds)
+        fail(error)
+
+    processes._fail = late
 
 
 def poison(number: int) -> None:
