@@ -1,7 +1,5 @@
 """Evaluation counts every image once, and finds what scikit-learn finds."""
 
-import csv
-
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -14,7 +12,6 @@ from jaxzoo import Preprocess, UsageError
 from tests.train.tiny import Tiny
 from train import step
 from train.data.batches import EvaluationBatches
-from train.report import confusion
 from train.setup import blank_batch
 from train.tasks.classification import Classification
 
@@ -68,7 +65,7 @@ def expected():
 
 @pytest.mark.parametrize("batch_size", [32, 359, 400])
 @pytest.mark.parametrize("broken", [(), BROKEN])
-def test_every_image_counts_once_whatever_the_batches_are(expected, batch_size, broken, tmp_path):
+def test_every_image_counts_once_whatever_the_batches_are(expected, batch_size, broken):
     _, task, sums = evaluated(batch_size, broken)
     labels, logits = (np.delete(values, broken, 0) for values in expected)
     predicted, found, every = logits.argmax(1), task.metrics(sums), range(len(CLASSES))
@@ -79,9 +76,3 @@ def test_every_image_counts_once_whatever_the_batches_are(expected, batch_size, 
     parts = np.exp(logits - logits.max(1, keepdims=True))
     parts /= parts.sum(1, keepdims=True)
     assert found["loss"] == pytest.approx(metrics.log_loss(labels, parts, labels=every), rel=1e-6)
-
-    confusion.write(sums["confusion"], CLASSES, tmp_path)
-    with (tmp_path / "per_class.csv").open() as file:
-        table = [[float(row[name]) for name in ("precision", "recall", "f1", "images")] for row in csv.DictReader(file)]
-    theirs = metrics.precision_recall_fscore_support(labels, predicted, labels=every, zero_division=0)
-    np.testing.assert_allclose(np.transpose(table), theirs, rtol=1e-12)

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
 from tensorboardX.proto.event_pb2 import SessionLog
 
 from convert import store
@@ -49,8 +48,6 @@ def test_a_run_leaves_everything_in_its_folder_and_says_where(whole):
     assert yaml.safe_load((whole / "config.yaml").read_text())["lr"] == 0.01
     assert [row["step"] for row in rows(whole)] == ["5", "10", "15"]
     assert len((whole / "steps.jsonl").read_text().splitlines()) == 7
-    for picture in pictures:
-        assert np.asarray(Image.open(whole / picture)).std() > 5
     said = (whole.parent / "said").read_text()
     assert "held-out accuracy" in said and "images/s" in said and str(whole / "best") in said
 
@@ -90,28 +87,11 @@ def test_a_finished_run_can_go_on_for_more_epochs(whole, tmp_path):
     assert yaml.safe_load((run / "config.yaml").read_text())["epochs"] == 2
 
 
-def test_eight_devices_compute_what_one_does(whole, tmp_path):
-    run = tmp_path / "eight"
-    said = train(*OPTIONS, "--out", run, XLA_FLAGS=EIGHT, PLAIN=1)
-    assert "8 x" in said
-    ours, theirs = (store.load(path / "checkpoints" / "15")[0] for path in (run, whole))
-    for key in theirs:
-        scale = np.abs(theirs[key]).max()
-        np.testing.assert_allclose(ours[key], theirs[key], rtol=0, atol=1e-4 * scale, err_msg=key)
-    assert [row["val_accuracy"] for row in rows(run)] == [row["val_accuracy"] for row in rows(whole)]
-
-
 def test_a_batch_that_devices_cannot_share_is_refused(tmp_path):
     options = [*OPTIONS, "--out", tmp_path / "run", "--batch-size", "100"]
     said = train(*options, code=2, XLA_FLAGS=EIGHT, PLAIN=1)
     assert "--batch-size 100 cannot be shared equally among 8 devices" in said
     assert not (tmp_path / "run").exists()
-
-
-def test_bfloat16_learns_as_well(tmp_path):
-    train(*OPTIONS, "--out", tmp_path / "run", "--precision", "bfloat16", PLAIN=1)
-    assert float(rows(tmp_path / "run")[-1]["val_accuracy"]) > 0.85
-    assert store.load(tmp_path / "run" / "best")[0]["model/conv.kernel"].dtype == np.float32
 
 
 def test_a_run_can_be_evaluated_alone_and_stays_as_it_is(whole, tmp_path):

@@ -5,9 +5,12 @@ SequentialLR of LinearLR and CosineAnnealingLR, CrossEntropyLoss with label smoo
 of weights and statistics by AveragedModel.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import torch
 import torchvision
@@ -20,12 +23,14 @@ from jaxzoo import Preprocess
 from jaxzoo.classification.resnet import Bottleneck, ResNet
 from jaxzoo.classification.vision_transformer import VisionTransformer
 from tests.compare import arrays, cast, close
+from tests.train.tiny import Tiny
 from train import step
 from train.config import Config
+from train.data.augment import Augmentation
 from train.optimizer import learning_rate, optimizer
 from train.parameters import parameter_kinds
 from train.setup import average_of
-from train.tasks.classification import Classification
+from train.tasks.classification import PLAIN, Classification
 
 STEPS, PER_EPOCH, CLASSES, SIZE, BATCH = 50, 10, 7, 32, 16
 CLASS_NAMES, PREPROCESS = [str(i) for i in range(CLASSES)], Preprocess(crop=SIZE)
@@ -151,3 +156,65 @@ def test_a_run_is_the_same_in_torch(name):
         for key in expected:
             if np.issubdtype(expected[key].dtype, np.floating):  # not num_batches_tracked
                 close(found[key], expected[key], key, 1e-8)  # measured: 1e-11
+
+
+# A small network, with what falls by chance and with fewer digits
+
+
+def small(dropout: float, augmentation: Augmentation, dtype=jnp.float64):
+    """Steps and state of Tiny, its task, and its twin in torch."""
+    model = cast(Tiny(CLASSES, dropout, rngs=nnx.Rngs(params=0, dropout=0)), jnp.float64)
+    task = Exact(CLASS_NAMES, PREPROCESS, augmentation=augmentation, label_smoothing=0.1, dtype=dtype)
+    rate, device = optax.constant_schedule(0.1), jax.local_devices()[:1]
+    options = {"per_epoch": PER_EPOCH, "seed": 5, "dtype": dtype, "devices": device}
+    steps, state = step.build(model, [task], optax.sgd(0.1), rate, batch(0), **options)
+    layers = {"conv": torch.nn.Conv2d(3, 8, 4, 4, bias=False), "bn": torch.nn.BatchNorm2d(8)}
+    twin = torch.nn.ModuleDict(layers | {"fc": torch.nn.Linear(512, CLASSES)}).double()
+    weights = torch_arrays(model, state["params"] | state["stats"])
+    twin.load_state_dict({name: torch.tensor(value) for name, value in weights.items()})
+    return model, steps, state, task, twin
+
+
+def torchs_loss(twin: torch.nn.ModuleDict, images, targets, kept=1.0) -> torch.Tensor:
+    """Of images (N, H, W, C); `kept` (N, 512) is what dropout multiplies features with."""
+    x = torch.tensor(np.array(images)).permute(0, 3, 1, 2).to(twin["conv"].weight.dtype)
+    x = torch.relu(twin["bn"](twin["conv"](x))).permute(0, 2, 3, 1).flatten(1)
+    y = twin["fc"](x * (kept if isinstance(kept, float) else torch.tensor(np.array(kept))))
+    targets = torch.tensor(np.array(targets))
+    return torch.nn.functional.cross_entropy(y.to(targets.dtype), targets, label_smoothing=0.1)
+
+
+def test_mixed_images_and_dropout_are_the_same_in_torch():
+    """Both follow from (seed, step); dropout's stream begins every step as `nnx.reseed(model, dropout=...)` has it."""
+    rate = 0.3
+    model, steps, state, task, twin = small(rate, dataclasses.replace(PLAIN, mixup=0.4, cutmix=1.0))
+    update = torch.optim.SGD(twin.parameters(), lr=0.1)
+    for index in range(5):
+        augmenting, dropping = step.augmenting_and_dropping(5, index)
+        images, targets = task.augmented(batch(index), augmenting)
+        drawn = jax.random.fold_in(jax.random.fold_in(dropping, 0), 0)
+        kept = jax.random.bernoulli(drawn, 1 - rate, (BATCH, 512)) / (1 - rate)
+        loss = torchs_loss(twin, images, targets, kept)
+        update.zero_grad()
+        loss.backward()
+        update.step()
+        state, report = steps.train[0](state, steps.put_batch(batch(index)))
+        close(report["loss"], loss, f"loss {index}", 1e-12)
+    for name, value in torch_arrays(model, jax.device_get(state["params"] | state["stats"])).items():
+        close(value, arrays(twin)[name], name, 1e-11)
+
+
+def test_gradients_in_bfloat16_are_as_exact_as_torchs():
+    exact, ours = {}, {}
+    for dtype, found in ((jnp.float64, exact), (jnp.bfloat16, ours)):
+        model, steps, state, task, twin = small(0.0, PLAIN, dtype)
+        found |= torch_arrays(model, jax.device_get(steps.gradients(state, steps.put_batch(batch(0)))))
+    images, targets = task.augmented(batch(0), jax.random.key(0))
+    torchs_loss(twin.bfloat16(), images, targets).backward()
+    theirs = {name: parameter.grad.double().numpy() for name, parameter in twin.named_parameters()}
+    norm = np.linalg.norm(np.concatenate([exact[name].ravel() for name in theirs]))
+    error, allowed = (
+        np.linalg.norm(np.concatenate([(found[name] - exact[name]).ravel() for name in theirs])) / norm
+        for found in (ours, theirs)
+    )
+    assert 1e-4 < error < 2 * allowed < 0.02
