@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m train") -> No
         keep_compiled_programs()
         try:
             sys.exit(run(config))
-        except KeyboardInterrupt:  # before there was anything to save, or the second one
+        except KeyboardInterrupt:  # before there was anything to save, or the second one, after saving
             sys.exit(130)
 
 

@@ -67,6 +67,7 @@ def run_together(config: Config) -> int:
         {f"--{name.replace('_', '-')}": value for name, value in vars(config).items() if name not in OWN}
         | {"classes": setup.data.classes, "images": (len(setup.data.train), len(setup.data.held_out))}
         | {"held-out batches": len(setup.held_out)}
+        | {"images whose names have the digest": setup.manifest["train"]["names"]}
         | {f"{folder} at step": step}
     )
     if config.eval_only:

@@ -233,7 +233,7 @@ def test_what_makes_a_continued_run_another_one_is_said(tmp_path, capsys):
     theirs = {"model": "vgg11", "classes": ["a", "b"], "train": numbers}
     said = {
         "had 9 training images and has 8 now": {"images": 8, "names": "b2"},
-        "the training images have other names, or another order": {"names": "b2"},
+        "the data has other images now": {"names": "b2"},
         "--batch-norm local had 4 devices to share a batch among, and has 2 now": {"batch_norm_parts": 2},
         "": {},
     }
@@ -243,19 +243,6 @@ def test_what_makes_a_continued_run_another_one_is_said(tmp_path, capsys):
         assert sentence in out and out.count("this continues, but not as if never stopped") == bool(change)
     setup.check_manifest(theirs | {"train": {"images": 9}}, theirs, tmp_path)  # written before there was more
     assert not capsys.readouterr().out
-
-
-def test_images_that_have_moved_have_the_same_names(tmp_path):
-    def digest(*names):
-        class Named(tuple):
-            name = tuple.__getitem__
-
-        return setup.train.data.names_digest(Named(names))
-
-    assert digest("/a/cat/1.png", "/a/dog/1.png") == digest("/b/c/cat/1.png", "/b/c/dog/1.png")
-    assert (
-        len({digest("/a/cat/1.png", "/a/dog/1.png"), digest("/a/cat/1.png", "/a/dog/2.png"), digest("d 1", "d 2")}) == 3
-    )
 
 
 def test_each_continuation_adds_what_it_was_made_with_and_says_what_changed(run, monkeypatch):

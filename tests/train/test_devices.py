@@ -38,7 +38,7 @@ def test_eight_devices():
     flags = "--xla_force_host_platform_device_count=8"
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", Path(__file__).with_name("eight_devices.py")],
-        env={**os.environ, "XLA_FLAGS": flags}, capture_output=True, text=True,
+        env={**os.environ, "XLA_FLAGS": flags}, capture_output=True, text=True, timeout=400,
     )  # fmt: skip
     assert result.returncode == 0, result.stdout
 
