@@ -380,7 +380,7 @@ def check_manifest(found: dict, expected: dict, run: Path, moved_to: str | None 
     if found["model"] != expected["model"]:
         raise UsageError(f"{run} holds checkpoints of {found['model']}, but its config.yaml says {expected['model']}")
     then, now, local = found["train"], expected["train"], "batch_norm_parts"
-    if then.get(local, now[local]) != now[local]:
+    if local in then and then[local] != now[local]:  # older checkpoints do not say
         devices = f"--batch-norm local had {then[local]} devices to share a batch among, and has {now[local]} now"
         say(f"{devices}: this continues, but not as if never stopped")
     if then["images"] == now["images"] and then.get("names", now["names"]) == now["names"]:
