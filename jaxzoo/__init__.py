@@ -8,6 +8,7 @@ _HOME = {
     "card": "jaxzoo.registry",
     "create_model": "jaxzoo.registry",
     "eval_transform": "jaxzoo.preprocess",
+    "feature_extractor": "jaxzoo.feature_extraction",
     "imagenet_classes": "jaxzoo.imagenet",
     "list_models": "jaxzoo.registry",
     "model_info": "jaxzoo.figures",
