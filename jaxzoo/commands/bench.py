@@ -2,10 +2,8 @@
 
 import contextlib
 import csv as files
-import ctypes
 import gc
 import os
-import re
 import sys
 import time
 from collections.abc import Iterator
@@ -25,8 +23,6 @@ from jaxzoo.errors import UsageError
 from jaxzoo.figures import digits
 from jaxzoo.inspect import multiply_adds
 from jaxzoo.registry import argument_names, card, create_model
-
-ROUND = 0.05  # seconds of a measurement on a GPU, where a step alone is too short to wait for
 
 COLUMNS = ("images/s", "ms: p10 p50 p90", "compile s", "peak MiB", "GFLOP/s", "× torch")
 
@@ -153,42 +149,13 @@ def _measure(setting: Setting, seconds: float, against: str) -> list[Side]:
     sides = [ours(setting)]
     if against == "torch":
         sides += [torchs(setting, layout) for layout in ("contiguous_format", "channels_last")]
-    steps = {}
     for side in sides:
-        side.run(1)
-        begin = time.perf_counter()
-        side.run(1)
-        steps[side.name] = max(1, round(ROUND / (time.perf_counter() - begin))) if setting.gpu else 1
-        side.peak = side.peak if side.peak is not None else _peak(side, setting.gpu)
+        side.warm_up(setting.gpu)
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(sides[0].samples) < 5:
         for side in sides:
-            begin = time.perf_counter()
-            side.run(steps[side.name])
-            side.samples.append((time.perf_counter() - begin) / steps[side.name])
+            side.sample()
     return sides
-
-
-def _peak(side: Side, gpu: bool) -> int | None:
-    """Bytes that a step takes beyond what is there between steps; on a CPU as far as Linux tells."""
-    if gpu:
-        import torch
-
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        side.run(1)
-        return torch.cuda.max_memory_allocated() - before
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)  # memory that malloc keeps would hide as much of the step's
-        before = _resident("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-        side.run(1)
-        return max(_resident("VmHWM") - before, 0)
-    return None
-
-
-def _resident(key: str) -> int:
-    return 1024 * int(re.search(rf"{key}:\s+(\d+)", Path("/proc/self/status").read_text()).group(1))
 
 
 def _row(side: Side, setting: Setting, flops: int) -> Row:

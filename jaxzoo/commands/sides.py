@@ -1,8 +1,12 @@
 """The two sides of a benchmark: a step of inference or training, of a model and of its PyTorch twin."""
 
+import contextlib
+import ctypes
 import dataclasses
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -16,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 RATE, MOMENTUM = 1e-3, 0.9  # of SGD
+ROUND = 0.05  # seconds of a measurement on a GPU, where a step alone is too short to wait for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,10 +46,27 @@ class Side:
     compile_seconds: float | None = None
     peak: int | None = None  # bytes that a step takes beyond what is there between steps
     samples: list[float] = dataclasses.field(default_factory=list)  # seconds per step
+    steps: int = 1  # of a sample
+    program: Callable[[], str] | None = None  # what XLA made of it
+
+    def warm_up(self, gpu: bool) -> None:
+        """Takes steps that do not count, and finds out how many make a sample and what memory one takes."""
+        self.run(1)
+        begin = time.perf_counter()
+        self.run(1)
+        if gpu:
+            self.steps = max(1, round(ROUND / (time.perf_counter() - begin)))
+        self.peak = self.peak if self.peak is not None else _peak(self, gpu)
+
+    def sample(self) -> None:
+        """Measures once."""
+        begin = time.perf_counter()
+        self.run(self.steps)
+        self.samples.append((time.perf_counter() - begin) / self.steps)
 
 
-def ours(setting: Setting) -> Side:
-    """The step under `jax.jit`."""
+def ours(setting: Setting, options: Mapping[str, Any] | None = None) -> Side:
+    """The step under `jax.jit`, compiled with XLA's `options` if there are any."""
     import optax
 
     dtype = jnp.bfloat16 if setting.bfloat16 else jnp.float32
@@ -77,7 +99,7 @@ def ours(setting: Setting) -> Side:
     state = tuple(jnp.array(leaf) for leaf in leaves)  # a copy, for the step takes it over
     images, labels = jnp.asarray(setting.images), jnp.asarray(setting.labels)
     begin = time.perf_counter()
-    step = jax.jit(train if setting.training else infer, donate_argnums=0).lower(state, images, labels).compile()
+    step = jax.jit(train if setting.training else infer, donate_argnums=0).lower(state, images, labels).compile(options)
     seconds = time.perf_counter() - begin
 
     def run(steps: int) -> None:
@@ -86,7 +108,8 @@ def ours(setting: Setting) -> Side:
             state, result = step(state, images, labels)
         jax.block_until_ready((state, result))
 
-    return Side("jaxzoo", run, seconds, step.memory_analysis().temp_size_in_bytes if setting.gpu else None)
+    peak = step.memory_analysis().temp_size_in_bytes if setting.gpu else None
+    return Side("jaxzoo", run, seconds, peak, program=step.as_text)
 
 
 def torchs(setting: Setting, layout: str) -> Side:
@@ -134,3 +157,25 @@ def torchs(setting: Setting, layout: str) -> Side:
         run(1)
         side.compile_seconds = time.perf_counter() - begin
     return side
+
+
+def _peak(side: Side, gpu: bool) -> int | None:
+    """Bytes that a step takes beyond what is there between steps; on a CPU as far as Linux tells."""
+    if gpu:
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        side.run(1)
+        return torch.cuda.max_memory_allocated() - before
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)  # memory that malloc keeps would hide as much of the step's
+        before = _resident("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        side.run(1)
+        return max(_resident("VmHWM") - before, 0)
+    return None
+
+
+def _resident(key: str) -> int:
+    return 1024 * int(re.search(rf"{key}:\s+(\d+)", Path("/proc/self/status").read_text()).group(1))
