@@ -3,7 +3,7 @@
 import os
 import sys
 
-if __name__ == "__main__" and sys.path[0] == os.getcwd() != os.path.dirname(os.path.dirname(__file__)):
+if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] != os.path.dirname(os.path.dirname(__file__)):
     # Python looks for modules in the working directory first, and would take a jaxzoo.py there for ours.
     del sys.path[0]
 

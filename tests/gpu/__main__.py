@@ -131,12 +131,10 @@ def everything(work: Work, stages: set[str]) -> None:
         return import_module(f"tests.gpu.{stage}").names(work.dry_run, *beside) if stage in stages else []
 
     hands = 1 if work.dry_run else 4  # as many batches as 80 GB hold
-    together = []
-    for stage, parts in (("parity", hands), ("precision", 1), ("warm", 1 if work.dry_run else 100)):
-        items = names(stage)
-        together += [(stage, items[part::parts]) for part in range(parts)]
+    together = [(stage, names(stage)) for stage in ("parity", "precision", "warm")]
     with ThreadPoolExecutor(hands) as pool:
-        for done in [pool.submit(work.do, stage, items) for stage, items in together if items]:
+        parts = [(stage, items[hand::hands]) for stage, items in together for hand in range(hands)]
+        for done in [pool.submit(work.do, stage, items) for stage, items in parts]:
             done.result()
     for name in names("speed"):
         work.do("speed", [name])  # memory that one leaves behind is not the next one's

@@ -17,7 +17,7 @@ STEPS, MOST = 5, 10
 
 
 def names(dry_run: bool, *slowest: str) -> list[str]:
-    return [*slowest[:1]]
+    return list(slowest[:1])
 
 
 def run(name: str, conditions: Conditions) -> Iterator[dict]:

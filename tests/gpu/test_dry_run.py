@@ -1,9 +1,14 @@
 """`python -m tests.gpu --dry-run`: every stage, with what a plain machine with a GPU has."""
 
 import json
+import re
 
+import jax
+import jax.numpy as jnp
 import pytest
+from flax import nnx
 
+from jaxzoo import registry
 from tests.gpu.__main__ import LIMITS, STAGES, Work, main
 from tests.gpu.report import speeds
 from tests.gpu.variants import VARIANTS, names
@@ -27,7 +32,7 @@ def test_all_stages_run_with_what_is_there(tmp_path, monkeypatch, capsys):
     (tmp_path / "sitecustomize.py").write_text(AS_MISSING)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     out = tmp_path / "out"
-    main(["--dry-run", "--minutes", "10", "--out", str(out)])
+    main(["--dry-run", "--minutes", "60", "--out", str(out)])
     rows = json.loads((out / "report.json").read_text())["rows"]
     assert not [row for row in rows if "problem" in row], (out / "log.txt").read_text()
     assert {row["stage"] for row in rows if "seconds" in row} == {"machine", *STAGES}
@@ -43,7 +48,7 @@ def test_all_stages_run_with_what_is_there(tmp_path, monkeypatch, capsys):
 
 
 def test_who_hangs_or_fails_costs_its_own_time_only(tmp_path, monkeypatch):
-    work = Work(tmp_path, minutes=1, batch=2, dry_run=False, compiled=str(tmp_path))
+    work = Work(tmp_path, minutes=60, batch=2, dry_run=False, compiled=str(tmp_path))
     monkeypatch.setitem(LIMITS, "machine", (1, 1))  # second
     work.do("machine", ["first", "second"])
     monkeypatch.setitem(LIMITS, "machine", (60, 1))
@@ -72,3 +77,23 @@ def test_variants_are_tried_where_they_matter_and_with_the_slowest_first():
     assert names(False, "vit_b_16", "resnet50")[0].endswith(":vit_b_16")
     assert "BatchNorm's gradient by XLA:resnet50" in names(False, "vit_b_16", "resnet50")
     assert "attention by cuDNN:vit_b_16" in names(False, "resnet50")
+
+
+def test_every_variant_changes_the_program(monkeypatch):
+    monkeypatch.setattr(registry, "_cards", {name: registry.card(name) for name in registry.list_models()})
+    from tests.gpu.tiny import Tiny  # which registers itself
+
+    graph, params, rest = nnx.split(Tiny(rngs=nnx.Rngs(0)), nnx.Param, ...)
+
+    def program() -> str:
+        def loss(params, x):
+            return nnx.merge(graph, params, rest, copy=True)(x).sum()
+
+        text = str(jax.make_jaxpr(jax.grad(loss))(params, jnp.zeros((2, 32, 32, 3))))
+        return re.sub(r" at 0x[0-9a-f]+", "", text)
+
+    plain = program()
+    assert plain == program()
+    for name, variant in VARIANTS.items():
+        with variant.change():
+            assert (program() == plain) == bool(variant.options), name

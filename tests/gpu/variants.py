@@ -1,16 +1,17 @@
 """Stage `variants`: a training step as it is, and with a part of it as XLA or cuDNN would have it, or as we would."""
 
-import functools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from types import SimpleNamespace
+from functools import cache, partial
+from typing import NamedTuple
 from unittest.mock import patch
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxzoo.nn import attention, linear, norm, pool
+from jaxzoo.nn import attention, linear, norm
+from jaxzoo.nn.cpu import max_pooling
 from jaxzoo.nn.precision import wide
 from tests.gpu.child import Conditions
 from tests.gpu.speed import MODELS, measured, our_side
@@ -18,21 +19,24 @@ from tests.gpu.speed import MODELS, measured, our_side
 Array = jax.Array
 
 
+class Variant(NamedTuple):
+    models: tuple[str, ...]  # that it makes a difference to
+    change: Callable[[], AbstractContextManager] = nullcontext
+    options: dict | None = None  # of XLA
+
+
 def names(dry_run: bool, *slowest: str) -> list[str]:
     """Each variant with the slowest of the models that have what it changes; the slowest of all models first."""
     order = [*slowest, *MODELS]
-    chosen = [
-        (order.index(next(m for m in order if dry_run or m in models)), v) for v, (models, _, _) in VARIANTS.items()
-    ]
-    return [f"{variant}:{order[place]}" for place, variant in sorted(chosen, key=lambda each: each[0])]
+    models = {name: next(m for m in order if dry_run or m in v.models) for name, v in VARIANTS.items()}
+    return [f"{name}:{models[name]}" for name in sorted(VARIANTS, key=lambda name: order.index(models[name]))]
 
 
 def run(name: str, conditions: Conditions) -> Iterator[dict]:
-    variant, model = name.split(":")
-    _, changed, options = VARIANTS[variant]
-    before = _as_it_is(model, conditions)
-    with changed():
-        after = measured(lambda: our_side(model, conditions, options), conditions)
+    which, model = name.split(":")
+    variant, before = VARIANTS[which], _as_it_is(model, conditions)
+    with variant.change():
+        after = measured(lambda: our_side(model, conditions, variant.options), conditions)
     yield {
         "as it is ms": before["p50 ms"],
         "otherwise ms": after["p50 ms"],
@@ -42,7 +46,7 @@ def run(name: str, conditions: Conditions) -> Iterator[dict]:
     }
 
 
-@functools.cache
+@cache
 def _as_it_is(model: str, conditions: Conditions) -> dict:
     return measured(lambda: our_side(model, conditions), conditions)
 
@@ -73,21 +77,28 @@ def _fused(
     return jax.nn.dot_product_attention(q, k, v, scale=scale, implementation=implementation)
 
 
-def _as_on_a_cpu(module: object) -> AbstractContextManager:
-    """Has a module choose, for every platform, what it has for the CPU."""
-    chosen = SimpleNamespace(**{**vars(lax), "platform_dependent": lambda *arrays, cpu, default: cpu(*arrays)})
-    return patch.object(module, "lax", chosen)
+@jax.custom_jvp
+def _settled(x: Array) -> Array:
+    return x
+
+
+@_settled.defjvp
+def _settled_slope(values: tuple[Array], slopes: tuple[Array]) -> tuple[Array, Array]:
+    return values[0], lax.optimization_barrier(slopes[0])
 
 
 CONVOLUTIONAL = ("resnet50", "efficientnet_b0", "regnet_y_1_6gf", "mobilenet_v3_large")
 ATTENTIVE = ("swin_t", "vit_b_16", "convnext_tiny")
-# What it is: models that it makes a difference to, the change, and XLA's options.
-VARIANTS: dict[str, tuple[tuple[str, ...], Callable[[], AbstractContextManager], dict | None]] = {
-    "BatchNorm's gradient by XLA": (CONVOLUTIONAL, lambda: patch.object(norm, "_by_batch", _by_batch), None),
-    "LayerNorm's gradient by XLA": (ATTENTIVE, lambda: patch.object(norm, "_by_position", _by_position), None),
-    "attention by cuDNN": (("vit_b_16",), lambda: patch.object(attention, "attend", _fused), None),
-    "no barrier in linear layers' gradients": (ATTENTIVE, lambda: patch.object(linear, "_settled", lambda x: x), None),
-    "max pooling by our rule": (("resnet50",), lambda: _as_on_a_cpu(pool), None),
-    "autotune level 0": (tuple(MODELS), nullcontext, {"xla_gpu_autotune_level": 0}),
-    "autotune level 2": (tuple(MODELS), nullcontext, {"xla_gpu_autotune_level": 2}),
+VARIANTS = {
+    "BatchNorm's gradient by XLA": Variant(CONVOLUTIONAL, partial(patch.object, norm, "_by_batch", _by_batch)),
+    "LayerNorm's gradient by XLA": Variant(ATTENTIVE, partial(patch.object, norm, "_by_position", _by_position)),
+    "attention by cuDNN": Variant(("vit_b_16",), partial(patch.object, attention, "attend", _fused)),
+    "linear layers' gradients behind a barrier": Variant(
+        ATTENTIVE, partial(patch.object, linear, "_settled", _settled)
+    ),
+    "max pooling by our rule": Variant(
+        ("resnet50",), partial(patch.object, max_pooling, "max_pool", max_pooling._by_windows)
+    ),
+    "autotune level 0": Variant(tuple(MODELS), options={"xla_gpu_autotune_level": 0}),
+    "autotune level 2": Variant(tuple(MODELS), options={"xla_gpu_autotune_level": 2}),
 }
