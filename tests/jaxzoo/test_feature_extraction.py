@@ -64,7 +64,9 @@ class Broken(nnx.Module):
 
 @pytest.fixture(scope="module")
 def resnet():
-    return ResNet(BasicBlock, (1, 1, 1, 1), num_classes=2, rngs=nnx.Rngs(0))
+    model = ResNet(BasicBlock, (1, 1, 1, 1), num_classes=2, rngs=nnx.Rngs(0))
+    model.eval()
+    return model
 
 
 def test_outputs_come_in_the_order_given_and_nothing_runs_that_they_do_not_need():
@@ -110,7 +112,6 @@ def test_training_moves_the_statistics_that_torchvisions_moves():
 def test_an_extractor_is_a_module_like_any_other(resnet):
     extractor = feature_extractor(resnet, {"layer1": "a", "fc": "b"})
     x = jnp.ones((1, 32, 32, 3))
-    extractor.eval()
     run = jax.jit(lambda extractor, x: extractor(x))
     expected = run(extractor, x)
     graph, state = nnx.split(extractor)
@@ -126,12 +127,12 @@ def test_an_extractor_is_a_module_like_any_other(resnet):
     gradients = jax.jit(nnx.grad(lambda extractor, x: extractor(x)["a"].sum()))(extractor, x)
     sizes = {path: float(abs(leaf.get_value()).max()) for path, leaf in nnx.to_flat_state(gradients)}
     assert sizes["conv1", "kernel"] > 0 and sizes["fc", "kernel"] == 0
-    resnet.train()
-    assert extractor.bn1.use_running_average is False  # the parts are shared
+    extractor.train()
+    assert resnet.bn1.use_running_average is False  # the parts are shared
+    extractor.eval()
 
 
 def test_threads_and_other_models_do_not_notice(resnet):
-    resnet.eval()
     x = jnp.ones((1, 32, 32, 3))
     shapes = {}
 
