@@ -8,6 +8,13 @@ On the command line: `python -m convert --help`.
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for editors, which do not follow `__getattr__`
+    from convert.files import read as read
+    from convert.loading import load as load
+    from convert.rules import load_state_dict as load_state_dict
+    from convert.rules import state_dict as state_dict
 
 _HOME = {
     "load": "convert.loading",
@@ -18,7 +25,7 @@ _HOME = {
 __all__ = list(_HOME)
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     # JAX is imported when it is first needed, so that `--help` answers at once.
     if name not in _HOME:
         raise AttributeError(f"module 'convert' has no attribute {name!r}")

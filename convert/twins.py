@@ -40,9 +40,10 @@ def build_twin(card: ModelCard, **arguments):
         else:
             builder = getattr(importlib.import_module(package), name)
     except ImportError as error:
-        raise UsageError(
-            f"the reference of {card.name} is {card.twin}, which needs: pip install {error.name}"
-        ) from None
+        way = f"needs: pip install {error.name}"
+        if package.startswith("tests.") and f"{package}.".startswith(f"{error.name}."):
+            way = "is in jaxzoo's repository alone: run python -m convert there"
+        raise UsageError(f"the reference of {card.name} is {card.twin}, which {way}") from None
     except (ValueError, AttributeError):
         raise UsageError(
             f"the reference of {card.name} is {card.twin}, which this version of {package} lacks"

@@ -1,6 +1,32 @@
 """jaxzoo: PyTorch's vision architectures in Flax NNX, with weight parity."""
 
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for editors, which do not follow `__getattr__`
+    from jaxzoo import crf as crf
+    from jaxzoo import inspect as inspect
+    from jaxzoo import nn as nn
+    from jaxzoo import registry as registry
+    from jaxzoo.errors import UsageError as UsageError
+    from jaxzoo.feature_extraction import feature_extractor as feature_extractor
+    from jaxzoo.figures import model_info as model_info
+    from jaxzoo.imagenet import imagenet_classes as imagenet_classes
+    from jaxzoo.images import read_image as read_image
+    from jaxzoo.preprocess import Preprocess as Preprocess
+    from jaxzoo.preprocess import eval_transform as eval_transform
+    from jaxzoo.registry import (
+        card as card,
+    )
+    from jaxzoo.registry import (
+        create_model as create_model,
+    )
+    from jaxzoo.registry import (
+        list_models as list_models,
+    )
+    from jaxzoo.registry import (
+        register_model as register_model,
+    )
 
 _HOME = {
     "Preprocess": "jaxzoo.preprocess",
@@ -19,7 +45,7 @@ __version__ = "0.1.0"
 __all__ = list(_HOME)
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     # JAX is imported when it is first needed: the command lines choose its settings before that.
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)

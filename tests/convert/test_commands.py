@@ -140,3 +140,13 @@ def test_help_is_fast():
     assert time.monotonic() - start < 5  # 0.8 s on a machine of its own
     for command in ("to-flax", "to-torch", "diff", "inspect"):
         assert command in run.stdout
+
+
+def test_a_reference_outside_the_package_is_said_to_need_the_repository(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tests.twins.lenet", None)
+    assert "lenet5 is tests.twins.lenet:lenet5, which is in jaxzoo's repository alone: run" in fails(
+        capsys, "diff", "--model", "lenet5"
+    )
+    monkeypatch.setitem(sys.modules, "segmentation_models_pytorch", None)
+    monkeypatch.delitem(sys.modules, "tests.twins.smp", raising=False)
+    assert "which needs: pip install segmentation_models_pytorch" in fails(capsys, "diff", "--model", "unet_resnet18")

@@ -1,5 +1,6 @@
 """Models are found, described and built by name, and wrong names are answered helpfully."""
 
+import ast
 import inspect
 import math
 import subprocess
@@ -183,6 +184,16 @@ def test_the_card_has_torchvisions_weights_with_their_transforms_and_metrics(nam
         (metrics,) = entry.meta["_metrics"].values()  # not a number for weights of the features alone
         assert card.weights[entry.name].metrics == {k: v for k, v in metrics.items() if not math.isnan(v)}
     assert card.paper and card.task in registry.TASKS
+
+
+@pytest.mark.parametrize("package", [jaxzoo, convert])
+def test_editors_see_what_a_package_imports_when_it_is_first_needed(package):
+    """They read the imports that are for them alone, and no `__getattr__`."""
+    tree = ast.parse(inspect.getsource(package))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    seen = {name.asname: node.module for node in block.body for name in node.names}
+    assert {name: home for name, home in seen.items() if home != package.__name__} == package._HOME
+    assert all(getattr(package, name) is not None for name in seen)
 
 
 def test_the_zoo_imports_without_torch_and_tensorflow():
