@@ -39,6 +39,13 @@ def test_255_does_not_count_where_any_mask_holds_the_second_class(street, capsys
     np.testing.assert_array_equal(data.train[0][1], OBJECT)
 
 
+def test_masks_of_one_class_alone_are_taken_if_it_is_not_the_first(street):
+    (street / "classes.txt").write_text("background\ncar\nbus\n")
+    for i in range(10):
+        Image.fromarray(np.full_like(OBJECT, 2)).save(street / "masks" / f"{i}.png")
+    assert (pairs.load(street, **HOW).train[0][1] == 2).all()
+
+
 def test_masks_without_any_of_several_classes_are_refused(street):
     (street / "classes.txt").write_text("background\ncar\nbus\n")
     with pytest.raises(

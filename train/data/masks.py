@@ -124,7 +124,7 @@ def reader(
 ) -> Callable[[Path], np.ndarray]:
     """How to read the masks of a data set: where two classes are 0 and 255 in all of them, 255 is the second.
 
-    Masks are read until two classes are found. Raises UsageError if there is but one.
+    Masks are read until there is more than the background in one. Raises UsageError if there is nothing else in any.
     """
     read = functools.partial(read_mask, colors=colors)
     seen, broken = set(), None
@@ -134,17 +134,17 @@ def reader(
         except UsageError as error:  # said when its turn comes
             broken = error
             continue
-        if len(seen - {IGNORED}) > 1:
+        if seen - {0, IGNORED}:
             return read
     if not seen and broken:
         raise broken
     if seen == {0, IGNORED} and len(classes) == 2:
         say(f"the masks of {where} hold 0 and 255 alone: 255 stands for {classes[1]!r}")
         return lambda path: np.minimum(read(path), 1)
-    known = ", ".join(repr(classes[value]) for value in sorted(seen - {IGNORED}) if value < len(classes))
+    known = repr(classes[0]) if 0 in seen else "none"
     raise UsageError(
-        f"all pixels in the masks of {where} are of class {known or 'none'} or do not count (255); number the classes "
-        f"0 to {len(classes) - 1}"
+        f"all pixels in the masks of {where} are of class {known} or do not count (255); number the classes 0 to "
+        f"{len(classes) - 1}"
     )
 
 
