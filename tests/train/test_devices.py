@@ -23,6 +23,7 @@ from jaxzoo.classification.swin_transformer import SwinTransformer
 from jaxzoo.classification.vision_transformer import VisionTransformer
 from tests.compare import cast, close
 from tests.train.blocks import Blocks
+from tests.train.launch import HASTE
 from tests.train.test_torch_equality import Exact
 from tests.train.tiny import Tiny
 from train import remat, step
@@ -35,7 +36,7 @@ CLASSES = [str(i) for i in range(10)]
 
 def test_eight_devices():
     """The tests of `eight_devices`, in a process that has so many."""
-    flags = "--xla_force_host_platform_device_count=8"
+    flags = f"--xla_force_host_platform_device_count=8 {HASTE}"
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", Path(__file__).with_name("eight_devices.py")],
         env={**os.environ, "XLA_FLAGS": flags}, capture_output=True, text=True, timeout=400,

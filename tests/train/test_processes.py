@@ -99,11 +99,6 @@ def test_two_processes_of_two_devices_train_as_one_device_does(alone, together, 
     assert_same_run(place / "together", place / "alone")
 
 
-def test_they_train_as_one_process_of_four_devices_does(together, place):
-    assert "4 x cpu" in launch(place / "words four", 1, 4, *OPTIONS, "--out", place / "four").said[0]
-    assert_same_run(place / "together", place / "four")
-
-
 def test_each_reads_its_own_part_of_every_batch_in_the_order_of_all(alone, together):
     assert len(together.indices) == len(alone.indices) == 10
     for parts, (whole,) in zip(together.indices, alone.indices, strict=True):
@@ -118,7 +113,7 @@ def test_they_count_the_pixels_of_every_class_as_one_does(place):
         for part in ("images", "masks"):
             write_mask(place / "pairs" / part / f"{i}.png", mask)
     run, data = place / "pixels", f"--data=pairs:{place / 'pairs'}"
-    options = ["--model=pixels", data, "--epochs=9", "--batch-size=8", "--image-size=32", "--lr=0.03"]
+    options = ["--model=pixels", data, "--epochs=3", "--batch-size=8", "--image-size=32", "--lr=0.03"]
     trained = launch(place / "words pixels", 2, 2, *options, "--out", run)
     counted = launch(place / "words counted", 1, 1, "--resume", run, "--eval-only")
     ours, (one,) = (re.findall("held out: (loss .*fwiou .*)", said[0]) for said in (trained.said, counted.said))
