@@ -19,6 +19,11 @@ from jaxzoo.errors import UsageError
 from train.data import located as located_data
 
 
+def cores() -> int:
+    """How many CPU cores this process may use, which may be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     model: str = "swin_t"
@@ -73,7 +78,7 @@ class Images:
     """Part of every class that is held out when the data has no split of its own; 1 with --eval-only is all of it."""
     strict_data: bool = False
     """An image that cannot be read stops the run; otherwise it is named once, counted and replaced by another."""
-    workers: int = min(16, os.cpu_count() or 1)
+    workers: int = min(16, cores())
     """Threads that read and augment images. Results do not depend on it."""
 
 

@@ -34,6 +34,16 @@ class Stages:
         """The stage of a step."""
         return min(step // self.per_epoch * len(self.batches) // self.epochs, len(self.batches) - 1)
 
+    @property
+    def most_rows(self) -> int:
+        return self.batches[0].most_rows
+
+    def rows(self, step: int) -> int:
+        return self.batches[0].rows(step)
+
+    def row(self, step: int, row: int) -> Batch:
+        return self.batches[self.at(step)].row(step, row)
+
     def __call__(self, step: int) -> Batch:
         return self.batches[self.at(step)](step)
 

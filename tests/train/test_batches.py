@@ -73,6 +73,19 @@ def test_a_stream_is_restored_at_every_batch():
     assert_equal_output_after_checkpoint(ahead.dataset(training(repeats=2, broken={3}, strict=False), 0, 9, workers=3))
 
 
+def test_a_stream_stays_a_batch_ahead_of_what_is_asked_for_however_many_workers_there_are():
+    made = []
+    batches = training(count=4096, size=512)
+    batches.example = lambda item, rng: made.append(item) or noisy(item, rng)
+    stream = read_ahead(batches, 0, 8, workers=16)
+    next(stream)
+    deadline = time.monotonic() + 20
+    while len(made) < 2 * 512 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    assert 2 * 512 <= len(made) <= 2 * 512 + 16 * ahead.PIECE
+
+
 def test_an_epoch_shows_no_image_twice_and_the_next_one_has_another_order_and_other_noise():
     batches = stream(1)
     first, second = (np.concatenate([b["index"] for b in batches[i : i + 4]]) for i in (0, 4))

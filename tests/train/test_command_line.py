@@ -42,6 +42,14 @@ def test_nothing_given_means_the_defaults():
     assert command_line.parse([]) == Config()
 
 
+def test_there_are_as_many_workers_as_cores_that_a_process_may_use(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {3, 5, 6}, raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 96)
+    assert config.cores() == 3
+    monkeypatch.delattr("os.sched_getaffinity")
+    assert config.cores() == 96
+
+
 def test_options_are_typed():
     parsed = command_line.parse(
         ["--eval-only", "--weights=w.pth", "--flip=no", "--lr=1e-2", "--model-args", "dropout=0.5", "norm=true"]

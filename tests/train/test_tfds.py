@@ -103,12 +103,14 @@ def test_with_a_network_it_is_prepared_and_read(squares, capsys):
         (":1.0.0", (20, 6)),
         (":1.0.0:train[5:]", (15, 6)),
         (":test, train", (6, 20)),
-        (":train+test", (21, 5)),  # nothing of its own to hold out: a fifth of it
+        (":train+test", (20, 6)),  # nothing of its own to hold out: a fifth of each class
     ],
 )
 def test_parts_can_be_chosen(prepared, split, sizes):
     data = load(f"tfds:jaxzoo_squares{split}")
     assert (len(data.train), len(data.held_out)) == sizes
+    if split == ":train+test":
+        assert sorted(data.held_out.labels.tolist()) == [0, 0, 0, 1, 1, 1]
     names = [source.name(i) for source in (data.train, data.held_out) for i in range(len(source))]
     assert len(set(names)) == sum(sizes)
 

@@ -1,29 +1,56 @@
 """Batches before they are needed: made by threads on the host, and copied to the device while it computes."""
 
+import itertools
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from train.data.batches import Batch, stack
 
 if TYPE_CHECKING:
     import grain
 
 T = TypeVar("T")
 
+# Examples that a thread makes at a time: so few that threads share a batch, so many that handing them on costs little.
+PIECE = 16
 
-def dataset(batches: Callable[[int], T], start: int, stop: int, *, workers: int) -> "grain.IterDataset[T]":
-    """`batches(start)` to `batches(stop - 1)`, in order, while `workers` threads make the next ones.
 
-    Its iterators can be put back to any batch (`get_state`, `set_state`).
+class Batches(Protocol):
+    """Batches of examples that are made one by one, such as `train.data.batches.TrainingBatches`."""
+
+    most_rows: int
+
+    def rows(self, index: int) -> int:
+        """How many examples a batch has; no more than `most_rows`."""
+
+    def row(self, index: int, row: int) -> Batch:
+        """One example of a batch, as `stack` takes them."""
+
+
+def dataset(batches: Batches, start: int, stop: int, *, workers: int) -> "grain.IterDataset[Batch]":
+    """The batches from `start` to `stop - 1`, in order, while `workers` threads make examples of the next ones.
+
+    They stay at most a batch ahead, or so many examples that no thread waits for another. Iterators can be put back to
+    any batch (`get_state`, `set_state`).
     """
     import grain
 
-    options = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=workers + 2)
-    return grain.MapDataset.range(start, stop).map(batches).to_iter_dataset(options)
+    pieces = -(-batches.most_rows // PIECE)  # of every batch
+
+    def piece(place: int) -> list[Batch]:
+        index, number = divmod(place, pieces)
+        size = -(-batches.rows(index) // pieces)
+        return [batches.row(index, row) for row in range(batches.rows(index))[number * size :][:size]]
+
+    options = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=max(pieces, workers + 2))
+    made = grain.MapDataset.range(start * pieces, stop * pieces).map(piece).to_iter_dataset(options)
+    return made.batch(pieces, batch_fn=lambda parts: stack(list(itertools.chain.from_iterable(parts))))
 
 
-def read_ahead(batches: Callable[[int], T], start: int, stop: int, *, workers: int) -> Iterator[T]:
+def read_ahead(batches: Batches, start: int, stop: int, *, workers: int) -> Iterator[Batch]:
     """An iterator over `dataset`."""
     return iter(dataset(batches, start, stop, workers=workers))
 

@@ -59,7 +59,7 @@ class TrainingBatches:
         if batch_size > len(source):
             raise UsageError(f"--batch-size {batch_size} is more than the {len(source)} training images")
         self.source, self.example, self.batch_size, self.seed = source, example, batch_size, seed
-        self.repeats, self.rows = repeats, _rows(batch_size, process, processes)
+        self.repeats, self.places = repeats, apart(batch_size, repeats)[_rows(batch_size, process, processes)].tolist()
         self.reader = Reader(source, strict=strict, report=report)
         self.per_epoch = len(source) // batch_size
         self.order = functools.lru_cache(maxsize=2)(self._order)
@@ -73,17 +73,25 @@ class TrainingBatches:
     def _order(self, epoch: int) -> np.ndarray:
         return epoch_order(len(self.source), np.random.default_rng((self.seed, epoch)), self.repeats)
 
-    def __call__(self, index: int) -> Batch:
+    def rows(self, index: int) -> int:
+        """How many examples of a batch this process makes."""
+        return len(self.places)
+
+    @property
+    def most_rows(self) -> int:
+        """How many of any."""
+        return len(self.places)
+
+    def row(self, index: int, row: int) -> Batch:
+        """One example of a batch, as `stack` takes them."""
         epoch, number = divmod(index, self.per_epoch)
-        order = self.order(epoch)
-        positions = number * self.batch_size + apart(self.batch_size, self.repeats)[self.rows]
-        examples, indices = [], []
-        for position in positions.tolist():
-            place = (self.seed, epoch, int(order[position]), position % self.repeats)
-            chosen, item = self._item(place)
-            examples.append(self.example(item, np.random.default_rng(place)))
-            indices.append(chosen)
-        return _stack(examples) | {"indices": np.array(indices, np.int32)}
+        position = number * self.batch_size + self.places[row]
+        place = (self.seed, epoch, int(self.order(epoch)[position]), position % self.repeats)
+        chosen, item = self._item(place)
+        return self.example(item, np.random.default_rng(place)) | {"indices": np.int32(chosen)}
+
+    def __call__(self, index: int) -> Batch:
+        return stack([self.row(index, row) for row in range(self.rows(index))])
 
     def _item(self, place: tuple[int, int, int, int]) -> tuple[int, Any]:
         """The item that belongs there and its index, or those of the first stand-in that can be read."""
@@ -144,18 +152,33 @@ class EvaluationBatches:
     def __len__(self) -> int:
         return int(self.ends[-1])
 
-    def __call__(self, index: int) -> Batch:
+    def rows(self, index: int) -> int:
+        """How many examples of a batch this process makes."""
+        return len(self._places(index)[1])
+
+    @property
+    def most_rows(self) -> int:
+        """How many of any."""
+        return max(len(range(lot.rows)[part]) for lot, part in zip(self.lots, self.parts, strict=True))
+
+    def row(self, index: int, row: int) -> Batch:
+        """One example of a batch, as `stack` takes them."""
+        number, places = self._places(index)
+        lot, place = self.lots[number], places[row]
+        asked = int(lot.indices[place]) if place < len(lot.indices) else -1
+        item = self.reader(asked) if asked >= 0 else None
+        example = lot.example(item[0]) if item else self.blank(number)
+        return example | {"indices": np.int32(asked if item else -1), "mask": np.bool_(item is not None)}
+
+    def _places(self, index: int) -> tuple[int, range]:
+        """The lot of a batch, and which of that lot's examples are this process's rows."""
         number = int(np.searchsorted(self.ends, index, side="right"))
-        lot, first = self.lots[number], (index - (self.ends[number - 1] if number else 0)) * self.lots[number].rows
-        places = range(first, first + lot.rows)[self.parts[number]]
-        asked = [int(lot.indices[place]) if place < len(lot.indices) else -1 for place in places]
-        items = [self.reader(place) if place >= 0 else None for place in asked]
-        indices = [place if item else -1 for place, item in zip(asked, items, strict=True)]
-        examples = [lot.example(item[0]) if item else self.blank(number) for item in items]
-        return _stack(examples) | {
-            "indices": np.array(indices, np.int32),
-            "mask": np.array([item is not None for item in items]),
-        }
+        lot = self.lots[number]
+        first = int(index - (self.ends[number - 1] if number else 0)) * lot.rows
+        return number, range(first, first + lot.rows)[self.parts[number]]
+
+    def __call__(self, index: int) -> Batch:
+        return stack([self.row(index, row) for row in range(self.rows(index))])
 
     def _blank(self, number: int) -> Batch:
         """An example of nothing in a lot."""
@@ -225,5 +248,6 @@ def _rows(batch_size: int, process: int, processes: int) -> slice:
     return slice(process * part, (process + 1) * part)
 
 
-def _stack(examples: list[Batch]) -> Batch:
+def stack(examples: list[Batch]) -> Batch:
+    """Examples as one batch."""
     return {key: np.stack([example[key] for example in examples]) for key in examples[0]}

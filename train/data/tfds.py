@@ -4,8 +4,8 @@ tfds:cifar10                            train, and held out what it calls valida
 tfds:cifar10:train[:10%]                a part of it
 tfds:cifar10:train[:90%],train[90%:]    to train on, and to hold out
 
-Where neither validation nor test is left, a part is held out by --val-fraction and --seed. A data set that is not on
-this machine is downloaded and prepared.
+Where neither validation nor test is left, a part of every class is held out by --val-fraction and --seed. A data set
+that is not on this machine is downloaded and prepared.
 """
 
 import functools
@@ -24,7 +24,7 @@ from PIL import Image
 
 from jaxzoo.errors import UsageError, nearest
 from jaxzoo.images import read_image
-from train.data import Data
+from train.data import Data, stratified_split
 from train.progress import say
 
 # A name may have a configuration and a version: "mnist_corrupted/identity:1.0.0".
@@ -62,7 +62,7 @@ def load(name: str, *, val_fraction: float, seed: int) -> Data:
     features = builder.info.features
     if not {"image", "label"} <= set(features) or not hasattr(features["label"], "names"):
         raise UsageError(f"{name} has {', '.join(features)}; classification needs an image and a class label")
-    parts = divided(builder, name, chosen, ("image",), val_fraction=val_fraction, seed=seed)
+    parts = divided(builder, name, chosen, ("image",), label="label", val_fraction=val_fraction, seed=seed)
     return Data(*(Records(*part) for part in parts), classes=list(features["label"].names))
 
 
@@ -76,13 +76,21 @@ Part = tuple[Sequence, Sequence[int], str]
 
 
 def divided(
-    builder: Any, name: str, chosen: str | None, encoded: Sequence[str], *, val_fraction: float, seed: int
+    builder: Any,
+    name: str,
+    chosen: str | None,
+    encoded: Sequence[str],
+    *,
+    label: str | None = None,
+    val_fraction: float,
+    seed: int,
 ) -> tuple[Part, Part]:
     """What to train on and what to hold out, each as records, indices among them and a title; prepared if need be.
 
     Args:
       chosen: the splits that were asked for.
       encoded: features that stay the bytes of a file.
+      label: the feature that says an item's class; where a part is held out it is one of every class.
 
     Raises:
       UsageError: unknown split, or the data set cannot be prepared here.
@@ -100,9 +108,8 @@ def divided(
         held_out = _records(builder, name, other, encoded)
         ours, theirs = np.arange(len(records)), np.arange(len(held_out))
     else:
-        order = np.random.default_rng(seed).permutation(len(records))
-        count = max(1, round(val_fraction * len(records)))
-        held_out, ours, theirs = records, np.sort(order[count:]), np.sort(order[:count])
+        labels = [int(records[i][label]) if label else 0 for i in range(len(records))]
+        held_out, (ours, theirs) = records, stratified_split(labels, val_fraction, seed)
     return (records, ours, f"{name}, {train}"), (held_out, theirs, f"{name}, {other or train}")
 
 
