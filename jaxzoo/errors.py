@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import io
 import sys
 from collections.abc import Iterable, Iterator
 
@@ -20,8 +21,11 @@ def nearest(name: str, names: Iterable[str]) -> str:
 def exit_on_usage_error() -> Iterator[None]:
     """For command lines: a `UsageError` becomes one line on stderr and exit code 2, without a traceback.
 
-    So does a device that has too little memory.
+    So does a device that has too little memory. What cannot be printed, as names of files that are no text, is escaped.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         yield
     except UsageError as error:

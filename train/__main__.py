@@ -15,7 +15,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m train") -> No
     # XLA writes an alarming paragraph to stderr whenever it loads a program for the CPU from the cache.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from jaxzoo.cache import keep_compiled_programs
-    from jaxzoo.errors import UsageError, exit_on_usage_error
+    from jaxzoo.errors import exit_on_usage_error
     from jaxzoo.memory import keep_freed_memory
     from train.command_line import parse
 
@@ -24,19 +24,10 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m train") -> No
     command, *rest = arguments or [""]
     with exit_on_usage_error():
         if command == "recipes":
-            import rich
-
-            from train.recipes import listing
-
-            rich.print(listing())
+            _recipes(rest, f"{prog} recipes")
             return
         if command == "data":
-            if not rest or rest[0].startswith("-"):
-                raise UsageError(f"name the data: {prog} data folder:PATH, with any options of training")
-            config = parse(["--data", *rest], prog)
-            from train.setup import show_data
-
-            show_data(config)
+            _data(rest, f"{prog} data")
             return
         config = parse(arguments, prog)
         from train.loop import run
@@ -46,6 +37,36 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m train") -> No
             sys.exit(run(config))
         except KeyboardInterrupt:  # before there was anything to save, or the second one, after saving
             sys.exit(130)
+
+
+def _recipes(arguments: Sequence[str], prog: str) -> None:
+    import rich
+    import tyro
+
+    from train.recipes import listing
+
+    def recipes() -> None:
+        """List the recipes that --recipe takes, and which models were published with them."""
+        rich.print(listing())
+
+    tyro.cli(recipes, prog=prog, args=arguments)
+
+
+def _data(arguments: Sequence[str], prog: str) -> None:
+    from jaxzoo.errors import UsageError
+    from train.command_line import parse
+    from train.setup import show_data
+
+    about = """
+    Print how many images each class of DATA has, and draw training images as the model will see them.
+
+    DATA is what --data takes; all options of training may follow, and --out names the picture.
+    """
+    if {"-h", "--help"} & set(arguments):
+        parse(["--help"], f"{prog} DATA", about)
+    if not arguments or arguments[0].startswith("-"):
+        raise UsageError(f"name the data: {prog} folder:PATH, with any options of training")
+    show_data(parse(["--data", *arguments], f"{prog} DATA", about))
 
 
 if __name__ == "__main__":

@@ -14,8 +14,10 @@ from train.config import GROUPS, RESUMABLE, UNCHANGED, Config, check, option, re
 from train.needs import check_options
 
 
-def parse(arguments: Sequence[str] | None = None, prog: str = "python -m train") -> Config:
+def parse(arguments: Sequence[str] | None = None, prog: str = "python -m train", about: str = Config.__doc__) -> Config:
     """The configuration from a command line; with --resume, the run's own with the allowed changes.
+
+    `prog` and `about` are what --help calls the command and says of it.
 
     Raises:
       UsageError: an option has an impossible value, or may not be changed when a run is continued.
@@ -30,7 +32,7 @@ def parse(arguments: Sequence[str] | None = None, prog: str = "python -m train")
         stored = Config(recipe=given["recipe"], **recipes.options(given["recipe"], given["model"] or Config.model))
     else:
         stored = Config()
-    config = _parsed(arguments, stored, prog)
+    config = _parsed(arguments, stored, prog, about)
     named = {text.lstrip("-").split("=")[0].replace("-", "_") for text in arguments if text.startswith("--")}
     if config.recipe and not run:
         config = recipes.adapted(config, named)
@@ -59,14 +61,14 @@ def sectioned(default: Config) -> type:
     return dataclasses.make_dataclass("Sectioned", sections, frozen=True)
 
 
-def _parsed(arguments: Sequence[str], default: Config, prog: str) -> Config:
+def _parsed(arguments: Sequence[str], default: Config, prog: str, about: str) -> Config:
     import tyro
 
     parsed = tyro.cli(
         sectioned(default),
         args=arguments,
         prog=prog,
-        description=inspect.cleandoc(Config.__doc__),
+        description=inspect.cleandoc(about),
         config=(tyro.conf.OmitArgPrefixes,),
     )
     return Config(

@@ -30,6 +30,15 @@ def test_help_explains_every_option():
     assert result.stdout.count("(default: ") == len(dataclasses.fields(Config))
 
 
+@pytest.mark.parametrize("options", [["data", "--help"], ["data", "digits", "-h"], ["recipes", "--help"]])
+def test_every_command_explains_itself(options, capsys):
+    with pytest.raises(SystemExit) as end:
+        program.main(options)
+    said = capsys.readouterr().out
+    assert end.value.code == 0 and said.startswith(f"usage: python -m train {options[0]}")
+    assert ("--image-size" in said) == (options[0] == "data")
+
+
 def test_bad_input_is_one_sentence_and_exit_code_2():
     result = run_on_the_command_line("--model", "swin_ti")
     assert result.returncode == 2
