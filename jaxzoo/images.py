@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -13,6 +14,7 @@ from jaxzoo.errors import UsageError
 
 # What Pillow knows by name alone, or hands over to another program.
 _WITHOUT_PIXELS = {"BUFR", "EMF", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"}
+_BYTES = re.compile("[\udc80-\udcff]+")
 _ORIENTATION = 0x0112  # EXIF's tag
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -28,6 +30,11 @@ _UPRIGHT = {
 def hidden(name: str) -> bool:
     """Whether a file or folder of this name is a tool's own: .ipynb_checkpoints, ._1.jpg, __MACOSX, Thumbs.db, ..."""
     return name.startswith(".") or name.lower() in ("__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "@eadir")
+
+
+def as_text(name: str) -> str:
+    """A file's name for people: bytes that are no UTF-8, which Python keeps as lone surrogates, as Windows-1252."""
+    return _BYTES.sub(lambda found: found[0].encode(errors="surrogateescape").decode("cp1252", "replace"), name)
 
 
 @functools.cache

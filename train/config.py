@@ -16,6 +16,7 @@ import yaml
 
 import jaxzoo
 from jaxzoo.errors import UsageError
+from jaxzoo.images import as_text
 from train.data import located as located_data
 
 
@@ -308,6 +309,8 @@ def check(config: Config) -> None:
             raise UsageError(f"{option(name)} is {value}, which leaves no image to look at")
         if (name in ("ema", "dropout", "drop_path") and value == 1) or (name == "layer_decay" and value == 0):
             raise UsageError(f"{option(name)} is {value}, which leaves nothing to learn from")
+    if config.out and as_text(config.out) != config.out:
+        raise UsageError(f"--out is {config.out}; checkpoints need a folder whose name is UTF-8: take another")
     if config.ra_magnitude > 30:
         raise UsageError(f"--ra-magnitude is {config.ra_magnitude}; the strongest is 30")
     if not (all(0 <= part < math.inf for part in config.color_jitter) and config.color_jitter[3] <= 0.5):

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 Row = Mapping[str, float]
+TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}  # names of files need not be text
 
 
 def read(path: Path) -> list[Row]:
     """The rows, numbers as they were written; none if the file is not there."""
     if not path.exists():
         return []
-    with path.open(newline="") as file:
+    with path.open(newline="", **TEXT) as file:
         return [{name: _number(text) for name, text in row.items()} for row in csv.DictReader(file)]
 
 
@@ -32,7 +33,7 @@ def append(path: Path, row: Row) -> list[Row]:
 
 def write(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
     """Writes a CSV file of these rows, which all have the columns of the first unless `columns` names them."""
-    with replacing(path) as partial, partial.open("w", newline="") as file:
+    with replacing(path) as partial, partial.open("w", newline="", **TEXT) as file:
         writer = csv.DictWriter(file, columns or rows[0].keys())
         writer.writeheader()
         writer.writerows(rows)

@@ -8,7 +8,9 @@ import sklearn.datasets
 from PIL import Image
 
 from jaxzoo import UsageError
-from train.data import digits, folder, listing, load, stratified_split, write_split
+from jaxzoo.errors import exit_on_usage_error
+from train import command_line, config, loop
+from train.data import digits, folder, load, stratified_split, write_split
 from train.data.ahead import read_ahead
 from train.data.batches import TrainingBatches
 
@@ -224,17 +226,48 @@ def test_a_damaged_image_is_left_out_by_name_otherwise(pets):
     assert list(batches.broken.values()) == [f"{pets}/cat/3.png"]
 
 
-def test_an_image_whose_name_is_no_text_is_read_and_split(pets):
-    name = os.fsdecode(b"caf\xe9.png")
-    try:
-        paint(pets / "cat" / name)
-    except OSError:
-        pytest.skip("this file system takes names in UTF-8 only")
-    data = folder.load(pets, val_fraction=0.2, seed=0)
-    write_split(data, pets)
-    assert len(data.train) + len(data.held_out) == 16
-    again = listing.load(pets / "split.csv", val_fraction=0.2, seed=0)
+# Names that are no text
+
+
+@pytest.fixture
+def cafes(tmp_path):
+    """Six images each of two classes, one of which has a name in Windows-1252, as the folder and all images have."""
+    root = tmp_path / os.fsdecode(b"d\xe9j\xe0")
+    for name in (b"caf\xe9", "thé".encode()):
+        for i in range(6):
+            try:
+                paint(root / os.fsdecode(name) / os.fsdecode(b"\xe9%d.png" % i), color=(40 * i, 80, 9))
+            except OSError:
+                pytest.skip("this file system takes names in UTF-8 only")
+    return root
+
+
+def test_images_whose_names_are_no_text_are_read_and_split(cafes, tmp_path):
+    data = load(f"folder:{cafes}")
+    assert data.classes == ["café", "thé"]
+    write_split(data, tmp_path)
+    again = load(f"list:{tmp_path / 'split.csv'}")
+    assert again.classes == data.classes
     assert [again.train.name(i) for i in range(len(again.train))] == [str(path) for path, _ in data.train.files]
+    assert again.train[0][0].size == (12, 10)
+
+
+@pytest.mark.usefixtures("pooled")
+def test_a_run_says_and_writes_down_names_that_are_no_text(cafes, tmp_path, capsys):
+    damage(cafes / "thé" / os.fsdecode(b"\xe91.png"))
+    options = ["--model", "pooled", "--image-size", "32", "--data", f"folder:{cafes}", "--epochs", "1"]
+    options += ["--batch-size", "4", "--workers", "1"]
+    with exit_on_usage_error():
+        loop.run(command_line.parse([*options, "--out", str(tmp_path / "run")]))
+    said = capsys.readouterr().out
+    assert "not complete" not in said and "d\\udce9j\\udce0" in said and "udce91.png cannot be read" in said
+    report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "folder:" in report and "déjà" in report and "café" in report
+    assert config.read(tmp_path / "run").data == f"folder:{cafes}"
+    _, *rows = (tmp_path / "run" / "per_class.csv").read_text(encoding="utf-8").splitlines()
+    assert [row.split(",")[0] for row in rows] == ["café", "thé"]
+    with pytest.raises(UsageError, match="checkpoints need a folder whose name is UTF-8"):
+        command_line.parse([*options, "--out", os.fsdecode(b"r\xfcn")])
 
 
 # The split of a run

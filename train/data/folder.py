@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from jaxzoo.errors import UsageError
-from jaxzoo.images import folders, image_files, read_image
+from jaxzoo.images import as_text, folders, image_files, read_image
 from train.data import Data, stratified_split
 from train.data.splits import split_folders
 from train.progress import say
@@ -103,4 +103,4 @@ def _files(root: Path, others: list[Path]) -> tuple[list[str], list[tuple[Path, 
             raise UsageError(f"class folder {folder} holds no images that Pillow reads{what}; remove it or fill it")
         files += [(file, label) for file in found]
         others += here
-    return [folder.name for folder in classes], files
+    return [as_text(folder.name) for folder in classes], files

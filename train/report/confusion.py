@@ -28,7 +28,7 @@ class Class(NamedTuple):
 
 def write(matrix: np.ndarray, classes: Sequence[str], folder: Path) -> None:
     """Writes confusion.csv, per_class.csv and confusion_matrix.png."""
-    with records.replacing(folder / "confusion.csv") as partial, partial.open("w", newline="") as file:
+    with records.replacing(folder / "confusion.csv") as partial, partial.open("w", newline="", **records.TEXT) as file:
         rows = csv.writer(file)
         rows.writerow(["true \\ predicted", *classes])
         rows.writerows([name, *row] for name, row in zip(classes, matrix.tolist(), strict=True))
@@ -42,7 +42,7 @@ def read(folder: Path) -> tuple[np.ndarray, list[str]] | None:
     path = folder / "confusion.csv"
     if not path.exists():
         return None
-    with path.open(newline="") as file:
+    with path.open(newline="", **records.TEXT) as file:
         (_, *classes), *rows = csv.reader(file)
     return np.array([row[1:] for row in rows], np.int64), classes
 

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
+from jaxzoo.images import as_text
 from train.report.figure import save
 
 BLUE, GRAY, ORANGE = "#2563eb", "#6b7280", "#d97706"
@@ -27,7 +28,7 @@ def draw_curves(rows: Sequence[Mapping[str, float]], title: str, path: Path) -> 
     across = min(len(charts), 4)
     down = math.ceil(len(charts) / across)
     figure = Figure(figsize=(4.2 * across, 0.3 + 3.1 * down), layout="constrained")
-    figure.suptitle(title, parse_math=False)
+    figure.suptitle(as_text(title), parse_math=False)
     places = figure.subplots(down, across, squeeze=False).ravel()
     for axes, chart in zip(places, charts, strict=False):
         _draw(axes, rows, "epoch", *chart)

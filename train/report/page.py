@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 
 import jaxzoo
+from jaxzoo.images import as_text
 from train import records
 from train.config import Config
 from train.report import confusion
@@ -202,7 +203,7 @@ def _pixels(folder: Path) -> str:
     path = folder / "per_class.csv"
     if not path.exists():
         return ""
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", **records.TEXT) as file:
         rows = list(csv.reader(file))
     if "iou" not in rows[0]:
         return ""
@@ -285,7 +286,7 @@ def _of(tag: str, content: Any) -> str:
 
 
 def _text(content: Any) -> str:
-    return html.escape(str(content))
+    return html.escape(as_text(str(content)))
 
 
 def _id(name: str) -> str:

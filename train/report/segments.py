@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
+from jaxzoo.images import as_text
 from jaxzoo.voc import IGNORED, colored, legend, overlay
 from train import records
 from train.report import confusion
@@ -112,7 +113,7 @@ def _strip(row: Row, width: int) -> Image.Image:
     strip = Image.new("RGB", (width, pictures[0].height + LINE + GAP), "white")
     for i, picture in enumerate(pictures):
         strip.paste(picture, (GAP + i * (SIDE + GAP), 0))
-    ImageDraw.Draw(strip).text((GAP, pictures[0].height + 2), row.caption, FAINT, font_of(FONT))
+    ImageDraw.Draw(strip).text((GAP, pictures[0].height + 2), as_text(row.caption), FAINT, font_of(FONT))
     return strip
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
+from jaxzoo.images import as_text
 from train import records
 
 SIDE, GAP, FONT, LINE = 144, 12, 12, 16  # pixels
@@ -33,9 +34,13 @@ def draw_sheet(tiles: Sequence[Tile], title: str, path: Path, across: int = 8) -
       tiles: pictures of one size, RGB; long lines are broken, and the last of several is fainter.
       across: how many tiles make a row.
     """
-    pictures = [_fitted(tile.picture) for tile in tiles]
+    pictures, title = [_fitted(tile.picture) for tile in tiles], as_text(title)
     captions = [
-        [(part, i > 0 and text is tile.caption[-1]) for i, text in enumerate(tile.caption) for part in _broken(text)]
+        [
+            (part, i > 0 and text is tile.caption[-1])
+            for i, text in enumerate(tile.caption)
+            for part in _broken(as_text(text))
+        ]
         for tile in tiles
     ]
     high = max((picture.height for picture in pictures), default=SIDE)
