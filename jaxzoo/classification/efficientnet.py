@@ -61,37 +61,51 @@ class MBConv(nnx.Module):
         self.use_res_connect = stride == 1 and in_channels == out_channels
         layer = partial(ConvNormActivation, norm_layer=norm_layer, rngs=rngs)
         expanded = make_divisible(in_channels * expand_ratio)
-        self.block = Sequential(*self._layers(layer, in_channels, expanded, out_channels, kernel, stride, rngs))
-        self.stochastic_depth = StochasticDepth(stochastic_depth_prob, rngs=rngs)
-
-    @staticmethod
-    def _layers(layer, in_channels, expanded, out_channels, kernel, stride, rngs) -> list[nnx.Module]:
         expand = [] if expanded == in_channels else [layer(in_channels, expanded, 1)]
-        return [
+        self.block = Sequential(
             *expand,
             layer(expanded, expanded, kernel, stride, groups=expanded),
             SqueezeExcitation(expanded, max(1, in_channels // 4), SiLU, **start, rngs=rngs),
             layer(expanded, out_channels, 1, activation_layer=None),
-        ]
+        )
+        self.stochastic_depth = StochasticDepth(stochastic_depth_prob, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return x + self.stochastic_depth(self.block(x)) if self.use_res_connect else self.block(x)
 
 
-class FusedMBConv(MBConv):
+class FusedMBConv(nnx.Module):
     """One dense convolution in place of expansion and depthwise filter, without squeeze-and-excitation (V2, §3.2)."""
 
-    @staticmethod
-    def _layers(layer, in_channels, expanded, out_channels, kernel, stride, rngs) -> list[nnx.Module]:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        stride: int,
+        expand_ratio: float,
+        stochastic_depth_prob: float,
+        norm_layer: Layer,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        self.use_res_connect = stride == 1 and in_channels == out_channels
+        layer = partial(ConvNormActivation, norm_layer=norm_layer, rngs=rngs)
+        expanded = make_divisible(in_channels * expand_ratio)
         if expanded == in_channels:
-            return [layer(in_channels, out_channels, kernel, stride)]
-        return [
-            layer(in_channels, expanded, kernel, stride),
-            layer(expanded, out_channels, 1, activation_layer=None),
-        ]
+            self.block = Sequential(layer(in_channels, out_channels, kernel, stride))
+        else:
+            self.block = Sequential(
+                layer(in_channels, expanded, kernel, stride),
+                layer(expanded, out_channels, 1, activation_layer=None),
+            )
+        self.stochastic_depth = StochasticDepth(stochastic_depth_prob, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x + self.stochastic_depth(self.block(x)) if self.use_res_connect else self.block(x)
 
 
-Setting = Sequence[tuple[type[MBConv], float, int, int, int, int]]
+Setting = Sequence[tuple[type[MBConv | FusedMBConv], float, int, int, int, int]]
 
 # Block, expansion, kernel, stride of the first block, channels, blocks.
 B0 = (  # V1, table 1

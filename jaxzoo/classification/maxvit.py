@@ -169,6 +169,7 @@ class MaxVitLayer(nnx.Module):
         self,
         in_channels: int,
         out_channels: int,
+        *,
         squeeze_ratio: float,
         expansion_ratio: float,
         stride: int,
@@ -180,7 +181,6 @@ class MaxVitLayer(nnx.Module):
         attention_dropout: float,
         p_stochastic_dropout: float,
         partition_size: int,
-        *,
         rngs: nnx.Rngs,
     ):
         attention = partial(
@@ -265,28 +265,24 @@ class MaxVit(nnx.Module):
             conv(stem_channels, stem_channels, 3, norm_layer=None, activation_layer=None, rngs=rngs),
         )
         rates = iter(np.linspace(0, stochastic_depth_prob, sum(block_layers)).tolist())
+        layer = partial(
+            MaxVitLayer,
+            squeeze_ratio=squeeze_ratio,
+            expansion_ratio=expansion_ratio,
+            norm_layer=norm_layer,
+            activation_layer=activation_layer,
+            head_dim=head_dim,
+            mlp_ratio=mlp_ratio,
+            mlp_dropout=mlp_dropout,
+            attention_dropout=attention_dropout,
+            partition_size=partition_size,
+            rngs=rngs,
+        )
         blocks, channels = [], stem_channels
         for width, depth in zip(block_channels, block_layers, strict=True):
             layers = []
             for i in range(depth):
-                layers.append(
-                    MaxVitLayer(
-                        channels,
-                        width,
-                        squeeze_ratio,
-                        expansion_ratio,
-                        1 if i else 2,
-                        norm_layer,
-                        activation_layer,
-                        head_dim,
-                        mlp_ratio,
-                        mlp_dropout,
-                        attention_dropout,
-                        next(rates),
-                        partition_size,
-                        rngs=rngs,
-                    )
-                )
+                layers.append(layer(channels, width, stride=1 if i else 2, p_stochastic_dropout=next(rates)))
                 channels = width
             blocks.append(MaxVitBlock(layers))
         self.blocks = Sequential(*blocks)

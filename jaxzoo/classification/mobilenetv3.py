@@ -142,11 +142,13 @@ class MobileNetV3(nnx.Module):
                 in_channels, channels, 3, 2, norm_layer=norm_layer, activation_layer=Hardswish, rngs=rngs
             )
         ]
-        for i, (kernel, expanded, width, use_se, activation, stride) in enumerate(setting, start=3 - len(setting)):
-            if i >= 1:  # the second and third block of the tail expand the tail's own channels
-                expanded = expanded // divider
-            width = scaled(width // divider if i >= 0 else width)
-            dilation = 2 if dilated and i >= 0 else 1
+        tail = len(setting) - 3
+        for i, (kernel, expanded, width, use_se, activation, stride) in enumerate(setting):
+            if i > tail:  # the first block of the tail expands what comes before it
+                expanded //= divider
+            if i >= tail:
+                width //= divider
+            width, dilation = scaled(width), 2 if dilated and i >= tail else 1
             features.append(
                 InvertedResidual(
                     channels,

@@ -138,35 +138,28 @@ class ResNet(nnx.Module):
         self.bn1 = norm_layer(64, rngs=rngs)
         self.relu = ReLU()
         self.maxpool = MaxPool(3, 2, 1)
+        build = partial(
+            block,
+            groups=groups,
+            base_width=width_per_group,
+            norm_layer=norm_layer,
+            zero_init=zero_init_residual,
+            rngs=rngs,
+        )
         channels, dilation = 64, 1
         stages = zip((64, 128, 256, 512), layers, (1, 2, 2, 2), (False, *replace_stride_with_dilation), strict=True)
         for stage, (planes, depth, stride, dilate) in enumerate(stages, start=1):
-            first_dilation = dilation
+            first_dilation, outplanes = dilation, planes * block.expansion
             if dilate:
                 dilation, stride = dilation * stride, 1
-            blocks = []
-            for i in range(depth):
-                stride = stride if i == 0 else 1
-                downsample = None
-                if stride != 1 or channels != planes * block.expansion:
-                    shortcut = conv(channels, planes * block.expansion, 1, stride, rngs=rngs)
-                    downsample = Sequential(shortcut, norm_layer(planes * block.expansion, rngs=rngs))
-                blocks.append(
-                    block(
-                        channels,
-                        planes,
-                        stride,
-                        downsample,
-                        groups,
-                        width_per_group,
-                        dilation if i else first_dilation,
-                        norm_layer,
-                        zero_init_residual,
-                        rngs=rngs,
-                    )
-                )
-                channels = planes * block.expansion
-            setattr(self, f"layer{stage}", Sequential(*blocks))
+            downsample = None
+            if stride != 1 or channels != outplanes:
+                shortcut = conv(channels, outplanes, 1, stride, rngs=rngs)
+                downsample = Sequential(shortcut, norm_layer(outplanes, rngs=rngs))
+            first = build(channels, planes, stride, downsample, dilation=first_dilation)
+            others = [build(outplanes, planes, dilation=dilation) for _ in range(depth - 1)]
+            setattr(self, f"layer{stage}", Sequential(first, *others))
+            channels = outplanes
         self.avgpool = AdaptiveAvgPool(1)
         self.fc = Linear(channels, num_classes, rngs=rngs) if num_classes else Identity()
 
