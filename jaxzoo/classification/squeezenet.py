@@ -4,7 +4,6 @@ Iandola et al. 2016, SqueezeNet: AlexNet-level accuracy with 50x fewer parameter
 https://arxiv.org/abs/1602.07360. Reference: torchvision.models.squeezenet.
 """
 
-from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -18,8 +17,10 @@ conv = partial(Conv, kernel_init=init.kaiming_uniform, bias_init=init.zeros)
 
 # Table 1: channels of the 1×1 convolutions that squeeze, and of each half that expands; M for max pooling.
 # Version 1.1 pools earlier, for less than half the work.
-V1_0 = ("M", (16, 64), (16, 64), (32, 128), "M", (32, 128), (48, 192), (48, 192), (64, 256), "M", (64, 256))
-V1_1 = ("M", (16, 64), (16, 64), "M", (32, 128), (32, 128), "M", (48, 192), (48, 192), (64, 256), (64, 256))
+FIRES = {
+    "1_0": ("M", (16, 64), (16, 64), (32, 128), "M", (32, 128), (48, 192), (48, 192), (64, 256), "M", (64, 256)),
+    "1_1": ("M", (16, 64), (16, 64), "M", (32, 128), (32, 128), "M", (48, 192), (48, 192), (64, 256), (64, 256)),
+}
 
 
 class Fire(nnx.Module):
@@ -40,23 +41,21 @@ class SqueezeNet(nnx.Module):
     """Images (N, H, W, in_channels), 21 pixels at least, to logits (N, num_classes).
 
     Args:
-      stem: channels and kernel of the first convolution, which has no padding.
-      fires: squeeze and expand channels of each Fire module, M for max pooling.
+      version: "1_0" or "1_1".
     """
 
     def __init__(
         self,
-        stem: tuple[int, int],
-        fires: Sequence[tuple[int, int] | str],
+        version: str,
         num_classes: int = 1000,
         dropout: float = 0.5,
         *,
         in_channels: int = 3,
         rngs: nnx.Rngs,
     ):
-        channels, kernel = stem
+        channels, kernel = (96, 7) if version == "1_0" else (64, 3)
         layers = [conv(in_channels, channels, kernel, 2, rngs=rngs), ReLU()]
-        for fire in fires:
+        for fire in FIRES[version]:
             if fire == "M":
                 layers.append(MaxPool(3, 2, ceil_mode=True))
             else:
@@ -79,9 +78,9 @@ model = partial(register_model, paper="Iandola et al. 2016, https://arxiv.org/ab
 
 @model(weights={"IMAGENET1K_V1": imagenet(58.092, 80.42)})
 def squeezenet1_0(*, rngs: nnx.Rngs, **kwargs) -> SqueezeNet:
-    return SqueezeNet((96, 7), V1_0, **kwargs, rngs=rngs)
+    return SqueezeNet("1_0", **kwargs, rngs=rngs)
 
 
 @model(weights={"IMAGENET1K_V1": imagenet(58.178, 80.624)})
 def squeezenet1_1(*, rngs: nnx.Rngs, **kwargs) -> SqueezeNet:
-    return SqueezeNet((64, 3), V1_1, **kwargs, rngs=rngs)
+    return SqueezeNet("1_1", **kwargs, rngs=rngs)

@@ -39,7 +39,13 @@ class ReceptiveField:
 
 
 def receptive_field(
-    model: nnx.Module, size: int | tuple[int, int], *, layer: str = "", inputs: int = 3, whole: bool = False
+    model: nnx.Module,
+    size: int | tuple[int, int],
+    *,
+    layer: str = "",
+    inputs: int = 3,
+    channels: int = 3,
+    whole: bool = False,
 ) -> ReceptiveField:
     """Which input pixels reach the central position of an output, by the gradient of the output there.
 
@@ -49,10 +55,11 @@ def receptive_field(
     >>> receptive_field(create_model("fcn_resnet50"), 512, layer="backbone.layer3").share
 
     Args:
-      model: any NNX module of images (N, H, W, 3), in eval mode, with values.
+      model: any NNX module of images (N, H, W, channels), in eval mode, with values.
       size: of the image, in pixels; a field that is larger than the image is cut off at its border.
       layer: the submodule whose output is meant, by its dotted path; the model's own ("out" of several) unless given.
       inputs: random kernels and images to try; where a maximum is taken, each shows one of several paths.
+      channels: of the images.
       whole: whether averages of the whole image (`AdaptiveAvgPool`), which reach everything, count too.
 
     Raises:
@@ -67,7 +74,7 @@ def receptive_field(
         keys = iter(jax.random.split(key, len(flat) + 1))
         filled = nnx.from_flat_state([(path, _averaging(path[-1], leaf, next(keys))) for path, leaf in flat])
         network = nnx.merge(graph, filled, copy=True)
-        x = jax.random.uniform(next(keys), (1, height, width, 3), jnp.float32)
+        x = jax.random.uniform(next(keys), (1, height, width, channels), jnp.float32)
         y, backward = jax.vjp(lambda x: _output(network, x, layer, whole), x)
         (gradient,) = backward(_middle(y))
         return jnp.abs(gradient[0]).sum(-1)

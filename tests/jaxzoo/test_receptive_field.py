@@ -112,3 +112,7 @@ def test_the_command_says_and_draws_what_is_reached(capsys, tmp_path):
     with pytest.raises(SystemExit):
         main([*command, "--out", str(tmp_path / "a.png")])
     assert "exists already" in capsys.readouterr().err
+
+
+def test_images_may_have_another_number_of_channels():
+    assert receptive_field(nn.Conv(1, 2, 3, padding=1, rngs=nnx.Rngs(0)), 9, channels=1).box == (3, 3, 6, 6)

@@ -118,7 +118,7 @@ def _by_taps(x: jax.Array, kernel: jax.Array, strides, padding: Pads, dilation, 
 
 
 def _by_patches(x: jax.Array, kernel: jax.Array, strides, padding: Pads, dilation, groups: int) -> jax.Array:
-    seen = jnp.stack([*windows(pad(x, padding), kernel.shape[:-2], strides, dilation)], -2)
+    seen = _patches(pad(x, padding), kernel.shape[:-2], strides, dilation)
     size = seen.shape[1:-2]
     positions = math.prod(seen.shape[:-2])
     if groups == 1:
@@ -128,6 +128,18 @@ def _by_patches(x: jax.Array, kernel: jax.Array, strides, padding: Pads, dilatio
         weights = kernel.reshape(seen.shape[1], kernel.shape[-2], groups, -1)  # (taps, in, groups, out)
         y = jnp.einsum("ptgi,tigo->pgo", seen, weights)
     return y.reshape(x.shape[0], *size, kernel.shape[-1])
+
+
+def _patches(x: jax.Array, kernel_size, strides, dilation) -> jax.Array:
+    """What each window sees: (N, *output size, taps, C)."""
+    if kernel_size != strides or max(dilation) > 1:
+        return jnp.stack([*windows(x, kernel_size, strides, dilation)], -2)
+    # Windows side by side are the image cut up: slices for the 1,024 taps of ViT-B/32 would take minutes to compile.
+    length, n = x.shape[1:-1], len(strides)
+    size = output_size(length, kernel_size, strides, dilation)
+    x = pad(x, [(0, count * s - full) for count, s, full in zip(size, strides, length, strict=True)])
+    tiles = phases(x, strides).transpose(*range(n, 2 * n + 1), *range(n), 2 * n + 1)
+    return tiles.reshape(*tiles.shape[: n + 1], math.prod(strides), x.shape[-1])
 
 
 def _by_blocks(x: jax.Array, kernel: jax.Array, strides, padding: Pads, dilation, groups: int) -> jax.Array:
