@@ -83,6 +83,15 @@ def test_one_annotation_file_of_several_can_be_named(tmp_path):
     assert len(load(f"coco:{tmp_path}/second.json", "segmentation").train) == 4
 
 
+def test_of_cocos_files_those_of_instances_count_and_the_latest_of_each_part(tmp_path):
+    for year in (2014, 2017):
+        for part in ("train", "val"):
+            coco(tmp_path, f"annotations/instances_{part}{year}.json", f"{part}{year}", CAT_AND_DOG, count=2)
+            (tmp_path / "annotations" / f"captions_{part}{year}.json").write_text("{}")
+    data = load(f"coco:{tmp_path}", "segmentation")
+    assert data.train.name(0) == str(tmp_path / "train2017" / "0.jpg") and len(data.held_out) == 2
+
+
 def test_boxes_alone_are_refused_and_an_object_without_outline_is_named(tmp_path):
     for segmentation in ([], None, [[]]):
         coco(tmp_path, "result.json", "images", CAT_AND_DOG, segmentation=segmentation)
@@ -90,6 +99,7 @@ def test_boxes_alone_are_refused_and_an_object_without_outline_is_named(tmp_path
             load(f"coco:{tmp_path}", "segmentation")
     content = json.loads((tmp_path / "result.json").read_text())
     content["annotations"][0]["segmentation"] = SQUARE
+    content["annotations"][2]["segmentation"] = 7
     (tmp_path / "result.json").write_text(json.dumps(content))
     data = load(f"coco:{tmp_path}", "segmentation", val_fraction=1).held_out
     np.testing.assert_array_equal(data[0][1], 2 * PIXELS)

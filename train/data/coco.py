@@ -24,6 +24,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from jaxzoo.errors import UsageError
 from jaxzoo.images import folders, hidden, read_image
@@ -33,7 +34,8 @@ from train.data.masks import Item, image_size, turned_like
 from train.data.outlines import filled, run_lengths
 from train.data.splits import part_named, sides
 
-OTHER_KINDS = ("captions", "person_keypoints", "stuff", "panoptic", "image_info")
+KINDS = ("instances", "coco", "annotations", "")  # what files of annotations are called, the surest first
+OTHER_KINDS = re.compile("captions|person_keypoints|stuff|panoptic|image_info")
 BACKGROUNDS = ("background", "_background_", "__background__")
 
 
@@ -55,14 +57,20 @@ class Instances:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Item:
-        image, mask = read_image(self.places[index]), self.mask(index)
-        height, width = mask.shape
-        mask = turned_like(mask, image, self.places[index])
+        image = read_image(self.places[index])
+        height, width = (_number(self.images[index].get(side)) for side in ("height", "width"))
+        size = (int(height), int(width)) if height and width else (image.height, image.width)
+        if sorted(size) != sorted(image.size):
+            self._refuse(index, image, size)
+        mask = turned_like(self.mask(index, size), image, self.places[index])
         if mask.shape != (image.height, image.width):
-            raise UsageError(
-                f"{self.name(index)} is {image.width} x {image.height} pixels, but {width} x {height} in {self.file}"
-            )
+            self._refuse(index, image, size)
         return image, mask
+
+    def _refuse(self, index: int, image: Image.Image, size: tuple[int, int]) -> None:
+        raise UsageError(
+            f"{self.name(index)} is {image.width} x {image.height} pixels, but {size[1]} x {size[0]} in {self.file}"
+        )
 
     def name(self, index: int) -> str:
         return str(self.places[index])
@@ -71,10 +79,8 @@ class Instances:
         """Height and width of the image upright, in pixels. Raises UsageError."""
         return image_size(self.places[index])
 
-    def mask(self, index: int) -> np.ndarray:
+    def mask(self, index: int, size: tuple[int, int]) -> np.ndarray:
         """The class of every pixel (H, W) uint8. Raises UsageError if an object's outline cannot be understood."""
-        height, width = (_number(self.images[index].get(side)) for side in ("height", "width"))
-        size = (int(height), int(width)) if height and width else self.size(index)
         objects = []
         for annotation in self.annotations.get(_id(self.images[index]["id"]), []):
             crowd = bool(_number(annotation.get("iscrowd")))
@@ -163,7 +169,7 @@ def _annotation_files(root: Path) -> tuple[Path | None, Path | None]:
         if part_named(folder.name):
             found += _json_files(folder)[-1:]
     parts = {_part(root, file): file for file in found}  # the latest of each
-    train, held_out = sides((part, file) for part, file in parts.items() if part)
+    train, held_out = sides(parts.items())
     if held_out or train:
         return train, held_out
     if len(found) > 1:
@@ -176,17 +182,16 @@ def _annotation_files(root: Path) -> tuple[Path | None, Path | None]:
 
 
 def _json_files(folder: Path) -> list[Path]:
-    """Files of annotations in a folder, sorted; of COCO's own kinds those of instances alone."""
-    found = sorted(file for file in folder.glob("*.json") if not hidden(file.name))
-    return [file for file in found if file.name.startswith("instances")] or [
-        file for file in found if not file.name.startswith(OTHER_KINDS)
-    ]
+    """Files of annotations in a folder, sorted: those that are called so where there are others, none of COCO's other
+    kinds."""
+    found = sorted(file for file in folder.glob("*.json") if not hidden(file.name) and not OTHER_KINDS.match(file.name))
+    return next((files for kind in KINDS if (files := [file for file in found if kind in file.name])), [])
 
 
-def _part(root: Path, file: Path) -> str | None:
-    """How a file names its part, or else its folder."""
+def _part(root: Path, file: Path) -> str:
+    """Which part a file is, by a word of its name, or else by its folder's; empty if it says nothing."""
     words = re.split("[_.-]+", file.stem) + [file.parent.name] * (file.parent != root)
-    return next(filter(part_named, words), None)
+    return next(filter(None, map(part_named, words)), "")
 
 
 def _content(file: Path) -> dict:
@@ -206,7 +211,7 @@ def _content(file: Path) -> dict:
         raise UsageError(f"{file} names no image")
     annotations = content["annotations"]
     outlines = (annotation.get("segmentation") for annotation in annotations)
-    if annotations and not any(outline and any(outline) for outline in outlines):
+    if annotations and not any(isinstance(outline, list | dict) and any(outline) for outline in outlines):
         raise UsageError(
             f"{file} has boxes alone: none of its {len(annotations)} annotations has an outline (segmentation), and "
             "masks are drawn from outlines"
@@ -233,13 +238,10 @@ def _classes(contents: dict[Path, dict]) -> tuple[list[str], dict[str, int]]:
     if any(found[other] != found[file] for other in others):
         raise UsageError(f"{file} and {others[0]} have different categories")
     used = {_id(entry.get("category_id")) for content in contents.values() for entry in content["annotations"]}
-    above = {
-        entry.get("supercategory")
-        for entry in contents[file]["categories"]
-        if entry.get("supercategory") != entry["name"]
-    }
-    # Roboflow lists what its categories belong to as another one.
-    categories = [(number, name) for number, name in found[file] if number in used or name not in above]
+    # Roboflow lists what all its categories belong to as one of them.
+    above = {entry.get("supercategory") for entry in contents[file]["categories"]}
+    whole = {_id(entry["id"]) for entry in contents[file]["categories"] if entry.get("supercategory") == "none"}
+    categories = [(number, name) for number, name in found[file] if number not in whole - used or name not in above]
     grounds = [(number, name) for number, name in categories if name.lower() in BACKGROUNDS]
     categories = [entry for entry in categories if entry not in grounds]
     classes = [grounds[0][1] if grounds else "background", *(name for _, name in categories)]

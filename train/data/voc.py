@@ -14,7 +14,7 @@ Where lists name no two parts, or there are none, a part is held out by --val-fr
 from pathlib import Path
 
 from jaxzoo.errors import UsageError
-from jaxzoo.images import image_files
+from jaxzoo.images import hidden, image_files
 from jaxzoo.voc import IGNORED, VOC_CLASSES, palette
 from train.data import Data, drawn
 from train.data.folder import existing_folder
@@ -36,7 +36,7 @@ def load(path: str | Path, *, val_fraction: float = 0.2, seed: int = 0) -> Data:
     """
     root = _root(existing_folder(path))
     classes, colors = _classes(root)
-    lists = sorted(file for file in (root / LISTS).glob("*.txt") if not file.name.startswith("."))
+    lists = sorted(file for file in (root / LISTS).glob("*.txt") if not hidden(file.name))
     train, held_out = sides((file.stem, file) for file in lists)
     if held_out:
         parts = [_listed(root, [file]) if file else [] for file in (train, held_out)]
