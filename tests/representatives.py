@@ -1,25 +1,21 @@
 """Which models stand for all where testing every one takes too long."""
 
-import functools
-from collections import defaultdict
+# Of every family and class the smallest model of each set of building blocks (tests/test_representatives.py).
+# fmt: off
+REPRESENTATIVES = frozenset((
+    "alexnet", "alexnet_2012", "convnext_tiny", "deeplabv1_vgg16", "deeplabv2_resnet101",
+    "deeplabv3_mobilenet_v3_large", "deeplabv3_resnet50", "deeplabv3plus_mobilenet_v2", "deeplabv3plus_resnet50",
+    "densenet121", "efficientnet_b0", "efficientnet_lite0", "efficientnet_v2_s", "fcn16s", "fcn32s", "fcn8s",
+    "fcn_resnet50", "googlenet", "inception_v3", "lenet5", "lraspp_mobilenet_v3_large", "maxvit_t", "mnasnet0_5",
+    "mobilenet_v2", "mobilenet_v3_small", "mobilenetv1_100", "mobilevit_xxs", "mobilevitv2_050", "regnet_x_400mf",
+    "regnet_y_400mf", "resnet18", "resnet50", "resnext50_32x4d", "shufflenet_v1_g1", "shufflenet_v1_g2",
+    "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t", "swin_v2_t", "unet_resnet18", "unet_resnet50", "vgg11",
+    "vgg11_bn", "vit_b_16", "zfnet",
+))
 
-import jaxzoo
-from convert.twins import abstract_twin
-
-
-@functools.cache
-def representatives() -> frozenset[str]:
-    """Of every family the smallest model of each set of building blocks."""
-    families = defaultdict(list)
-    for name in jaxzoo.list_models():
-        twin = abstract_twin(jaxzoo.card(name))
-        blocks = frozenset((type(m), getattr(m, "groups", 1) > 1) for m in twin.modules())
-        size = sum(p.numel() for p in twin.parameters())
-        families[jaxzoo.card(name).builder.__module__].append((size, name, blocks))
-    chosen = set()
-    for models in map(sorted, families.values()):
-        smallest = {}
-        for _, name, blocks in models:
-            smallest.setdefault(blocks, name)
-        chosen.update(smallest.values())
-    return frozenset(chosen)
+# Those without whom every class of block is trained all the same.
+TRAINED = REPRESENTATIVES - {
+    "deeplabv3_resnet50", "deeplabv3plus_resnet50", "fcn16s", "fcn32s", "regnet_x_400mf", "resnext50_32x4d",
+    "shufflenet_v1_g1", "unet_resnet50", "vgg11", "zfnet",
+}
+# fmt: on

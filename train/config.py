@@ -93,8 +93,8 @@ class Augmentation:
     evaluation's centre crop instead. Default: 0.08, with fewer than 10,000 images 0.35, and 1 for digits and for
     pictures smaller than 64 pixels."""
     shift: int | None = None
-    """Training images are moved by up to so many pixels each way. Default: 0, 2 for digits, and an eighth of the image
-    size for pictures smaller than 64 pixels."""
+    """Training images are moved by up to so many pixels each way. Default: 0, 2 for digits, and a sixteenth of the
+    image size for pictures smaller than 64 pixels."""
     color_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     """By how much brightness, contrast, saturation and hue change at most, as in torchvision's ColorJitter."""
     auto_augment: Literal["none", "autoaugment", "randaugment", "trivialaugment"] = "none"

@@ -99,7 +99,7 @@ class Inception(nnx.Module):
             BasicConv2d(in_channels, ch5x5red, 1, rngs=rngs),
             BasicConv2d(ch5x5red, ch5x5, 3, padding=1, rngs=rngs),
         )
-        self.branch4 = Sequential(MaxPool(3, 1, 1), BasicConv2d(in_channels, pool_proj, 1, rngs=rngs))
+        self.branch4 = Sequential(MaxPool(3, 1, 1, ceil_mode=True), BasicConv2d(in_channels, pool_proj, 1, rngs=rngs))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return jnp.concatenate([self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)], -1)

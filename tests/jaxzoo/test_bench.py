@@ -24,13 +24,13 @@ def own_settings(monkeypatch):
 def test_both_sides_are_measured(tmp_path, capsys, precision):
     file = tmp_path / "figures.csv"
     cached = jax.config.jax_enable_compilation_cache
-    bench("resnet18", batch=(2,), size=33, threads=1, seconds=0.1, precision=precision, csv=file)
-    assert "resnet18" in capsys.readouterr().out
+    bench("lenet5", batch=(2,), size=33, threads=1, seconds=0.1, precision=precision, csv=file)
+    assert "lenet5" in capsys.readouterr().out
     assert jax.config.jax_enable_compilation_cache == cached
     rows = list(csv.DictReader(file.open()))
     sides = ["jaxzoo", "torch NCHW", "torch NHWC"]
     assert [(row["mode"], row["side"]) for row in rows] == [(m, s) for m in ("inference", "training") for s in sides]
-    macs = multiply_adds(create_model("resnet18"), (1, 33, 33, 3))[""]
+    macs = multiply_adds(create_model("lenet5"), (1, 33, 33, 3))[""]
     for row in rows:
         flops = 2 * macs * (3 if row["mode"] == "training" else 1)
         seconds = float(row["p50 ms"]) / 1000
@@ -81,7 +81,7 @@ def test_where_a_batch_is_too_small_to_train_inference_is_measured(tmp_path, cap
 
 def test_a_model_can_be_measured_alone(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "torch", None)
-    bench("resnet18", against="nothing", batch=(2,), size=33, threads=1, seconds=0.1, csv=tmp_path / "figures.csv")
+    bench("lenet5", against="nothing", batch=(2,), size=33, threads=1, seconds=0.1, csv=tmp_path / "figures.csv")
     assert [row["side"] for row in csv.DictReader((tmp_path / "figures.csv").open())] == ["jaxzoo"] * 2
 
 

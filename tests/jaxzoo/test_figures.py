@@ -14,7 +14,7 @@ def test_the_figures_are_those_of_the_models_that_there_are():
     assert sorted(figures.stored()) == list_models(), AGAIN
 
 
-@pytest.mark.full
+@pytest.mark.full("fcn8s", "lenet5", "mobilevit_xxs", "resnet18", "shufflenet_v1_g2", "unet_resnet18")
 @pytest.mark.parametrize("name", list_models())
 def test_the_figures_are_those_of_the_model(name):
     assert figures.stored()[name] == measured(name), AGAIN

@@ -57,9 +57,9 @@ def measured(record_property, level, name, large):
     return check
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _programs(name):
-    """Forgets one model's programs before the next is built."""
+@pytest.fixture(scope="module")
+def programs(name):
+    """What compiles asks for this, and has one model's programs forgotten before the next is built."""
     yield
     jax.clear_caches()
     gc.collect()

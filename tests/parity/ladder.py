@@ -35,6 +35,7 @@ BATCH = 4
 ODD = ((33, 49), (79, 95), (129, 145), (223, 221), (33, 35), (64, 208), (299, 301))
 # At which all dilations count, up to 36: on features that are 8 times smaller than the image, or 16 times.
 LONG = ((305, 97), (608, 48))
+LONG_AND_NARROW = ((305, 33), (608, 32))
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -74,12 +75,9 @@ def with_auxiliary_head(name: str) -> dict[str, bool]:
     return {"aux_loss": True} if "aux_loss" in argument_names(name) else {}
 
 
-def abstract_model(name: str, dtype=jnp.float32, reduced: bool = False, **arguments) -> nnx.Module:
-    """Our model without its numbers: shapes only, floating leaves in the given dtype."""
+def abstract_model(name: str, **arguments) -> nnx.Module:
+    """Our model without its numbers, but with a stream for its dropout."""
     model = abstract(name, **arguments)
-    if reduced:
-        reduce_depth(model)
-    cast(model, dtype)
     nnx.reseed(model, dropout=0)
     return model
 
@@ -115,7 +113,10 @@ def quickly(level: int) -> dict[str, int | bool]:
 
 
 class Pair:
-    """A model and its twin in float64, with the same numbers."""
+    """A model and its twin in float64, with the same numbers.
+
+    Where they are `reduced`, compiling costs more than running, and all programs are compiled quickly.
+    """
 
     def __init__(self, name: str, reduced: bool = False, image_size: int | None = None):
         arguments = with_auxiliary_head(name)
@@ -123,19 +124,18 @@ class Pair:
             self.size = first_size(name)
         else:
             self.size, arguments = (image_size, image_size), {"image_size": image_size}
-        self.dense = jaxzoo.card(name).task == "segmentation"
+        self.reduced, self.dense = reduced, jaxzoo.card(name).task == "segmentation"
         self.batch = BATCH if max(self.size) < 200 else 2  # of large images two do, in half the time and memory
         torch.manual_seed(0)
-        self.twin = build_twin(jaxzoo.card(name), **arguments)
+        self.twin, self.model = build_twin(jaxzoo.card(name), **arguments), abstract_model(name, **arguments)
         if reduced:
-            reduce_depth(self.twin)
+            reduce_depth(self.model, self.twin)
         self.twin.double()
         randomise(self.twin, seed=0)
         for module in self.twin.modules():
             if isinstance(module, torch.nn.modules.dropout._DropoutNd | torchvision.ops.StochasticDepth):
                 module.p = 0.0
-        self.model = abstract_model(name, jnp.float64, reduced, **arguments)
-        load_state_dict(self.model, arrays(self.twin))
+        load_state_dict(cast(self.model, jnp.float64), arrays(self.twin))
         for _, module in nnx.iter_modules(self.model):
             if isinstance(module, Dropout):
                 module.p = 0.0
@@ -152,10 +152,9 @@ class Pair:
         self.model.eval()
         graphdef, state = nnx.split(self.model)
         state = jax.tree.map(lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, state)
-        run = jax.jit(
-            lambda state, x: nnx.merge(graphdef, state)(x),
-            compiler_options=quickly(int(self.dense)) if dtype == jnp.float64 else None,
-        )
+        options = quickly(0 if self.reduced or not self.dense else 1)
+        as_users = dtype == jnp.float32 and not self.reduced
+        run = jax.jit(lambda state, x: nnx.merge(graphdef, state)(x), compiler_options=None if as_users else options)
         y = outputs(run(state, jnp.asarray(x, dtype)))
         return {key: np.asarray(value) for key, value in y.items()}
 
@@ -201,7 +200,9 @@ class Pair:
         self.model.eval()
         places = {".".join(map(str, path)): path for path, _ in nnx.to_flat_state(params)}
 
-        @functools.partial(jax.jit, compiler_options=quickly(1) if max(self.size) <= 64 else None)
+        options = quickly(0) if self.reduced else quickly(1) if max(self.size) <= 64 else None
+
+        @functools.partial(jax.jit, compiler_options=options)
         def run(vector, rest, x, labels):
             def loss_of(vector):
                 values = [(places[path], nnx.Param(value)) for path, value in self.split(vector).items()]

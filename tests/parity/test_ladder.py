@@ -1,7 +1,5 @@
 """Every model computes what its PyTorch twin computes: levels L0 to L6 of DESIGN.md."""
 
-import math
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,11 +8,26 @@ import torch
 import jaxzoo
 from convert.files import torch_state_dict
 from convert.rules import leaves, load_state_dict, state_dict, versions
-from convert.twins import abstract_twin, arrays, build_twin, randomise
+from convert.twins import abstract_twin, build_twin, randomise
 from tests.parity import ladder
+from tests.parity.attributes import differences, misshapen
+from tests.parity.reduced import reduce_depth
+from tests.representatives import TRAINED
 
 # Parameters from which the numeric levels run on a shallow twin; maps of logits cost more.
 LARGE = {"classification": 100_000_000, "segmentation": 43_000_000}
+# What training adds to gradients is torch's and optax's, element by element: without --full these have to show it.
+A_MODEL_OF_EACH_NORM = ("lenet5", "mobilenet_v2", "convnext_tiny", "mobilevitv2_050", "lraspp_mobilenet_v3_large")
+IN_FLOAT32 = (
+    *A_MODEL_OF_EACH_NORM,
+    "densenet121",
+    "googlenet",
+    "maxvit_t",
+    "resnet18",
+    "swin_v2_t",
+    "vit_b_16",
+    "zfnet",
+)
 
 
 def models() -> list:
@@ -33,8 +46,20 @@ def model(name):
 
 
 @pytest.fixture(scope="module")
-def large(name, model) -> bool:
-    return sum(math.prod(leaf.shape) for leaf in leaves(model)) > LARGE[jaxzoo.card(name).task]
+def abstract(name) -> torch.nn.Module:
+    """Its twin, without numbers."""
+    return abstract_twin(jaxzoo.card(name), **ladder.with_auxiliary_head(name))
+
+
+@pytest.fixture(scope="module")
+def large(name) -> bool:
+    return jaxzoo.model_info(name).parameters > LARGE[jaxzoo.card(name).task]
+
+
+@pytest.fixture(scope="module")
+def reduced(request, large) -> bool:
+    """Whether the numeric levels run on a shallow network: without --full on each."""
+    return large or not request.config.getoption("full")
 
 
 @pytest.fixture(scope="module")
@@ -44,30 +69,33 @@ def arguments(model) -> dict:
 
 
 @pytest.fixture(scope="module")
-def size(name) -> tuple[int, int]:
-    """The native size. Networks that segment take any, at a cost: one at which all their dilations count."""
-    card = jaxzoo.card(name)
-    return ladder.first_size(name, ladder.LONG) if card.task == "segmentation" else (card.input_size,) * 2
+def size(request, name, pair) -> tuple[int, int]:
+    """The native size, without --full a small one. Networks that segment take any, at a cost: one at which all their
+    dilations count."""
+    card, full = jaxzoo.card(name), request.config.getoption("full")
+    if card.task == "segmentation":
+        return ladder.first_size(name, ladder.LONG if full else ladder.LONG_AND_NARROW)
+    return (card.input_size,) * 2 if full else pair.size
 
 
 @pytest.fixture(scope="module")
-def pair(name, large, arguments) -> ladder.Pair:
-    return ladder.Pair(name, reduced=large, **arguments)
+def pair(name, reduced, arguments, programs) -> ladder.Pair:
+    return ladder.Pair(name, reduced=reduced, **arguments)
 
 
 @pytest.fixture(scope="module")
-def whole_twin(name, large, pair) -> torch.nn.Module:
-    """The twin in its full depth."""
-    if not large:
-        return pair.twin
+def whole_twin(name) -> torch.nn.Module:
+    """The twin in its full depth, in float32."""
     twin = build_twin(jaxzoo.card(name), **ladder.with_auxiliary_head(name))
     randomise(twin, seed=0)
     return twin
 
 
 @pytest.fixture(scope="module")
-def eval_pass(name, large, arguments, pair, size) -> ladder.EvalPass:
-    return ladder.EvalPass(ladder.Pair(name, reduced=large, image_size=size[0]) if arguments else pair, size)
+def eval_pass(name, reduced, arguments, pair, size) -> ladder.EvalPass:
+    if arguments and size != pair.size:
+        pair = ladder.Pair(name, reduced=reduced, image_size=size[0])
+    return ladder.EvalPass(pair, size)
 
 
 @pytest.fixture(scope="module")
@@ -75,56 +103,70 @@ def train_errors(pair) -> dict[str, tuple[float, str]]:
     return ladder.train_errors(pair)
 
 
-def test_l0_structure(name, model):
-    twin = abstract_twin(jaxzoo.card(name), **ladder.with_auxiliary_head(name))
+def test_l0_structure(name, model, abstract):
     assert [(x.key, x.torch_shape) for x in leaves(model)] == [
-        (k, tuple(v.shape)) for k, v in twin.state_dict().items()
+        (k, tuple(v.shape)) for k, v in abstract.state_dict().items()
     ]
     plain = abstract_twin(jaxzoo.card(name))
     assert jaxzoo.model_info(name).parameters == sum(p.numel() for p in plain.parameters())
 
 
+def test_l0_attributes(model, abstract):
+    assert not list(differences(model, abstract))
+
+
+def test_l0_shapes_of_outputs(name, model, abstract):
+    """Of every module, in a network without what it holds twice."""
+    reduce_depth(model, abstract)
+    card = jaxzoo.card(name)
+    size = ladder.LONG[1] if card.task == "segmentation" else (card.input_size,) * 2
+    assert not list(misshapen(model, abstract, size))
+
+
+@pytest.mark.full
 def test_l1_forward_eval(eval_pass, measured):
     measured(eval_pass.error(jnp.float64), 1e-9)
 
 
-@pytest.mark.full
+@pytest.mark.full(*TRAINED)
 def test_l2_forward_train(train_errors, measured):
     for part in ("logits", "statistics"):
         error, where = train_errors[part]
         measured(error, 1e-9, where)
 
 
-@pytest.mark.full
+@pytest.mark.full(*TRAINED)
 def test_l3_gradients(train_errors, measured):
     error, where = train_errors["gradients"]
     measured(error, 1e-8, where)
 
 
-@pytest.mark.full
+@pytest.mark.full(*A_MODEL_OF_EACH_NORM)
 @pytest.mark.parametrize("optimizer", ladder.OPTIMIZERS)
 def test_l4_training(pair, optimizer, measured):
     error, where = ladder.training_error(pair, optimizer)
     measured(error, 1e-7, where)
 
 
-def test_l5_round_trip(name, large, arguments, whole_twin):
+@pytest.mark.full
+def test_l5_round_trip(name):
+    arguments = ladder.with_auxiliary_head(name)
+    model, twin = ladder.abstract_model(name, **arguments), abstract_twin(jaxzoo.card(name), **arguments)
+    draws = np.random.default_rng(0)
     there = {
-        key: np.full_like(array, 12345) if array.dtype == np.int64 and array.ndim == 0 else array
-        for key, array in arrays(whole_twin).items()
+        key: draws.random(tuple(t.shape), np.float32) if t.is_floating_point() else draws.integers(12345, size=t.shape)
+        for key, t in twin.state_dict().items()
     }
-    there = {key: array.astype(np.float32) if array.dtype == np.float64 else array for key, array in there.items()}
-    model = ladder.abstract_model(name, **ladder.with_auxiliary_head(name), **({} if large else arguments))
     load_state_dict(model, there)
     back = state_dict(model)
     assert back.keys() == there.keys()
     for key in there:
         assert back[key].dtype == there[key].dtype
         assert np.array_equal(back[key], there[key]), key
-    whole_twin.load_state_dict(torch_state_dict(back, versions(model)), strict=True)
+    twin.load_state_dict(torch_state_dict(back, versions(model)), strict=True, assign=True)
 
 
-@pytest.mark.full
+@pytest.mark.full(*IN_FLOAT32)
 def test_l6_float32(name, large, whole_twin, eval_pass, size, measured):
     if large:
         measured(ladder.large_float32_error(name, whole_twin, size), 1e-4)

@@ -81,9 +81,9 @@ def augmented(side=28, classes=("cat", "dog"), image=32, **options):
 
 def test_small_pictures_are_moved_and_mirrored_and_not_cropped_and_that_is_said():
     chosen, said = augmented()
-    assert chosen == (1.0, 4, "yes")
-    assert said == "augmentation: moved by up to 4 pixels, mirrored at random (for pictures of 28 pixels, under 64)"
-    assert augmented(63, image=224)[0] == (1.0, 28, "yes")
+    assert chosen == (1.0, 2, "yes")
+    assert said == "augmentation: moved by up to 2 pixels, mirrored at random (for pictures of 28 pixels, under 64)"
+    assert augmented(63, image=224)[0] == (1.0, 14, "yes")
     chosen, said = augmented(64)
     assert chosen == (0.35, 0, "yes")
     assert said.endswith("crops of at least 35% of the area, mirrored at random (for fewer than 10,000 images)")
@@ -92,7 +92,7 @@ def test_small_pictures_are_moved_and_mirrored_and_not_cropped_and_that_is_said(
 @pytest.mark.parametrize("classes", ["0123456789", "aBcé", ["00", "17", "3"], ["Zero", "one", "nine"]])
 def test_small_pictures_of_characters_are_not_mirrored(classes):
     chosen, said = augmented(classes=classes)
-    assert chosen == (1.0, 4, "no")
+    assert chosen == (1.0, 2, "no")
     assert f"not mirrored (for pictures of 28 pixels, under 64, and classes such as {classes[0]} and" in said
     assert augmented(side=100, classes=classes)[0] == (0.35, 0, "yes")
 
