@@ -66,16 +66,14 @@ def built(folder: Path) -> Path:
 
 def link_requirements(wheel: Path, site_packages: Path) -> None:
     """Links the files of all distributions that the wheel requires, directly or not, out of the tests' environment."""
-    (unpacked,) = (p for p in [wheel.parent / "unpacked"] if not shutil.unpack_archive(wheel, p, "zip"))
-    needed = requirements(Distribution.at(next(unpacked.glob("*.dist-info"))), ())
-    seen = {}
-    while needed:
-        name, extras = needed.pop()
-        new = extras - seen.get(name, frozenset()) if name in seen else {"", *extras}
-        seen[name] = seen.get(name, frozenset()) | extras
-        if new:
-            needed |= requirements(distribution(name), new)
-    for name in seen:
+    shutil.unpack_archive(wheel, wheel.parent / "unpacked", "zip")
+    (metadata,) = (wheel.parent / "unpacked").glob("*.dist-info")
+    seen, waiting = set(), requirements(Distribution.at(metadata), frozenset())
+    while waiting:
+        name, extras = requirement = waiting.pop()
+        seen.add(requirement)
+        waiting |= requirements(distribution(name), extras) - seen
+    for name in {name for name, _ in seen}:
         for file in distribution(name).files:
             if ".." not in file.parts:
                 link = site_packages / file
@@ -83,7 +81,7 @@ def link_requirements(wheel: Path, site_packages: Path) -> None:
                 link.symlink_to(file.locate())
 
 
-def requirements(package: Distribution, extras) -> set[tuple[str, frozenset[str]]]:
+def requirements(package: Distribution, extras: frozenset[str]) -> set[tuple[str, frozenset[str]]]:
     """What a distribution requires with some of its extras: names, and extras of those."""
     parsed = [Requirement(line) for line in package.requires or ()]
     return {

@@ -35,7 +35,7 @@ def setting(name: str, conditions: Conditions) -> Setting:
 
 def our_side(name: str, conditions: Conditions, options: Mapping[str, object] | None = None) -> Side:
     """Ours, compiled with some of XLA's options."""
-    hurry = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False} if conditions.dry_run else {}
+    hurry = {"xla_backend_optimization_level": 0} if conditions.dry_run else {}
     return ours(setting(name, conditions), hurry | (options or {}))
 
 
