@@ -9,8 +9,8 @@ if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] != os.path
 
 import atexit
 import gc
-import warnings
 from collections.abc import Sequence
+from inspect import signature
 
 import tyro
 
@@ -26,8 +26,8 @@ COMMANDS = {"to-flax": to_flax, "to-torch": to_torch, "diff": diff, "inspect": i
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m convert") -> None:
     """Runs one command. Exits with 0, with 2 after bad input, and `diff` with 1 when the two sides differ."""
-    with warnings.catch_warnings(), exit_on_usage_error():
-        warnings.showwarning = lambda message, *rest: print(f"warning: {message}", file=sys.stderr)
+    chosen = next((word for word in (sys.argv[1:] if argv is None else argv) if word in COMMANDS), None)
+    with exit_on_usage_error(signature(COMMANDS[chosen]).parameters if chosen else ()):
         code = tyro.extras.subcommand_cli_from_dict(
             COMMANDS,
             prog=prog,

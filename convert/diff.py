@@ -135,7 +135,8 @@ def _both(
 
     from convert import rules, twins
     from convert.files import torch_state_dict
-    from convert.loading import fill_fresh, fit_weights
+    from convert.fitting import fit_weights
+    from convert.loading import fill_fresh
     from convert.shapes import cast
     from convert.sources import read_weights
     from convert.weights import Weights

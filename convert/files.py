@@ -15,7 +15,10 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from convert.layout import dense
+from convert.differences import listed
+from convert.layout import dense, handed_out
+from convert.pointers import refuse_pointer
+from convert.stand_ins import stand_ins
 from jaxzoo.errors import UsageError
 
 # Where training scripts keep weights inside a checkpoint; found at any depth, `ema.module` as well as `state_dict`.
@@ -49,29 +52,6 @@ _SAFETENSORS = {
     "C64": np.complex64,
 }
 
-# What training scripts leave beside the weights, and what `weights_only` would refuse: read as `_Ignored`.
-# fmt: off
-_LEFTOVERS = (
-    "argparse.Namespace", "pathlib.Path", "pathlib.PosixPath", "pathlib.WindowsPath", "pathlib._local.PosixPath",
-    "pathlib._local.WindowsPath", "numpy.dtype", "numpy.ndarray", "numpy.core.multiarray.scalar",
-    "numpy.core.multiarray._reconstruct", "numpy._core.multiarray.scalar", "numpy._core.multiarray._reconstruct",
-    "datetime.datetime", "datetime.timedelta", "torch.torch_version.TorchVersion",
-)
-# fmt: on
-
-
-class _Ignored:
-    """Stands for an object that holds no weights: built of anything, holding nothing, running nothing."""
-
-    def __new__(cls, *args):
-        return object.__new__(cls)
-
-    def __init__(self, *args):
-        pass
-
-    def __setstate__(self, state):
-        pass
-
 
 @dataclasses.dataclass
 class Contents:
@@ -94,14 +74,14 @@ def read(path: str | Path, *, mmap: bool = False) -> dict[str, np.ndarray]:
 
     Args:
       path: the file, perhaps with `#key`.
-      mmap: return views of the mapped file, which then has to stay as it is, instead of copies.
+      mmap: return views of the mapped file, which then has to stay as it is and cannot be written to, not copies.
 
     Raises:
       UsageError: not there, empty, cut short, no checkpoint, holding code, holding no weights or several sets of them;
         or torch is needed and not installed.
     """
     tensors = contents(path).tensors
-    return tensors if mmap else {name: array.copy() for name, array in tensors.items()}
+    return {name: handed_out(array) if mmap else array.copy() for name, array in tensors.items()}
 
 
 def contents(path: str | Path) -> Contents:
@@ -109,22 +89,47 @@ def contents(path: str | Path) -> Contents:
     path, key = _split_key(path)
     head = _head(path)
     loaded = _load_safetensors(path) if head.endswith(b"{") else _load_torch(path, zipped=head.startswith(b"PK"))
-    nesting, entries = _choose(path, key, loaded)
-    tensors = {name: _array(path, name, value) for name, value in entries.items() if hasattr(value, "ndim")}
+    nesting, entries, part = _choose(path, key, loaded)
+    tensors, prefix = _unwrapped({name: _array(path, name, v) for name, v in entries.items() if hasattr(v, "ndim")})
+    if part:
+        below = _below(path, part, tensors)
+        tensors, inner = _unwrapped(
+            {name.removeprefix(below): t for name, t in tensors.items() if name.startswith(below)}
+        )
+        prefix += below + inner
+    _warn_not_finite(path, tensors)
+    tensors = {name.replace("._orig_mod.", "."): value for name, value in tensors.items()}  # compiled submodules
+    dropped = [name for name in entries if not name.startswith(prefix) or not hasattr(entries[name], "ndim")]
+    return Contents(path, tensors, nesting, prefix, dropped)
+
+
+def _unwrapped(tensors: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], str]:
+    """Takes off what wrappers prepend to all names; and the prefix."""
     prefix = ""
     while True:
-        counters = [name for name in tensors if name == "n_averaged"]  # of torch.optim.swa_utils.AveragedModel
-        rest = [name for name in tensors if name not in counters]
+        rest = [name for name in tensors if name != "n_averaged"]  # of torch.optim.swa_utils.AveragedModel
         strip = next((p for p in ("module.", "_orig_mod.") if rest and all(n.startswith(p) for n in rest)), None)
         if strip is None:
-            break
+            return tensors, prefix
         tensors = {name.removeprefix(strip): tensors[name] for name in rest}
         prefix += strip
-    tensors = {name.replace("._orig_mod.", "."): value for name, value in tensors.items()}  # compiled submodules
-    _warn_not_finite(path, tensors)
-    kept = {prefix + name for name in tensors}
-    dropped = [name for name in entries if name not in kept and "_orig_mod" not in name]
-    return Contents(path, tensors, nesting, prefix, dropped)
+
+
+def _below(path: Path, part: str, tensors: Mapping[str, np.ndarray]) -> str:
+    """The prefix of the tensors that a person means by a part of it: by all of it, or by its end.
+
+    Raises UsageError: there is none, or there are several.
+    """
+    prefixes = dict.fromkeys(name[: end + 1] for name in tensors for end, letter in enumerate(name) if letter == ".")
+    wanted = part.strip(".") + "."
+    found = [wanted] if wanted in prefixes else [p for p in prefixes if p.endswith(f".{wanted}")]
+    if len(found) == 1:
+        return found[0]
+    names = (p.removesuffix(".") for p in found) if found else (p[:-1] for p in prefixes if p.count(".") == 1)
+    choices = listed((f"{path.name}#{name}" for name in names), 8)
+    if found:
+        raise UsageError(f"{path} holds several parts {part!r}; name one of {choices}")
+    raise UsageError(f"{path} holds no weights under {part!r}; it holds {choices or 'one set of weights only'}")
 
 
 def write(path: str | Path, tensors: Mapping[str, np.ndarray], versions: Mapping[str, int] | None = None) -> None:
@@ -226,6 +231,7 @@ def _head(path: Path) -> bytes:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
     if not head:
         raise UsageError(f"{path} is empty")
+    refuse_pointer(path)
     return head
 
 
@@ -253,7 +259,7 @@ def _load_torch(path: Path, zipped: bool) -> Any:
     if torch.__version__ < (2, 10):
         raise UsageError(f"torch {torch.__version__} may run code in {path}: pip install 'torch>=2.10'")
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals([(_Ignored, name) for name in _LEFTOVERS]):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins()):
             warnings.simplefilter("ignore")  # a file that torch warns of is read or refused
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except Exception as error:  # a damaged file raises anything
@@ -276,22 +282,26 @@ def _array(path: Path, name: str, value: Any) -> np.ndarray:
         raise UsageError(f"{path} holds a {value.layout} {value.dtype} tensor {name}, which NumPy cannot") from error
 
 
-def _choose(path: Path, key: str | None, loaded: Any) -> tuple[str, dict[str, Any]]:
-    """The one set of weights in what was loaded, and the dotted keys that lead to it."""
+def _choose(path: Path, key: str | None, loaded: Any) -> tuple[str, dict[str, Any], str]:
+    """The one set of weights in what was loaded, the dotted keys that lead to it, and what is left of `key` inside."""
     found = dict(_candidates(loaded))
     if not found:
         kind = "" if isinstance(loaded, dict) else f": it is a {type(loaded).__name__}"
         raise UsageError(f"{path} holds no named tensors{kind}")
-    choices = ", ".join(f"{path.name}#{name}" for name in found if name)
-    if key is not None:
-        if key not in found:
-            raise UsageError(f"{path} holds no weights under {key!r}; it holds {choices or 'one set of weights only'}")
-        return key, found[key]
+    if key in found:
+        return key, found[key], ""
+    for name in sorted(found, key=len, reverse=True):
+        if key and name and key.startswith(f"{name}."):
+            return name, found[name], key.removeprefix(f"{name}.")
     likely = {name: value for name, value in found.items() if name.rpartition(".")[2] in _WEIGHTS}
     likely = likely or ({"": found[""]} if "" in found else found)
     if len(likely) > 1:
+        choices = listed((f"{path.name}#{name}" for name in found if name), 8)
+        if key:
+            raise UsageError(f"{path} holds no weights under {key!r}; it holds {choices}")
         raise UsageError(f"{path} holds several sets of weights; name one of {choices}")
-    return next(iter(likely.items()))
+    nesting, entries = next(iter(likely.items()))
+    return nesting, entries, key or ""
 
 
 def _candidates(value: Any, at: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

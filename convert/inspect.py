@@ -3,7 +3,7 @@
 import collections
 import contextlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 SHOWN = 20
 CLOSEST = 5  # models that are also tried by the order of tensors
+FACTOR = 4  # models of so many times more or fewer parameters are passed over
+SHARE = 3  # of this many parts of the tensors, one has to lie below a prefix to be a network
 BUFFERS = ("running_mean", "running_var")
 
 
@@ -55,10 +57,10 @@ def inspect(file: tyro.conf.Positional[str], /, all: Annotated[bool, tyro.conf.a
 
 
 def fitting(tensors: dict[str, "np.ndarray"]) -> tuple[dict[str, list[str]], str]:
-    """The registered models that these tensors fill, under whatever names.
+    """The registered models that these tensors fill, under whatever names and prefix.
 
-    Building every abstract model takes a minute, so the search begins with models of this size, ends with the first
-    that fits, and passes over families in which names look different.
+    Building every abstract model takes a minute. So the smallest of each family tells whether its names are like
+    these, and of such families those models are built whose size is near, the nearest first, until one fits.
 
     Returns:
       For each, what there is to say of it: the arguments that shapes tell, whose names these are, and what speaks
@@ -70,12 +72,15 @@ def fitting(tensors: dict[str, "np.ndarray"]) -> tuple[dict[str, list[str]], str
 
     if reason := dialects.refusal(tensors):
         return {}, f": {reason}"
-    shapes = {name: array.shape for name, array in tensors.items()}
-    plain = dialects.Reading("", dialects.Table(()), tensors)
-    readings = [plain, *(reading for reading in dialects.readings(tensors) if reading.complete)]
-    families: dict[str, list[dialects.Reading]] = {}
-    found, size, nearest, best = {}, None, "", 0
+    readings = list(_readings(tensors))
     models = _by_size(tensors)
+    smallest: dict[str, tuple[int, str]] = {}
+    for name, parameters in models:
+        family = card(name).builder.__module__
+        smallest[family] = min(smallest.get(family, (parameters, name)), (parameters, name))
+    families: dict[str, list[tuple[str, dialects.Reading]]] = {}
+    found, size, nearest, best = {}, None, "", 0
+    count = sum(array.size for array in tensors.values()) or 1
     for i, (name, parameters) in enumerate(models):
         if i == CLOSEST and not found:
             found = _in_order(tensors, [name for name, _ in models[:CLOSEST]])
@@ -83,14 +88,28 @@ def fitting(tensors: dict[str, "np.ndarray"]) -> tuple[dict[str, list[str]], str
             break
         family = card(name).builder.__module__
         if family not in families:
-            families[family] = [reading for reading in readings if _alike(reading.tensors, default_shapes(name))]
-        for reading in families[family]:
+            known = default_shapes(smallest[family][1])
+            families[family] = [reading for reading in readings if _alike(reading[1].tensors, known)]
+        if not families[family] or (parameters and max(count / parameters, parameters / count) > FACTOR):
+            continue
+        for prefix, reading in families[family]:
             if (words := _fit(name, reading)) is not None:
-                found[name], size = words, parameters
-        same = len(shapes.items() & default_shapes(name).items()) if families[family] else 0
-        if same > best:
-            best, nearest = same, f"; nearest is {name}, {same} of {len(shapes)} tensors alike in name and shape"
+                found[name], size = words + [f"below {prefix}"] * bool(prefix), parameters
+            shapes = {key: array.shape for key, array in reading.tensors.items()}
+            if (same := len(shapes.items() & default_shapes(name).items())) > best:
+                best, nearest = same, f"; nearest is {name}, {same} of {len(shapes)} tensors alike in name and shape"
     return found, nearest
+
+
+def _readings(tensors: dict[str, "np.ndarray"]) -> Iterator[tuple[str, "Reading"]]:
+    """What may be a network: the tensors below each prefix that many of them share, by the names of each dialect."""
+    from convert.dialects import Reading, Table, readings
+
+    counts = collections.Counter(key[: i + 1] for key in tensors for i, letter in enumerate(key) if letter == ".")
+    for prefix in ["", *(prefix for prefix, count in counts.items() if SHARE * count > len(tensors))]:
+        below = {key.removeprefix(prefix): array for key, array in tensors.items() if key.startswith(prefix)}
+        yield prefix, Reading("", Table(()), below)
+        yield from ((prefix, reading) for reading in readings(below))
 
 
 def _in_order(tensors: dict[str, "np.ndarray"], models: Iterable[str]) -> dict[str, list[str]]:
@@ -102,7 +121,8 @@ def _in_order(tensors: dict[str, "np.ndarray"], models: Iterable[str]) -> dict[s
     for name in models:
         with contextlib.suppress(UsageError):
             words = _fit(name, Reading("", Table(()), match_by_order(name, Path(), tensors).tensors))
-            found[name] = [*(words or ()), "with --match order"]
+            if words is not None:
+                found[name] = [*words, "with --match order"]
     return found
 
 
@@ -131,21 +151,24 @@ def _alike(names: Iterable[str], others: Iterable[str]) -> bool:
 
 def _fit(name: str, reading: "Reading") -> list[str] | None:
     """What there is to say of a model that these tensors fill; None if they do not."""
-    from convert.loading import fit_weights
+    from convert.fitting import fit_weights
+    from convert.leftovers import leftovers
     from convert.names import check_dialect
-    from convert.shapes import default_shapes, head_of, shapes_of
+    from convert.shapes import default_shapes, head_of
     from convert.weights import Weights
 
-    tensors = reading.tensors | reading.table.placeholders(default_shapes(name))
-    shapes = {key: array.shape for key, array in tensors.items()}
-    arguments, differing = {}, _differing(shapes, default_shapes(name))
+    wanted = default_shapes(name)
+    tensors = reading.tensors | reading.table.placeholders(wanted)
+    _, idle = leftovers(tensors, wanted)
+    shapes = {key: array.shape for key, array in tensors.items() if key not in idle}
+    arguments, differing = {}, _differing(shapes, wanted)
     if len(differing) > len(shapes) / 3:  # more than head, tables, heads for training
         return None
     if differing:
-        fit = fit_weights(name, Weights(Path(name), tensors))
-        if _differing(shapes, shapes_of(fit.model)):
+        try:
+            arguments = fit_weights(name, Weights(Path(name), tensors)).arguments
+        except UsageError:
             return None
-        arguments = fit.arguments
     if "num_classes" not in arguments and (classes := head_of(name, shapes, arguments)[1]):
         arguments = {"num_classes": classes} | arguments
     words = [f"{key}={value}" for key, value in arguments.items()]

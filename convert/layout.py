@@ -1,4 +1,4 @@
-"""Copies of transposed arrays at memory speed."""
+"""Arrays in C order: copies of transposed ones at memory speed."""
 
 import itertools
 
@@ -19,4 +19,13 @@ def dense(array: np.ndarray) -> np.ndarray:
     cuts = [[slice(i, i + BLOCK) for i in range(0, size, BLOCK)] for size in array.shape]
     for block in itertools.product(*cuts):
         out[block] = array[block]
+    return out
+
+
+def handed_out(array: np.ndarray) -> np.ndarray:
+    """The array in C order: a copy of one's own where it has to be one, else a view that cannot be written to."""
+    out = dense(array)
+    if out is array:
+        out = array.view()
+        out.flags.writeable = False
     return out

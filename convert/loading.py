@@ -1,8 +1,6 @@
 """Filling models of the zoo with weights."""
 
-import dataclasses
 import math
-import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +9,9 @@ import jax
 import numpy as np
 from flax import nnx
 
-from convert import pairing, rules
-from convert.shapes import Shapes, abstract, auxiliary_heads, head_of, image_size_of
+from convert import rules
+from convert.differences import listed
+from convert.fitting import fit_weights
 from convert.sources import read_weights
 from convert.weights import Weights
 from jaxzoo import UsageError, card, create_model
@@ -51,76 +50,15 @@ def load(
     return load_model(name, found, num_classes=num_classes, head=head, seed=seed, **arguments)[0]
 
 
-@dataclasses.dataclass
-class Fit:
-    """A model that weights fill, and the weights as it takes them."""
-
-    model: nnx.Module  # abstract: shapes without arrays
-    arguments: dict[str, Any]  # that build it
-    tensors: dict[str, np.ndarray]  # by torch's names
-    fresh: list[str]  # torch's names of what no weights fill: a head that was left out
-    notes: list[str]  # a sentence for each thing that was done to the weights
-
-
 def load_model(
     name: str, weights: Weights, *, num_classes: int | None = None, head: str = "strict", seed: int = 0, **arguments
 ) -> tuple[nnx.Module, dict[str, Any]]:
     """The model that `load` gives, of weights that are read already, and the arguments that built it."""
     fit = fit_weights(name, weights, num_classes=num_classes, head=head, **arguments)
-    for note in fit.notes:
-        warnings.warn(note, stacklevel=3)
+    fit.warn(stacklevel=3)
     rules.load_state_dict(fit.model, fit.tensors, skip=fit.fresh)
     fill_fresh(fit.model, name, fit.arguments, seed)
     return fit.model, fit.arguments
-
-
-def fit_weights(
-    name: str, weights: Weights, *, num_classes: int | None = None, head: str = "strict", **arguments
-) -> Fit:
-    """The model that these weights fill, abstract, and these weights as it takes them.
-
-    Raises:
-      UsageError: the weights have another number of classes, and `head` is "strict".
-    """
-    if head not in ("strict", "skip"):
-        raise UsageError(f"head is {head!r}; it must be 'strict' or 'skip'")
-    given = arguments if num_classes is None else {**arguments, "num_classes": num_classes}
-    shapes = {key: array.shape for key, array in weights.tensors.items()}
-    arguments, heads, classes = infer_arguments(name, shapes, weights.arguments, given)
-    model = abstract(name, **arguments)
-    if weights.pairs:
-        pairing.check(rules.leaves(model), weights.path, weights.tensors, weights.pairs)
-    fit = Fit(model, arguments, weights.tensors, [], [])
-    if not _misfits(model, shapes).intersection(heads):
-        return fit
-    if head == "skip":
-        found = ", ".join(f"{key} {shapes.get(key, 'missing')}" for key in heads)
-        note = f"left fresh, for {weights.path.name} has another head: {found}"
-        return dataclasses.replace(fit, fresh=heads, notes=[note])
-    if classes:
-        raise UsageError(
-            f"{weights.path} has {classes} classes, not {num_classes}; head 'skip' (--head skip) leaves the head fresh"
-        )
-    return fit
-
-
-def infer_arguments(
-    name: str, shapes: Shapes, known: Mapping[str, Any], given: Mapping[str, Any]
-) -> tuple[dict[str, Any], list[str], int | None]:
-    """The arguments that build the model of these shapes, as far as shapes tell; `given` ones stay as they are.
-
-    Returns:
-      Arguments, the keys of the head, and how many classes it has.
-    """
-    arguments = {**known, **given}
-    wrong = _misfits(abstract(name, **arguments), shapes)
-    if not wrong:
-        return arguments, [], None
-    arguments |= auxiliary_heads(name, shapes, arguments) | given
-    heads, classes = head_of(name, shapes, arguments)
-    read = {"num_classes": classes, "image_size": wrong - set(heads) and image_size_of(name, shapes, arguments)}
-    arguments |= {key: value for key, value in read.items() if value and key not in given}
-    return arguments, heads, classes
 
 
 def load_part(module: nnx.Module, name: str, weights: str | Path) -> str:
@@ -159,7 +97,7 @@ def load_part(module: nnx.Module, name: str, weights: str | Path) -> str:
         )
     fresh = [key for key in wanted if key not in best]
     rules.load_state_dict(module, best, skip=fresh)
-    return f"{len(best)} tensors of {weights}; these start fresh: {', '.join(_owners(fresh))}"
+    return f"{len(best)} tensors of {weights}; these start fresh: {listed(_owners(fresh), 8)}"
 
 
 def _renamed(tensors: Mapping[str, np.ndarray], prefixes: Mapping[str, str]) -> dict[str, np.ndarray]:
@@ -175,10 +113,6 @@ def _renamed(tensors: Mapping[str, np.ndarray], prefixes: Mapping[str, str]) -> 
 def _owners(keys: Iterable[str]) -> list[str]:
     """The modules that tensors belong to, each once."""
     return list(dict.fromkeys(key.rpartition(".")[0] or key for key in keys))
-
-
-def _misfits(model: nnx.Module, shapes: Shapes) -> set[str]:
-    return {x.key for x in rules.leaves(model) if shapes.get(x.key) != x.torch_shape and not x.rule.optional}
 
 
 def fill_fresh(model: nnx.Module, name: str, arguments: Mapping[str, Any], seed: int) -> dict[str, jax.Array]:

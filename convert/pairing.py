@@ -21,11 +21,12 @@ _KINDS = {
 Tensors = Mapping[str, np.ndarray]
 
 
-def in_order(leaves: Iterable[Leaf], path: Path, tensors: Tensors) -> list[tuple[str, str]]:
+def in_order(leaves: Iterable[Leaf], path: Path, tensors: Tensors, more: int = 0) -> list[tuple[str, str]]:
     """Pairs the names of a model's tensors with those at the same places in a file.
 
     Kinds and numbers of axes have to agree; for the sizes see `check`. Counters of batches are paired by themselves,
-    and left out where one side has more than the other.
+    and left out where one side has more than the other. At its end, a file may have tensors that the model has not:
+    none, or more than this many.
 
     Raises:
       UsageError: names the first pair that does not fit.
@@ -33,6 +34,7 @@ def in_order(leaves: Iterable[Leaf], path: Path, tensors: Tensors) -> list[tuple
     leaves = list(leaves)
     ours = [leaf for leaf in leaves if not leaf.rule.optional]
     theirs = [name for name in tensors if not name.endswith(COUNTER)]
+    theirs = theirs[: len(ours)] if more and len(theirs) > len(ours) + more else theirs
     for leaf, name in itertools.zip_longest(ours, theirs):
         if leaf is None or name is None or not _alike(leaf, name, tensors[name]):
             raise _misfit(leaf, name, path, tensors)

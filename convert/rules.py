@@ -11,8 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from convert.differences import differences
 from convert.files import from_torch
-from jaxzoo.errors import UsageError
+from convert.layout import handed_out
+from jaxzoo.errors import Remedy, UsageError
 from jaxzoo.nn import InProjection, attributes
 
 StateDict = Mapping[str, np.ndarray]
@@ -83,6 +85,12 @@ class Leaf:
     key: str  # "layer1.0.conv1.weight"
     variable: nnx.Variable
     rule: Rule
+    owner: nnx.Module
+
+    @property
+    def name(self) -> str:
+        """What its module calls it."""
+        return self.path.rpartition(".")[2]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -97,9 +105,11 @@ def leaves(module: nnx.Module) -> Iterator[Leaf]:
     """Every leaf that a state_dict holds, in torch's order; the states of random streams are not among them.
 
     That is the order in which modules were assigned, each one's own parameters first and its buffers next. `module` may
-    be abstract (`nnx.eval_shape`).
+    be abstract (`nnx.eval_shape`). A module that is used in several places comes once for each, as in torch, with
+    another key and the same path.
     """
-    modules = dict(nnx.iter_modules(module))
+    modules = _by_every_path(module)
+    home = {id(m): path for path, m in nnx.iter_modules(module)}
     transparent = {  # Flax's Sequential keeps its children in a list of its own, torch's does not
         (*path, "layers") for path, m in modules.items() if isinstance(m, nnx.Sequential)
     }
@@ -124,7 +134,21 @@ def leaves(module: nnx.Module) -> Iterator[Leaf]:
         others = sorted((n for n in found if n not in rules), key=lambda n: not isinstance(found[n], nnx.Param))
         for name in ruled + others:
             rule = rules.get(name, Rule(name))
-            yield Leaf(".".join(map(str, (*path, name))), prefix + rule.name, found[name], rule)
+            yield Leaf(".".join(map(str, (*home[id(owner)], name))), prefix + rule.name, found[name], rule, owner)
+
+
+def _by_every_path(module: nnx.Module) -> dict[tuple, nnx.Module]:
+    """A module and those in it; who is used in several places has several paths, of which Flax knows one."""
+    modules = dict(nnx.iter_modules(module))
+    todo = list(modules.items())
+    for path, owner in todo:
+        above = [modules[path[:i]] for i in range(len(path) + 1) if path[:i] in modules]
+        for name, child in nnx.iter_children(owner):
+            place = (*path, name)
+            if isinstance(child, nnx.Module) and place not in modules and all(child is not a for a in above):
+                modules[place] = child
+                todo.append((place, child))
+    return modules
 
 
 def _array(value) -> np.ndarray:
@@ -142,49 +166,53 @@ def _uncounted(found: Iterable[Leaf]) -> set[str]:
 
 
 def _check(module: nnx.Module, found: list[Leaf], state_dict: StateDict, skip: Collection[str]) -> None:
-    def kind(array: np.ndarray) -> str:
-        return str(tuple(array.shape))
-
-    wanted = {leaf.key for leaf in found}
+    wanted = {leaf.key: leaf.torch_shape for leaf in found}
+    given = {key: tuple(array.shape) for key, array in state_dict.items()}
     counters = _uncounted(found)
-    groups = {
-        "missing": [f"{x.key} {x.torch_shape}" for x in found if x.key not in state_dict and not x.rule.optional],
-        "unexpected": [
-            f"{key} {kind(array)}"
-            for key, array in state_dict.items()
-            if key not in wanted and key not in counters and not _fits(key, skip)
-        ],
-        "misshapen": [
-            f"{x.key} is {kind(state_dict[x.key])}, should be {x.torch_shape}"
-            for x in found
-            if x.key in state_dict and x.torch_shape != tuple(state_dict[x.key].shape)
-        ],
-    }
-    if any(groups.values()):
-        text = "".join(f"\n  {name} ({len(g)}): {', '.join(g)}" for name, g in groups.items() if g)
-        raise UsageError(f"these weights do not fit {type(module).__name__}:{text}")
+    filled = {id(leaf.variable) for leaf in found if leaf.key in given}
+    missing = [x.key for x in found if id(x.variable) not in filled and not x.rule.optional]
+    unexpected = [key for key in given if key not in wanted and key not in counters and not _fits(key, skip)]
+    if text := differences(wanted, given, missing, unexpected):
+        own, others = (dict.fromkeys(key.partition(".")[0] for key in keys) for keys in (wanted, unexpected))
+        beside = [name for name in others if name not in own]
+        ways = [Remedy("skip", beside, "leaves out what lies beside the model")] if 0 < len(beside) < 4 else []
+        raise UsageError(f"these weights do not fit {type(module).__name__}:{text}", *ways)
 
 
-def flax_arrays(module: nnx.Module, state_dict: StateDict, *, skip: Collection[str] = ()) -> dict[str, np.ndarray]:
-    """torch's tensors in Flax's layout, by dotted Flax path, with the dtypes that they have (views where possible).
+def flax_arrays(
+    module: nnx.Module, state_dict: StateDict, *, skip: Collection[str] = (), copy: bool = True
+) -> dict[str, np.ndarray]:
+    """torch's tensors in Flax's layout, by dotted Flax path, with the dtypes that they have.
 
     Args:
       module: says what is needed; may be abstract (`nnx.eval_shape`).
       state_dict: arrays by torch key.
       skip: prefixes of torch keys that are left out on both sides.
+      copy: in C order, and what is no copy cannot be written to; else transposed views of what was given.
 
     Raises:
-      UsageError: lists all tensors that are missing, unexpected or misshapen.
+      UsageError: tensors are missing, unexpected or misshapen, or one that is used twice has two values.
     """
     found = [leaf for leaf in leaves(module) if not _fits(leaf.key, skip)]
     _check(module, found, state_dict, skip)
-    return {leaf.path: leaf.rule.to_flax(_array(state_dict[leaf.key])) for leaf in found if leaf.key in state_dict}
+    arrays, keys = {}, {}
+    for leaf in found:
+        if leaf.key not in state_dict:
+            continue
+        array = leaf.rule.to_flax(_array(state_dict[leaf.key]))
+        first = keys.setdefault(id(leaf.variable), leaf)
+        if first is not leaf and not np.array_equal(arrays[first.path], array, equal_nan=array.dtype.kind == "f"):
+            one = f"{type(module).__name__} uses one tensor as {first.key} and as {leaf.key}"
+            raise UsageError(f"{one}, and these weights hold two different ones")
+        arrays[leaf.path] = handed_out(array) if copy else array
+    return arrays
 
 
-def torch_arrays(module: nnx.Module, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def torch_arrays(module: nnx.Module, arrays: Mapping[str, np.ndarray], *, copy: bool = True) -> dict[str, np.ndarray]:
     """The inverse of `flax_arrays`: arrays by dotted Flax path to a state_dict with torch's keys and layouts."""
     found = [leaf for leaf in leaves(module) if leaf.path in arrays]
     result = {leaf.key: leaf.rule.to_torch(np.asarray(arrays[leaf.path])) for leaf in found}
+    result = {key: handed_out(array) for key, array in result.items()} if copy else result
     return result | {key: np.zeros((), np.int64) for key in _uncounted(found)}
 
 
@@ -199,9 +227,9 @@ def load_state_dict(module: nnx.Module, state_dict: StateDict, *, skip: Collecti
       skip: prefixes of torch keys to leave out, for example `["fc"]`.
 
     Raises:
-      UsageError: lists all tensors that are missing, unexpected or misshapen. The module is then unchanged.
+      UsageError: says which tensors are missing, unexpected or misshapen. The module is then unchanged.
     """
-    arrays = flax_arrays(module, state_dict, skip=skip)
+    arrays = flax_arrays(module, state_dict, skip=skip, copy=False)
     for leaf in leaves(module):
         if leaf.path in arrays:
             # A copy: jnp.asarray may share memory with NumPy, and torch trains in place.
@@ -217,10 +245,12 @@ def versions(module: nnx.Module) -> dict[str, int]:
 
 
 def state_dict(module: nnx.Module) -> dict[str, np.ndarray]:
-    """A module's parameters, statistics and tables as torch has them: its keys, its layouts, whole numbers as int64."""
+    """A module's parameters, statistics and tables as torch has them: its keys, its layouts, whole numbers as int64.
 
+    Arrays of your own in C order, which `safetensors.numpy.save_file` and `torch.from_numpy` take as they are.
+    """
     arrays = {leaf.path: as_torch(np.asarray(leaf.variable.get_value())) for leaf in leaves(module)}
-    return torch_arrays(module, arrays)
+    return {key: a if a.flags.writeable else a.copy() for key, a in torch_arrays(module, arrays).items()}
 
 
 def as_torch(array: np.ndarray) -> np.ndarray:

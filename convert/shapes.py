@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -23,19 +23,20 @@ def shapes_of(module: nnx.Module) -> Shapes:
 
 
 @functools.cache
-def _default(name: str) -> nnx.Module:
+def default(name: str) -> nnx.Module:
+    """A model of the zoo with its default arguments, abstract; leave it as it is."""
     return abstract(name)
 
 
 @functools.cache
 def default_shapes(name: str) -> Shapes:
     """`shapes_of` a model of the zoo with its default arguments."""
-    return shapes_of(_default(name))
+    return shapes_of(default(name))
 
 
 def epsilons(name: str) -> set[float]:
     """What a model of the zoo keeps its divisors from zero with, where it normalises."""
-    return {module.epsilon for _, module in nnx.iter_modules(_default(name)) if hasattr(module, "epsilon")}
+    return {module.epsilon for _, module in nnx.iter_modules(default(name)) if hasattr(module, "epsilon")}
 
 
 def abstract(name: str, **arguments) -> nnx.Module:
@@ -52,14 +53,16 @@ def cast(model: nnx.Module, dtype: str | np.dtype) -> nnx.Module:
     return model
 
 
-def head_of(name: str, shapes: Shapes, arguments: Mapping[str, Any]) -> tuple[list[str], int | None]:
+def head_of(
+    name: str, shapes: Shapes, arguments: Mapping[str, Any], *, without: Collection[str] = ()
+) -> tuple[list[str], int | None]:
     """The keys whose shape depends on the number of classes, and that number in a checkpoint of these shapes.
 
     Nothing is known of any model: two abstract ones are compared, and sizes grow linearly with the classes.
     """
     few, more = 7, 11
     small, large = _at(name, arguments, "num_classes", few, more)
-    heads = [key for key in small if small[key] != large[key]]
+    heads = [key for key in small if small[key] != large[key] and key not in without]
     for at_few, at_more, size in _sizes(heads, small, large, shapes):
         per_class = (at_more - at_few) / (more - few)
         classes = few + (size - at_few) / per_class
@@ -83,23 +86,32 @@ def image_size_of(name: str, shapes: Shapes, arguments: Mapping[str, Any]) -> in
     return None
 
 
-def auxiliary_heads(name: str, shapes: Shapes, arguments: Mapping[str, Any]) -> dict[str, bool]:
-    """The argument that asks for heads which count in training only, and whether a checkpoint of these names has them;
-    nothing if a model that is built with `arguments` agrees with it."""
+def auxiliary(name: str, arguments: Mapping[str, Any]) -> tuple[str | None, set[str]]:
+    """The argument that asks for heads which count in training only, and the names of their tensors."""
     for argument in [known for known in argument_names(name) if known.startswith("aux_")]:
         without, having = _at(name, arguments, argument, False, True)
-        heads = having.keys() - without.keys()
-        present, built = (not heads.isdisjoint(keys) for keys in (shapes, shapes_of(abstract(name, **arguments))))
-        if present != built:
-            return {argument: present}
-    return {}
+        return argument, having.keys() - without.keys()
+    return None, set()
 
 
 def _at(name: str, arguments: Mapping[str, Any], argument: str, *values: int) -> list[Shapes]:
     """The shapes of a model at these values of an argument; none where it takes no such argument."""
     if argument not in argument_names(name):
         return [{} for _ in values]
-    return [shapes_of(abstract(name, **{**arguments, argument: value})) for value in values]
+    return [shapes_at(name, {**arguments, argument: value}) for value in values]
+
+
+def shapes_at(name: str, arguments: Mapping[str, Any]) -> Shapes:
+    """`shapes_of` a model of the zoo with these arguments."""
+    try:
+        return _shapes_at(name, tuple(sorted(arguments.items())))
+    except TypeError:  # an argument that cannot be kept
+        return shapes_of(abstract(name, **arguments))
+
+
+@functools.lru_cache(64)
+def _shapes_at(name: str, arguments: tuple[tuple[str, Any], ...]) -> Shapes:
+    return shapes_of(abstract(name, **dict(arguments)))
 
 
 def _sizes(keys: Iterable[str], small: Shapes, large: Shapes, shapes: Shapes) -> Iterator[tuple[int, int, int]]:

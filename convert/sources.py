@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from convert import files, published, rules, store
-from convert.names import match_by_order, translated, unwrapped
+from convert.names import located, match_by_order
 from convert.shapes import abstract
 from convert.weights import Weights
 from jaxzoo import UsageError, card
@@ -42,7 +42,7 @@ def read_weights(name: str, weights: str | Path, *, match: str = "names") -> Wei
 
 def _from_file(name: str, path: Path) -> Weights:
     contents = files.contents(path)
-    return translated(name, Weights(contents.path, unwrapped(name, contents.tensors)))
+    return located(name, Weights(contents.path, contents.tensors))
 
 
 def _from_directory(name: str, path: Path, part: str = "") -> Weights:
@@ -55,7 +55,7 @@ def _from_directory(name: str, path: Path, part: str = "") -> Weights:
     arguments = dict(manifest["arguments"])
     model = abstract(name, **arguments)
     known = {leaf.path for leaf in rules.leaves(model)}
-    tensors = rules.torch_arrays(model, arrays) | {key: a for key, a in arrays.items() if key not in known}
+    tensors = rules.torch_arrays(model, arrays, copy=False) | {key: a for key, a in arrays.items() if key not in known}
     if "train" in manifest:  # JAX counts in int32, torch in int64
         tensors = {key: rules.as_torch(array) for key, array in tensors.items()}
     about = manifest.get("classes"), manifest.get("preprocess")

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from convert.layout import dense
+from convert.pointers import refuse_pointer
 from jaxzoo.errors import UsageError
 
 FORMAT = 1
@@ -145,6 +146,8 @@ def read_manifest(directory: str | Path) -> dict[str, Any]:
     directory = Path(directory)
     if not directory.is_dir():
         raise UsageError(f"no checkpoint directory at {directory}")
+    if (directory / MANIFEST).is_file():
+        refuse_pointer(directory / MANIFEST)
     try:
         manifest = json.loads((directory / MANIFEST).read_bytes())
         whole = manifest.pop("sha256") == _digest_of(manifest)
@@ -228,6 +231,8 @@ def _verify(directory: Path, files: Mapping[str, str]) -> None:
         raise UsageError(f"checkpoint {directory} is damaged: missing {', '.join(missing[:3])}{_more(missing)}")
     found = zip(files, _hash(directory / name for name in files), strict=True)
     changed = [name for name, digest in found if digest != files[name]]
+    for name in changed:
+        refuse_pointer(directory / name)
     if changed:
         raise UsageError(
             f"checkpoint {directory} is damaged: {', '.join(changed[:3])}{_more(changed)} "

@@ -1,7 +1,6 @@
 """`python -m convert to-flax`: from PyTorch's weights to a directory for Flax."""
 
 import dataclasses
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
@@ -14,6 +13,7 @@ def to_flax(
     head: Literal["strict", "skip"] = "strict",
     num_classes: int | None = None,
     match: Literal["names", "order"] = "names",
+    image_size: int | None = None,
 ) -> None:
     """Converts PyTorch weights to an Orbax directory with a manifest. Every tensor keeps its dtype.
 
@@ -24,25 +24,28 @@ def to_flax(
         out: the directory to write; it must not exist.
         head: 'skip' leaves a classifier of another size freshly initialised, and says so.
         num_classes: as many as the weights have, unless given.
+        image_size: in pixels, of models that are built for one: the weights' own unless given, else their table of
+            positions is resampled.
         match: 'order' pairs tensors under other names that are the same ones in the same order, and prints the pairs.
     """
     import jaxzoo
     from convert import rules, store
-    from convert.loading import fill_fresh, fit_weights
+    from convert.fitting import fit_weights
+    from convert.loading import fill_fresh
     from convert.sources import read_weights
     from convert.weights import preprocess_of
 
     store.refuse_existing(out)
+    size = {} if image_size is None else {"image_size": image_size}
     found = read_weights(model, weights, match=match)
     width = max((len(ours) for ours, _ in found.pairs), default=0)
     for ours, theirs in found.pairs:
         print(f"{ours:{width}} ← {theirs}")
     with ThreadPoolExecutor(1) as pool:
         source = pool.submit(found.source)  # hashing a large file takes a while
-        fit = fit_weights(model, found, num_classes=num_classes, head=head)
-        for note in fit.notes:
-            warnings.warn(note, stacklevel=1)
-        arrays = rules.flax_arrays(fit.model, fit.tensors, skip=fit.fresh)
+        fit = fit_weights(model, found, num_classes=num_classes, head=head, **size)
+        fit.warn(stacklevel=1)
+        arrays = rules.flax_arrays(fit.model, fit.tensors, skip=fit.fresh, copy=False)
         if fit.fresh:
             rules.load_state_dict(fit.model, fit.tensors, skip=fit.fresh)
             arrays |= fill_fresh(fit.model, model, fit.arguments, seed=0)

@@ -1,14 +1,46 @@
 """Errors that people cause and can mend."""
 
 import contextlib
+import dataclasses
 import difflib
 import io
 import sys
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Remedy:
+    """An argument of the function that failed, the value that mends it, and what that does."""
+
+    argument: str
+    value: Any
+    effect: str
 
 
 class UsageError(ValueError):
-    """Bad input from a person. The message is one clear sentence that names the thing and the way out."""
+    """Bad input from a person. The message is one clear sentence that names the thing and the way out.
+
+    A way out that is an argument is given beside it: Python's words for it are not those of a command line, and not
+    every command has it.
+    """
+
+    def __init__(self, message: str, *remedies: Remedy):
+        super().__init__(message)
+        self.remedies = remedies
+
+    def __str__(self) -> str:
+        return self._with(f"{way.argument}={way.value!r} {way.effect}" for way in self.remedies)
+
+    def on_command_line(self, options: Collection[str]) -> str:
+        """The message for a command whose options have these names, spelt as in Python."""
+        ways = [way for way in self.remedies if way.argument in options]
+        return self._with(f"--{way.argument.replace('_', '-')} {way.value} {way.effect}" for way in ways)
+
+    def _with(self, ways: Iterable[str]) -> str:
+        message = self.args[0]
+        return ("\n" if "\n" in message else "; ").join([message, *ways])
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -18,18 +50,21 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 
 @contextlib.contextmanager
-def exit_on_usage_error() -> Iterator[None]:
+def exit_on_usage_error(options: Collection[str] = ()) -> Iterator[None]:
     """For command lines: a `UsageError` becomes one line on stderr and exit code 2, without a traceback.
 
-    So does a device that has too little memory. What cannot be printed, as names of files that are no text, is escaped.
+    So does a device that has too little memory. Of what would help, only these `options` are named. Warnings are
+    a line each, too. What cannot be printed, as names of files that are no text, is escaped.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *rest: print(f"warning: {message}", file=sys.stderr)
+            yield
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error.on_command_line(options)}", file=sys.stderr)
     except RuntimeError as error:  # JAX's is one of these
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+import convert.fitting
 import convert.loading
 import convert.shapes
 import convert.sources
@@ -18,6 +19,7 @@ import convert.store
 import jaxzoo
 import train.data
 import train.tasks
+from convert.differences import listed
 from convert.weights import Weights
 from jaxzoo import nn
 from jaxzoo.errors import UsageError
@@ -341,13 +343,21 @@ def model_of(config: Config, arguments: dict, weights: Weights | None, backbone:
             say(convert.loading.load_part(model, config.model, backbone))
         return model, arguments
     head = "strict" if config.eval_only else "skip"
-    fit = convert.loading.fit_weights(config.model, weights, head=head, **arguments)
+    try:
+        fit = convert.fitting.fit_weights(config.model, weights, head=head, **arguments)
+    except UsageError as error:
+        if config.eval_only and any(way.argument == "head" for way in error.remedies):
+            raise UsageError(f"{error.args[0]}; without --eval-only a fresh head is trained") from None
+        raise
     convert.load_state_dict(fit.model, fit.tensors, skip=fit.fresh)
     convert.loading.fill_fresh(fit.model, config.model, fit.arguments, config.seed)
     fresh = ""
     if fit.fresh:
-        transfer.start_at_zero(fit.model, transfer.head_paths(config.model, fit.arguments))
-        fresh = f"; for {fit.arguments['num_classes']} classes these start fresh: {', '.join(fit.fresh)}"
+        heads = transfer.head_paths(config.model, fit.arguments)
+        transfer.start_at_zero(fit.model, [path for path in heads if f"{path}.weight" in fit.fresh])
+        fresh = f"; for {fit.arguments['num_classes']} classes these start fresh: {listed(fit.fresh, 8)}"
+    for note in fit.notes:
+        say(note)
     say(f"weights of {weights.path}{fresh}")
     return fit.model, fit.arguments
 

@@ -163,9 +163,10 @@ class Reading(NamedTuple):
 
 
 def _tables() -> Iterator[tuple[str, ModuleType]]:
-    from convert.dialects import deeplab_pytorch, timm, torchvision
+    from convert.dialects import deeplab_pytorch, microsoft, timm, torchvision
 
     yield from (("timm", timm), ("torchvision", torchvision), ("deeplab-pytorch", deeplab_pytorch))
+    yield "Microsoft", microsoft
 
 
 def readings(tensors: Tensors) -> Iterator[Reading]:

@@ -69,29 +69,28 @@ VIT = Table(
     epsilon=1e-6,
 )
 
-_SWIN = rows(
-    ("features.0.0.*", "patch_embed.proj.*"),
-    ("features.0.2.*", "patch_embed.norm.*"),
-    ("features.{2s}.norm.*", "layers.{s}.downsample.norm.*"),
-    ("features.{2s}.reduction.*", "layers.{s}.downsample.reduction.*"),
-    ("norm.*", "norm.*"),
-    ("head.*", "head.fc.*"),
-) + rows(
-    ("norm{n}.*", "norm{n}.*"),
-    ("mlp.0.*", "mlp.fc1.*"),
-    ("mlp.3.*", "mlp.fc2.*"),
-    ("attn.qkv.weight", "attn.qkv.weight"),
-    ("attn.proj.*", "attn.proj.*"),
-    at=("features.{2s+1}.{b}.", "layers.{s}.blocks.{b}."),
-)
-_ATTENTION = ("features.{2s+1}.{b}.attn.", "layers.{s}.blocks.{b}.attn.")
 
-SWIN = Table(
-    _SWIN
-    + rows(("qkv.bias", "qkv.bias"), ("relative_position_bias_table", "relative_position_bias_table"), at=_ATTENTION),
-    epsilon=1e-5,
-    derived=("features.{s}.{b}.attn.relative_position_index",),
-)
+def swin(downsample: str, head: str) -> tuple[Row, ...]:
+    """What both versions of Swin have in common; a reduction lies here with us, and the classifier there with them."""
+    return rows(
+        ("features.0.0.*", "patch_embed.proj.*"),
+        ("features.0.2.*", "patch_embed.norm.*"),
+        (f"{downsample}.norm.*", "layers.{s}.downsample.norm.*"),
+        (f"{downsample}.reduction.*", "layers.{s}.downsample.reduction.*"),
+        ("norm.*", "norm.*"),
+        ("head.weight", f"{head}.weight"),
+        ("head.bias", f"{head}.bias"),
+    ) + rows(
+        ("norm{n}.*", "norm{n}.*"),
+        ("mlp.0.*", "mlp.fc1.*"),
+        ("mlp.3.*", "mlp.fc2.*"),
+        ("attn.qkv.weight", "attn.qkv.weight"),
+        ("attn.proj.*", "attn.proj.*"),
+        at=("features.{2s+1}.{b}.", "layers.{s}.blocks.{b}."),
+    )
+
+
+_ATTENTION = ("features.{2s+1}.{b}.attn.", "layers.{s}.blocks.{b}.attn.")
 
 # Keys have no bias: where torchvision stores one, it is not used.
 _QKV_BIAS = Row(
@@ -100,12 +99,24 @@ _QKV_BIAS = Row(
     lambda q, v: np.concatenate([q, np.zeros_like(q), v]),
     lambda a: tuple(np.split(a, 3)[::2]),
 )
-
-SWIN_V2 = Table(
-    (*_SWIN, _QKV_BIAS, *rows(("logit_scale", "logit_scale"), ("cpb_mlp.*", "cpb_mlp.*"), at=_ATTENTION)),
-    epsilon=1e-5,
-    derived=(*SWIN.derived, "features.{s}.{b}.attn.relative_coords_table"),
+_SWIN_V1 = rows(
+    ("qkv.bias", "qkv.bias"), ("relative_position_bias_table", "relative_position_bias_table"), at=_ATTENTION
 )
+_SWIN_V2 = (_QKV_BIAS, *rows(("logit_scale", "logit_scale"), ("cpb_mlp.*", "cpb_mlp.*"), at=_ATTENTION))
+_INDEX = "features.{s}.{b}.attn.relative_position_index"
+
+
+def swin_tables(downsample: str, head: str) -> tuple[Table, Table]:
+    """Of versions 1 and 2, see `swin`."""
+    common = swin(downsample, head)
+    coords = "features.{s}.{b}.attn.relative_coords_table"
+    return (
+        Table(common + _SWIN_V1, epsilon=1e-5, derived=(_INDEX,)),
+        Table(common + _SWIN_V2, epsilon=1e-5, derived=(_INDEX, coords)),
+    )
+
+
+SWIN, SWIN_V2 = swin_tables("features.{2s}", "head.fc")
 
 CONVNEXT = Table(
     rows(

@@ -5,12 +5,13 @@ https://arxiv.org/abs/2010.11929. Reference: torchvision.models.vision_transform
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from jaxzoo.errors import UsageError
@@ -31,6 +32,7 @@ from jaxzoo.nn import (
     Tanh,
     init,
 )
+from jaxzoo.nn.resize import resized_array
 from jaxzoo.registry import imagenet, register_model
 
 layer_norm = partial(LayerNorm, eps=1e-6)
@@ -79,8 +81,48 @@ class EncoderBlock(nnx.Module):
         return x + self.mlp(self.ln_2(x))
 
 
+def interpolate_embeddings(
+    image_size: int,
+    patch_size: int,
+    model_state: Mapping[str, np.ndarray],
+    interpolation_mode: str = "bicubic",
+    reset_heads: bool = False,
+) -> dict[str, np.ndarray]:
+    """A state_dict for images of another size, of whose tokens it places the table of positions anew.
+
+    `convert.load` does this for `image_size=`. Reference: torchvision.models.vision_transformer.interpolate_embeddings.
+
+    Args:
+      image_size: height and width of the new images, in pixels.
+      patch_size: height and width of a token, in pixels.
+      model_state: NumPy arrays by torch's names, as `convert.read` gives them.
+      interpolation_mode: "bicubic" or "bilinear"; the corners of both grids coincide.
+      reset_heads: whether to leave out the classifier where the table changes, as the reference does.
+
+    Raises:
+      UsageError: the file's tokens are no square grid.
+    """
+    name = "encoder.pos_embedding"
+    table, length = np.asarray(model_state[name]), (image_size // patch_size) ** 2 + 1
+    if table.shape[1] == length:
+        return dict(model_state)
+    state = {key: a for key, a in model_state.items() if not (reset_heads and key.startswith("heads"))}
+    return state | {name: _resample_positions(table, (1, length, table.shape[2]), interpolation_mode)}
+
+
+def _resample_positions(table: np.ndarray, shape: Sequence[int], mode: str = "bicubic") -> np.ndarray:
+    """(1, 1 + h·h, C) to the `shape` (1, 1 + H·H, C): a class token, which stays, and a square grid."""
+    old, new = (math.isqrt(length - 1) for length in (table.shape[1], shape[1]))
+    if table.shape[0] != 1 or old**2 + 1 != table.shape[1]:
+        raise UsageError(f"positions of shape {table.shape} are no class token and a square grid of tokens")
+    grid = resized_array(table[:, 1:].reshape(1, old, old, -1), (new, new), mode, align_corners=True)
+    return np.concatenate([table[:, :1], grid.reshape(1, new**2, -1)], 1)
+
+
 class Encoder(nnx.Module):
     """Adds the position embedding and runs the blocks: (N, L, C) to the same."""
+
+    resampled = {"pos_embedding": _resample_positions}  # how weights for images of another size are read
 
     def __init__(
         self,

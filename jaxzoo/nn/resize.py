@@ -32,6 +32,25 @@ def _linear_weights(length: int, count: int, scale: float | None, align_corners:
     return weights
 
 
+def _cubic_weights(length: int, count: int, scale: float | None, align_corners: bool) -> np.ndarray:
+    """As `_linear_weights`, by cubic convolution with A = -0.75 (Keys 1981), the border repeated."""
+    if align_corners:
+        source = np.arange(count) * ((length - 1) / (count - 1) if count > 1 else 0.0)
+    else:
+        source = (np.arange(count) + 0.5) * (1 / scale if scale else length / count) - 0.5
+    first = np.floor(source).astype(int) - 1
+    weights = np.zeros((count, length))
+    for tap in range(4):
+        away = np.abs(source - (first + tap))
+        near = (1.25 * away - 2.25) * away**2 + 1
+        far = ((-0.75 * away + 3.75) * away - 6) * away + 3
+        np.add.at(weights, (np.arange(count), np.clip(first + tap, 0, length - 1)), np.where(away <= 1, near, far))
+    return weights
+
+
+_WEIGHTS = {"bilinear": _linear_weights, "bicubic": _cubic_weights}
+
+
 def resize(
     x: jax.Array,
     size: Size | None = None,
@@ -39,7 +58,7 @@ def resize(
     mode: str = "nearest",
     align_corners: bool = False,
 ) -> jax.Array:
-    """`torch.nn.functional.interpolate` on (N, H, W, C), modes "nearest" and "bilinear".
+    """`torch.nn.functional.interpolate` on (N, H, W, C), modes "nearest", "bilinear" and "bicubic".
 
     Args:
       size: output height and width in pixels; or give
@@ -47,8 +66,8 @@ def resize(
     """
     if (size is None) == (scale_factor is None):
         raise ValueError("give either size or scale_factor")
-    if mode not in ("nearest", "bilinear"):
-        raise ValueError(f"mode is {mode!r}; it must be nearest or bilinear")
+    if mode not in ("nearest", *_WEIGHTS):
+        raise ValueError(f"mode is {mode!r}; it must be nearest, bilinear or bicubic")
     n = x.ndim - 2
     if size is None:
         scales = (scale_factor,) * n if isinstance(scale_factor, int | float) else tuple(scale_factor)
@@ -66,6 +85,12 @@ def resize(
             if mode == "nearest":
                 x = jnp.take(x, _nearest_index(length, count, scale), axis)
             else:
-                weights = jnp.asarray(_linear_weights(length, count, scale, align_corners), x.dtype)
+                weights = jnp.asarray(_WEIGHTS[mode](length, count, scale, align_corners), x.dtype)
                 x = jnp.moveaxis(jnp.tensordot(x, weights, (axis, 1), precision=lax.Precision.HIGHEST), -1, axis)
     return x if mode == "nearest" else narrow(x, given)
+
+
+def resized_array(x: np.ndarray, size: tuple[int, int], mode: str, align_corners: bool) -> np.ndarray:
+    """`resize` of a NumPy array (N, H, W, C) without JAX, so in its own precision: tables in weights."""
+    rows, columns = (_WEIGHTS[mode](old, new, None, align_corners) for old, new in zip(x.shape[1:3], size, strict=True))
+    return np.einsum("ih,jw,nhwc->nijc", rows, columns, x.astype(np.float64), optimize=True).astype(x.dtype)

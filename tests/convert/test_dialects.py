@@ -15,9 +15,9 @@ import convert
 import jaxzoo
 from convert import dialects
 from convert.__main__ import main
+from convert.fitting import fit_weights
 from convert.inspect import fitting
-from convert.loading import fit_weights
-from convert.names import in_dialect, translated
+from convert.names import in_dialect, located
 from convert.twins import abstract_twin, arrays, build_twin, randomise
 from convert.weights import Weights
 from jaxzoo import UsageError
@@ -169,7 +169,7 @@ def test_refusals_are_one_sentence_with_the_reason(name):
     with torch.device("meta"):
         theirs = Weights(Path("timm.pth"), placeholders(timm.create_model(OTHERS[name])))
     with pytest.raises(UsageError, match=r"timm.* epsilon 1e-05.* 0\.001"):
-        translated(name, theirs)
+        located(name, theirs)
     with pytest.raises(UsageError, match=r"timm has no network that computes"):
         in_dialect(name, "timm", placeholders(abstract_twin(jaxzoo.card(name))))
 
@@ -177,20 +177,41 @@ def test_refusals_are_one_sentence_with_the_reason(name):
 def test_the_namesakes_that_pad_otherwise_are_warned_of():
     weights = Weights(Path("b0.pth"), placeholders(on_meta("efficientnet_b0")))
     with pytest.warns(UserWarning, match="tf_ networks bear the same names"):
-        assert translated("efficientnet_b0", weights).dialect == "timm"
+        assert located("efficientnet_b0", weights).dialect == "timm"
+
+
+def test_swins_official_names_lead_to_the_same_tensors_as_timms():
+    """In Microsoft's repository, and in timm before 0.9, a stage ends with its reduction, and tables are stored."""
+    with torch.device("meta"):
+        tensors = timm.create_model(TWINS["swin_t"][0], num_classes=10).state_dict()
+    theirs = {key: np.broadcast_to(np.float32(i), t.shape) for i, (key, t) in enumerate(tensors.items())}
+    official = {}
+    for key, array in theirs.items():
+        key = re.sub(r"^layers\.(\d)\.downsample", lambda found: f"layers.{int(found[1]) - 1}.downsample", key)
+        official[key.replace("head.fc", "head")] = array
+    blocks = [key.removesuffix("norm1.bias") for key in theirs if key.endswith("norm1.bias")]
+    official |= {f"{block}attn.relative_position_index": np.zeros((49, 49), int) for block in blocks}
+    official |= {f"{block}attn_mask": np.zeros((4, 49, 49)) for block in blocks[1::2]}
+    given = {"Microsoft": official, "timm": theirs}
+    found = {dialect: located("swin_t", Weights(Path("a.pth"), tensors)) for dialect, tensors in given.items()}
+    assert all(weights.dialect == dialect for dialect, weights in found.items())
+    read, expected = (fit_weights("swin_t", weights) for weights in found.values())
+    assert read.arguments == {"num_classes": 10} and "attn_mask (6 tensors)" in read.notes[0]
+    assert read.tensors.keys() == expected.tensors.keys()
+    assert all(np.array_equal(read.tensors[key], array) for key, array in expected.tensors.items())
 
 
 def test_arguments_are_read_from_timms_shapes():
     with torch.device("meta"):
         theirs = timm.create_model(TWINS["vit_b_16"][0], img_size=384, num_classes=17)
-    weights = translated("vit_b_16", Weights(Path("vit.pth"), placeholders(theirs)))
+    weights = located("vit_b_16", Weights(Path("vit.pth"), placeholders(theirs)))
     assert fit_weights("vit_b_16", weights).arguments == {"num_classes": 17, "image_size": 384}
 
 
 @pytest.mark.parametrize("name", ["densenet121", "vgg11", "swin_t", "vit_b_32", "convnext_tiny", "regnet_x_400mf"])
 def test_the_references_own_names_stay(name):
     weights = Weights(Path("ours.pth"), placeholders(abstract_twin(jaxzoo.card(name))))
-    assert translated(name, weights) is weights
+    assert located(name, weights) is weights
 
 
 @pytest.mark.parametrize(
@@ -201,7 +222,7 @@ def test_files_of_older_torchvisions_are_read(name, now, then):
     ours = placeholders(abstract_twin(jaxzoo.card(name)))
     older = {re.sub(now, then, key): array for key, array in ours.items()}
     assert older.keys() != ours.keys()
-    assert shapes(translated(name, Weights(Path("older.pth"), older)).tensors) == shapes(ours)
+    assert shapes(located(name, Weights(Path("older.pth"), older)).tensors) == shapes(ours)
 
 
 def test_to_flax_reads_timms_names_and_to_torch_writes_them(tmp_path, capsys):

@@ -117,8 +117,7 @@ def test_a_mapped_file_is_not_copied(tmp_path):
     path = saved(tmp_path, {"weight": torch.ones(1000, 1000).bfloat16()})
     read = convert.read(path, mmap=True)
     assert (read["weight"] == 1).all()
-    read["weight"][...] = 2
-    assert (convert.read(path)["weight"] == 1).all()  # the file itself is never written to
+    assert not read["weight"].flags.writeable
     assert path in pathlib.Path("/proc/self/maps").read_text()
 
 

@@ -122,3 +122,17 @@ def test_real_weights_tell_a_cat_from_an_espresso(capsys):
     assert chelsea[0] in cats and 285 in chelsea  # tabby, tiger cat, Persian, Siamese, Egyptian cat
     assert probabilities[0, cats].sum() > 0.9
     assert coffee[0] == 967  # espresso
+
+
+@pytest.mark.parametrize("lost", ["classifier.3", "classifier"])
+def test_a_file_that_lacks_only_the_head_is_matched_without_it(tmp_path, twin, lost):
+    kept = [not key.startswith(f"{lost}.") for key in twin.state_dict()]
+    foreign = {key: t for (key, t), keep in zip(renamed(twin).items(), kept, strict=True) if keep}
+    path = save(foreign, tmp_path / "a.pth")
+    with pytest.raises(UsageError, match=r"missing \(\d\): classifier\.(.|\n)*head='skip' leaves the head fresh"):
+        convert.load(NAME, path, match="order")
+    with pytest.warns(UserWarning, match="left fresh, for a.pth has no head"):
+        found = convert.state_dict(convert.load(NAME, path, match="order", head="skip", num_classes=3))
+    assert found["classifier.3.weight"].shape == (3, 1024)
+    for (key, tensor), keep in zip(twin.state_dict().items(), kept, strict=True):
+        assert not keep or (found[key] == tensor.numpy()).all(), key

@@ -8,10 +8,15 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
+from PIL import Image
+from safetensors.numpy import save_file
+from safetensors.torch import load_file
 
 import convert
+import jaxzoo
 from convert.rules import flax_arrays, torch_arrays
 from jaxzoo import UsageError, nn
+from jaxzoo.classification.vision_transformer import interpolate_embeddings
 from tests.compare import arrays, cast, close, normal, randomise, to_last
 
 RNGS = nnx.Rngs(0)
@@ -270,3 +275,79 @@ def test_tables_and_bare_parameters_keep_name_and_layout():
     state_dict = {"index": np.arange(6)[::-1].reshape(2, 3), "class_token": normal(1, 1, 3).astype(np.float32)}
     convert.load_state_dict(module, state_dict)
     same_bits(convert.state_dict(module), state_dict)
+
+
+class Tied(nnx.Module):
+    def __init__(self, rngs: nnx.Rngs):
+        self.stem = nnx.Conv(3, 8, (3, 3), rngs=rngs)
+        self.first = nnx.Conv(8, 8, (3, 3), rngs=rngs)
+        self.second = self.first
+        self.blocks = nnx.List([nnx.Sequential(self.first), self.stem])
+
+    def __call__(self, x):
+        return self.second(nnx.relu(self.first(self.stem(x))))
+
+
+class TorchTied(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = torch.nn.Conv2d(3, 8, 3, padding=1)
+        self.first = torch.nn.Conv2d(8, 8, 3, padding=1)
+        self.second = self.first
+        self.blocks = torch.nn.ModuleList([torch.nn.Sequential(self.first), self.stem])
+
+    def forward(self, x):
+        return self.second(self.first(self.stem(x)).relu())
+
+
+def test_a_module_in_several_places_has_several_names_as_in_torch():
+    twin, module = TorchTied().double().eval(), cast(nnx.eval_shape(lambda: Tied(nnx.Rngs(0))), jnp.float64)
+    state_dict = arrays(twin)
+    convert.load_state_dict(module, state_dict)
+    x = normal(1, 3, 9, 7)
+    np.testing.assert_allclose(
+        module(jnp.asarray(to_last(x))), to_last(twin(torch.tensor(x)).detach().numpy()), atol=1e-12
+    )
+    back = convert.state_dict(module)
+    assert list(back) == list(state_dict)
+    twin.load_state_dict({key: torch.from_numpy(array) for key, array in back.items()}, strict=True)
+    once = {
+        key: a for key, a in state_dict.items() if key.startswith(("blocks.1", "second"))
+    }  # as safetensors keeps them
+    convert.load_state_dict(module, once)
+    same_bits(convert.state_dict(module), state_dict)
+    with pytest.raises(UsageError, match=r"one tensor as .*second\.weight.*two different ones"):
+        convert.load_state_dict(module, state_dict | {"second.weight": state_dict["first.weight"] + 1})
+
+
+def test_arrays_that_are_handed_out_are_in_c_order_and_ones_own_or_read_only(tmp_path):
+    twin = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Linear(4, 2))
+    module = nn.Sequential(nn.Conv(3, 4, 3, rngs=RNGS), nn.BatchNorm(4, rngs=RNGS), nn.Linear(4, 2, rngs=RNGS))
+    torch.save(
+        {key: t.mT.contiguous().mT if t.ndim > 1 else t for key, t in twin.state_dict().items()}, tmp_path / "a.pth"
+    )
+    convert.load_state_dict(module, convert.read(tmp_path / "a.pth"))
+    save_file(convert.state_dict(module), tmp_path / "a.safetensors")
+    assert all(
+        torch.equal(tensor, twin.state_dict()[key]) for key, tensor in load_file(tmp_path / "a.safetensors").items()
+    )
+
+    picture = Image.new("RGB", (40, 30), "red")
+    handed = {
+        "state_dict": convert.state_dict(module),
+        "read": convert.read(tmp_path / "a.pth"),
+        "read, mapped": convert.read(tmp_path / "a.pth", mmap=True),
+        "read, safetensors": convert.read(tmp_path / "a.safetensors", mmap=True),
+        "flax_arrays": flax_arrays(module, arrays(twin)),
+        "torch_arrays": torch_arrays(module, flax_arrays(module, arrays(twin))),
+        "interpolate_embeddings": interpolate_embeddings(32, 16, {"encoder.pos_embedding": np.ones((1, 10, 3))}),
+        "eval_transform": {"": jaxzoo.eval_transform(picture, jaxzoo.Preprocess(16, 20))},
+    }
+    sources = [t.numpy() for t in twin.state_dict().values()]
+    for name, found in handed.items():
+        for key, array in found.items():
+            array = np.asarray(array)
+            assert array.flags.c_contiguous, (name, key)
+            shared = any(np.shares_memory(array, source) for source in sources)
+            assert not (array.flags.writeable and shared), (name, key)
+    assert all(array.flags.writeable for array in handed["state_dict"].values())  # as torch.from_numpy likes them

@@ -12,7 +12,7 @@ import jaxzoo
 from convert.dialects.deeplab_pytorch import V2
 from convert.files import write
 from convert.loading import load_part
-from convert.names import translated
+from convert.names import located
 from convert.rules import leaves
 from convert.shapes import abstract, default_shapes, head_of, shapes_of
 from convert.twins import abstract_twin, build_twin
@@ -134,7 +134,7 @@ def test_earlier_names_of_the_port_are_read(prefix):
         for key, array in ours.items()
     }
     assert not earlier.keys() & ours.keys()
-    read = translated("deeplabv2_resnet101", Weights("earlier.pth", earlier))
+    read = located("deeplabv2_resnet101", Weights("earlier.pth", earlier))
     assert read.dialect == "deeplab-pytorch"
     assert {k: a.shape for k, a in read.tensors.items()} == {k: a.shape for k, a in ours.items()}
     assert V2.write(ours).keys() == {key if prefix else f"scale.{key}" for key in earlier}
