@@ -22,7 +22,7 @@ def resampled(leaves: list[rules.Leaf], tensors: Mapping[str, np.ndarray]) -> tu
         function = getattr(type(leaf.owner), "resampled", {}).get(leaf.name)
         if function and leaf.key in tensors and tensors[leaf.key].shape != leaf.torch_shape:
             found[leaf.key] = function(np.asarray(tensors[leaf.key]), leaf.torch_shape)
-    return found, f"resampled for images or windows of another size: {listed(found, 2)}" if found else ""
+    return found, f"resampled for images of another size: {listed(found, 2)}" if found else ""
 
 
 def for_channels(leaves: list[rules.Leaf], tensors: Mapping[str, np.ndarray]) -> tuple[Tensors, str]:

@@ -65,16 +65,15 @@ def fit_weights(
     wanted = {leaf.key: leaf.torch_shape for leaf in leaves}
     optional = {leaf.key for leaf in leaves if leaf.rule.optional}
 
-    changes = [adapting.resampled(leaves, tensors)]
-    changes += [adapting.for_channels(leaves, tensors)] if "in_channels" in given else []
-    for changed, note in changes:
+    for argument, adapt in (("image_size", adapting.resampled), ("in_channels", adapting.for_channels)):
+        changed, note = adapt(leaves, tensors) if argument in given else ({}, "")
         tensors = tensors | changed
         notes += [f"{file}: {note}"] * bool(note)
     tables = [x.key for x in leaves if isinstance(x.variable, Buffer) and _shape(tensors, x.key) != x.torch_shape]
     tensors = tensors | architecture_tables(name, arguments, tables)
 
     shapes = _shapes(tensors)
-    lost = replaced(heads, wanted, shapes) if heads else ()
+    lost = replaced(heads, {key: wanted[key] for key in wanted if key not in optional}, shapes) if heads else ()
     skipped = lost if head == "skip" else ()
     fresh = [key for key in wanted if key.startswith(skipped)] if skipped else []
     beside, idle = leftovers(tensors, wanted)

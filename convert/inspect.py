@@ -188,6 +188,7 @@ def _differing(shapes: "Shapes", others: "Shapes") -> set[str]:
 
 def _open(file: str) -> tuple[dict, dict[str, str]]:
     from convert import files, store
+    from convert.differences import listed
     from convert.sources import read_weights
 
     directory, _ = store.part_of(Path(file))
@@ -203,5 +204,5 @@ def _open(file: str) -> tuple[dict, dict[str, str]]:
     if found.prefix:
         facts["prefix taken off"] = found.prefix
     if found.dropped:
-        facts["no weights"] = ", ".join(found.dropped)
+        facts["no weights"] = listed(found.dropped)
     return found.tensors, facts

@@ -1,5 +1,7 @@
 """Training a part of a network, and learning from features that are computed once."""
 
+from pathlib import Path
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,8 +10,10 @@ from flax import nnx
 import convert
 import jaxzoo
 from convert import store
-from convert.shapes import abstract
+from convert.shapes import abstract, shapes_at
+from convert.weights import Weights
 from jaxzoo import UsageError
+from jaxzoo.classification.vision_transformer import interpolate_embeddings
 from tests.train.test_run import rows
 from train import command_line, features, loop, setup, step, transfer
 from train.config import Config
@@ -305,3 +309,28 @@ def test_a_run_from_weights_keeps_their_preprocessing_when_it_is_continued(weigh
     assert began.manifest["preprocess"]["mean"] == went_on.manifest["preprocess"]["mean"] == [0.1] * 3
     assert began.manifest["arguments"] == went_on.manifest["arguments"]
     np.testing.assert_array_equal(began.batches(0)["image"], went_on.batches(0)["image"])
+
+
+# Weights that are not as the run has them
+
+
+def test_positions_of_weights_are_resampled_for_the_image_size_of_the_run(capsys):
+    layers = {"num_layers": 1, "num_heads": 2, "hidden_dim": 8, "mlp_dim": 12, "num_classes": 3}
+    tensors = {
+        key: np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+        for key, shape in shapes_at("vit_b_16", layers | {"image_size": 64}).items()
+    }
+    config, weights = Config(model="vit_b_16", image_size=32), Weights(Path("vit.pth"), tensors)
+    model, arguments = setup.model_of(config, layers | {"image_size": 32}, weights, None)
+    assert arguments["image_size"] == model.image_size == 32
+    assert "vit.pth: resampled for images of another size: encoder.pos_embedding" in capsys.readouterr().out
+    expected = interpolate_embeddings(32, 16, tensors)["encoder.pos_embedding"]
+    np.testing.assert_array_equal(model.encoder.pos_embedding[...], expected)
+
+
+def test_weights_of_other_classes_are_not_evaluated_and_the_way_out_is_one_of_this_command():
+    tensors = {key: np.zeros(shape, np.float32) for key, shape in shapes_at("lenet5", {}).items()}
+    with pytest.raises(UsageError, match=r"has 10 classes, not 2; without --eval-only a fresh head is trained$"):
+        setup.model_of(
+            Config(model="lenet5", eval_only=True), {"num_classes": 2}, Weights(Path("lenet.pth"), tensors), None
+        )
