@@ -304,7 +304,7 @@ def has_one_output(config: Config, data: Data, weights: Weights | None, argument
         return False
     others = {name: value for name, value in arguments.items() if name != "num_classes"}
     shapes = {key: array.shape for key, array in weights.tensors.items()}
-    return convert.loading.infer_arguments(config.model, shapes, weights.arguments, others)[0].get("num_classes") == 1
+    return convert.fitting.infer_arguments(config.model, shapes, weights.arguments, others)[0].get("num_classes") == 1
 
 
 def check_means_something(config: Config, foreign: Collection[str]) -> None:
