@@ -1,9 +1,10 @@
 """Image files: which there are, and reading them."""
 
+import collections
 import functools
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,6 +16,7 @@ from jaxzoo.errors import UsageError
 # What Pillow knows by name alone, or hands over to another program.
 _WITHOUT_PIXELS = {"BUFR", "EMF", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"}
 _BYTES = re.compile("[\udc80-\udcff]+")
+_OF_TOOLS = {".ipynb_checkpoints", "__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "@eadir"}
 _ORIENTATION = 0x0112  # EXIF's tag
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -29,7 +31,21 @@ _UPRIGHT = {
 
 def hidden(name: str) -> bool:
     """Whether a file or folder of this name is a tool's own: .ipynb_checkpoints, ._1.jpg, __MACOSX, Thumbs.db, ..."""
-    return name.startswith(".") or name.lower() in ("__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "@eadir")
+    return name.startswith(".") or name.lower() in _OF_TOOLS
+
+
+def has_hidden_part(path: str) -> bool:
+    """Whether a path leads through what is hidden. The folders of an absolute one are the user's, if no tool's own."""
+    *above, name = Path(path).parts or (".",)
+    if path.startswith(("/", "~")):
+        return hidden(name) or any(part.lower() in _OF_TOOLS for part in above)
+    return any(hidden(part) for part in (*above, name) if part != "..")
+
+
+def endings(files: Iterable[Path]) -> str:
+    """How many files have which ending, the most frequent first: "2 .heic, 1 .txt"."""
+    counts = collections.Counter(path.suffix.lower() or "without an ending" for path in files)
+    return ", ".join(f"{count} {ending}" for ending, count in counts.most_common(8)) + ", …" * (len(counts) > 8)
 
 
 def as_text(name: str) -> str:

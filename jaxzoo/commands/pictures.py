@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from jaxzoo.errors import UsageError
-from jaxzoo.images import image_files, read_image
+from jaxzoo.images import endings, image_files, read_image
 
 
 def check_new(path: Path) -> None:
@@ -25,13 +25,16 @@ def check_new(path: Path) -> None:
 def image_paths(images: Sequence[Path]) -> list[Path]:
     """Every image once, in the order given; a folder stands for all below it. Raises UsageError."""
     paths: dict[Path, None] = {}
+    others: list[Path] = []
     for path in images:
         if not path.exists():
             raise UsageError(f"there is no image or folder at {path}")
-        inside = image_files(path) if path.is_dir() else [path]
+        inside = image_files(path, others.append) if path.is_dir() else [path]
         if not inside:
             raise UsageError(f"folder {path} holds no images")
         paths |= dict.fromkeys(inside)
+    if others:
+        print(f"left out, as they are no images that Pillow reads: {endings(others)}", file=sys.stderr)
     if not paths:
         raise UsageError("name at least one image, or a folder of them")
     return list(paths)

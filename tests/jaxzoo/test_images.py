@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from jaxzoo import UsageError, read_image
-from jaxzoo.images import folders, image_files, image_suffixes, to_eight_bits
+from jaxzoo.images import folders, has_hidden_part, image_files, image_suffixes, to_eight_bits
 
 
 def touch(root, *names):
@@ -36,6 +36,11 @@ def test_what_tools_leave_behind_is_passed_over_at_every_level(tmp_path):
     left = []
     assert image_files(tmp_path, left.append) == [tmp_path / "cat/1.jpg", tmp_path / "cat/old/2.jpg"]
     assert folders(tmp_path) == [tmp_path / "cat"] and not left
+
+
+def test_of_absolute_paths_the_folders_are_the_users(tmp_path):
+    assert not has_hidden_part("/home/ada/.cache/cat/1.jpg") and not has_hidden_part("../cat/1.jpg")
+    assert has_hidden_part("/home/.ipynb_checkpoints/1.jpg") and has_hidden_part("cat/.old/1.jpg")
 
 
 def test_links_are_followed_once_and_never_upwards(tmp_path):

@@ -83,6 +83,14 @@ def test_paths_begin_at_home_or_were_written_on_windows(pictures, monkeypatch):
     assert load("list:~/list.csv").classes == ["a", "b"]
 
 
+def test_lines_that_name_hidden_files_are_left_out_and_that_is_said(pictures, capsys):
+    rows = [(f"{i}.png", i % 2) for i in range(8)] + [(".ipynb_checkpoints/0.png", 0), ("./._1.png", 1)]
+    rows += [("../images/8.png", 0), (pictures / "9.png", 1), (pictures / "__MACOSX" / "9.png", 1)]
+    data = load(write(pictures / "list.csv", rows))
+    assert len(data.train) + len(data.held_out) == 10
+    assert "left out: 3 lines" in capsys.readouterr().out
+
+
 def test_a_test_part_beside_a_held_out_one_is_left_out_and_that_is_said(pictures, capsys):
     rows = [(f"{i}.png", i % 2, ("Training", "training", "VALID", "test")[i % 4]) for i in range(8)]
     data = load(write(pictures / "list.csv", rows, ("path", "label", "split")))

@@ -5,16 +5,15 @@ PATH/train/cat/1.jpg, PATH/val/cat/2.jpg  or split as you like it, under any of 
 PATH/test/cat/3.jpg                       a test set alone, which can only be evaluated
 """
 
-import collections
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from jaxzoo.errors import UsageError
-from jaxzoo.images import as_text, folders, image_files, read_image
+from jaxzoo.images import as_text, endings, folders, image_files, read_image
 from train.data import Data, stratified_split
 from train.data.splits import split_folders
 from train.progress import say
@@ -73,16 +72,14 @@ def existing_folder(path: str | Path) -> Path:
     """A folder that people name, `~` being theirs. Raises UsageError if there is none."""
     folder = Path(os.path.expanduser(path))
     if not folder.is_dir():
-        raise UsageError(f"there is no folder {folder}")
+        raise UsageError(f"{folder} is a file, no folder" if folder.exists() else f"there is no folder {folder}")
     return folder
 
 
-def say_left_out(root: Path, others: Iterable[Path]) -> None:
+def say_left_out(root: Path, others: Sequence[Path]) -> None:
     """Says once which files lie among the images and have no ending of images."""
-    counts = collections.Counter(path.suffix.lower() or "without an ending" for path in others)
-    if counts:
-        endings = ", ".join(f"{count} {ending}" for ending, count in counts.most_common(8))
-        say(f"left out in {root}, as they are no images that Pillow reads: {endings}{', …' * (len(counts) > 8)}")
+    if others:
+        say(f"left out in {root}, as they are no images that Pillow reads: {endings(others)}")
 
 
 def _files(root: Path, others: list[Path]) -> tuple[list[str], list[tuple[Path, int]]]:

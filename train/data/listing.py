@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxzoo.errors import UsageError
+from jaxzoo.images import has_hidden_part
 from train.data import Data, stratified_split
 from train.data.folder import ImageFiles
 from train.data.splits import part_named
@@ -85,7 +86,10 @@ def _lines(file: Path) -> list[Line]:
             raise UsageError(f"{file} is neither UTF-8 nor Windows-1252; save it as CSV in UTF-8") from None
         say(f"{file} is not UTF-8: it is read as Windows-1252")
         lines = _parsed(file, text)
-    return lines
+    shown = [line for line in lines if not has_hidden_part(line.path.replace("\\", "/"))]
+    if len(shown) < len(lines):
+        say(f"left out: {len(lines) - len(shown)} lines of {file} that name hidden files")
+    return shown
 
 
 def _text(file: Path) -> str:

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 _NAMES = {
     "train": ("train", "training", "trn"),
-    "val": ("val", "valid", "validation", "dev", "eval", "evaluation"),
+    "val": ("val", "valid", "validation", "dev", "eval", "evaluation", "holdout", "heldout"),
     "test": ("test", "testing", "tst"),
 }
 _PARTS = {name: part for part, names in _NAMES.items() for name in names}
