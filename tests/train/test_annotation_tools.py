@@ -9,7 +9,7 @@ from PIL import Image
 from jaxzoo import UsageError
 from jaxzoo.voc import colored
 from tests.train.test_data import paint
-from train.data import load
+from train.data import load, picture_side
 
 SQUARE = [[2, 2, 6, 2, 6, 6, 2, 6]]
 PIXELS = np.zeros((10, 12), int)
@@ -67,7 +67,7 @@ def test_annotation_files_of_these_tools_are_read_as_they_are(tmp_path, tool, ca
     assert len(set(names)) == 5
     image, mask = data.held_out[0]
     np.testing.assert_array_equal(mask, 2 * PIXELS)
-    assert image.size == (12, 10) and data.train.size(0) == (10, 12)
+    assert image.size == (12, 10) and data.train.size(0) == (10, 12) and picture_side(data.train) == 10
     if tool is not roboflow:  # drawn by the seed
         assert load(f"coco:{tmp_path}", "segmentation", seed=1).held_out.name(0) == data.held_out.name(0)
         assert len({load(f"coco:{tmp_path}", "segmentation", seed=seed).held_out.name(0) for seed in range(8)}) > 1

@@ -39,7 +39,7 @@ OTHER_KINDS = re.compile("captions|person_keypoints|stuff|panoptic|image_info")
 BACKGROUNDS = ("background", "_background_", "__background__")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Instances:
     """Some images of one annotation file; masks are drawn when an item is read.
 
