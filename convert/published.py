@@ -7,6 +7,7 @@ from pathlib import Path
 
 from convert import files
 from jaxzoo import UsageError, card
+from jaxzoo.home import check_home
 from jaxzoo.imagenet import imagenet_classes
 
 
@@ -52,6 +53,7 @@ def _from_torchvision(name: str, builder: str, weights: str) -> tuple[Path, str,
     choices = get_model_weights(builder).__members__
     _refuse_unknown(name, weights, choices)
     entry = choices[weights]
+    check_home(torch.hub.get_dir(), "TORCH_HOME")
     path = Path(torch.hub.get_dir(), "checkpoints", Path(entry.url).name)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,13 +64,15 @@ def _from_torchvision(name: str, builder: str, weights: str) -> tuple[Path, str,
 
 def _from_timm(name: str, builder: str, weights: str) -> tuple[Path, str, list[str] | None]:
     try:
-        import huggingface_hub
+        from huggingface_hub import constants, hf_hub_download
+        from huggingface_hub.utils import logging
     except ImportError:
         raise UsageError(f"fetching {weights} of {name} needs: pip install huggingface_hub") from None
 
     published = list(card(name).weights)
     _refuse_unknown(name, weights, [*published, "DEFAULT"])
     tag = published[0] if weights == "DEFAULT" else weights
-    huggingface_hub.utils.logging.set_verbosity_error()  # or it reports each of its attempts
-    path = huggingface_hub.hf_hub_download(f"timm/{builder}.{tag}", "model.safetensors")
+    check_home(constants.HF_HUB_CACHE, "HF_HOME")
+    logging.set_verbosity_error()  # or it reports each of its attempts
+    path = hf_hub_download(f"timm/{builder}.{tag}", "model.safetensors")
     return Path(path), tag, list(imagenet_classes()) if tag.endswith("in1k") else None

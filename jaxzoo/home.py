@@ -5,6 +5,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from jaxzoo.errors import UsageError
+
 _TILDE = re.compile(r"((?:--[\w-]+=)?(?:\w+:)?)(~.*)", re.DOTALL)
 
 
@@ -16,6 +18,13 @@ def expanded(arguments: Sequence[str]) -> list[str]:
     """
     matches = [(_TILDE.fullmatch(argument), argument) for argument in arguments]
     return [match[1] + os.path.expanduser(match[2]) if match else argument for match, argument in matches]
+
+
+def check_home(folder: Path | str, variable: str) -> None:
+    """Raises UsageError if `folder`, a library's for downloads, wants a home folder where there is none: the library
+    would make one that is called ~. An environment `variable` names another."""
+    if str(folder).startswith("~"):
+        raise UsageError(f"there is no home folder to keep downloads in; set {variable} to a folder for them")
 
 
 def cache_folder(name: str) -> Path | None:

@@ -47,6 +47,11 @@ def run_together(config: Config) -> int:
     fresh, folder = not (config.resume or config.eval_only), Path(config.resume or config.out or "")
     if fresh and config.out and first() and folder.exists():
         raise UsageError(f"{folder} exists already; give another --out, or continue it with --resume {folder}")
+    if config.resume and not config.eval_only and first() and not os.access(folder, os.W_OK):
+        raise UsageError(
+            f"{folder} cannot be written, and a run that goes on writes there: evaluate it with --eval-only, or begin "
+            f"a new one with --weights {folder}"
+        )
     found = checkpoint.newest(folder, say) if config.resume else None
     setup, state = prepare(config, folder, continuing=bool(found))
     config = setup.config

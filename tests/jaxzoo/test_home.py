@@ -5,7 +5,8 @@ import pwd
 
 import pytest
 
-from jaxzoo import cache, home
+import convert
+from jaxzoo import UsageError, cache, home
 
 
 @pytest.fixture
@@ -36,6 +37,19 @@ def test_nothing_is_kept_without_a_home_folder(settings, monkeypatch):
     cache.keep_compiled_programs()
     assert settings == {}
     assert home.expanded(["--out=~/run"]) == ["--out=~/run"]
+
+
+def test_downloads_are_refused_without_a_home_folder_rather_than_kept_in_one_called_tilde(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HOME")
+    for name in ("XDG_CACHE_HOME", "TORCH_HOME", "TFDS_DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", os.path.expanduser("~/.cache/huggingface/hub"))
+    for model, variable in (("resnet18", "TORCH_HOME"), ("mobilevit_xs", "HF_HOME")):
+        with pytest.raises(UsageError, match=f"no home folder to keep downloads in; set {variable} to a folder"):
+            convert.load(model, "DEFAULT")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("trouble", ["made", "written"])

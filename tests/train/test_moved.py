@@ -82,6 +82,19 @@ def test_other_images_are_no_moved_ones(tmp_path):
         resume(run, "--epochs", 2, "--data", f"folder:{tmp_path / 'others'}")
 
 
+def test_a_run_that_cannot_be_written_can_only_be_evaluated(tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+    start("--data", f"folder:{pets(tmp_path / 'photos')}", "--epochs", 1, "--out", run)
+    monkeypatch.setattr(loop.os, "access", lambda path, mode: False)  # root may write everywhere
+    with pytest.raises(
+        UsageError, match=r"run cannot be written, .* with --eval-only, or begin a new one with --weights"
+    ):
+        resume(run, "--epochs", 2)
+    capsys.readouterr()
+    resume(run, "--eval-only")
+    assert "held out: loss" in capsys.readouterr().out
+
+
 def test_a_run_without_a_list_of_names_is_compared_by_their_number():
     old, now = ({"model": "m", "train": {"images": 9} | names} for names in ({}, {"names": "digest"}))
     check_manifest(old, now, "run", "folder:new")

@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 from jaxzoo.errors import UsageError, nearest
+from jaxzoo.home import check_home
 from jaxzoo.images import read_image
 from train.data import Data, stratified_split
 from train.progress import say
@@ -130,6 +131,7 @@ def _prepare(builder: Any, name: str) -> None:
     """Downloads and prepares what is not there yet. Raises UsageError with the commands that do it elsewhere."""
     if builder.info.splits:
         return
+    check_home(builder.data_dir, "TFDS_DATA_DIR")
     say(f"downloading and preparing {name} in {builder.data_dir}")
     try:
         _reach(builder)
