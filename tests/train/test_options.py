@@ -37,7 +37,7 @@ GROUPS = {
     "features": "--weights RUN --cache-features",
     "segmentation": "--model pixels --data pairs:MASKS --batch-size 8 --image-size 32 --weights-backbone RUN "
     "--head-lr 5 --freeze-batch-norm --scale 0.8 1.2 --output-stride 2 --aux-weight 0.3 --eval-scales 0.5 1 "
-    "--eval-flip",
+    "--eval-flip --eval-batch-size 3",
     "devices": "--devices 2 --batch-norm local --shard-params --remat --precision bfloat16 --model-args width=64 "
     "--freeze stem,blocks.0",
 }
