@@ -27,22 +27,30 @@ def _scaled(y: jax.Array, x: jax.Array, scale: jax.Array | None, bias: jax.Array
     return narrow(y, x) if scale is None else y.astype(jnp.result_type(x, scale))
 
 
-def _normalise(layer: nnx.Module, x: jax.Array, mean: jax.Array, var: jax.Array) -> jax.Array:
+# One program outside of `jax.jit`, where each operation would be compiled for itself; inside, the same as without.
+_compiled = functools.partial(jax.jit, static_argnames="epsilon")
+
+
+@_compiled
+def _normalised(
+    x: jax.Array, scale: jax.Array | None, bias: jax.Array | None, mean: jax.Array, var: jax.Array, epsilon: float
+) -> jax.Array:
     """`(x - mean) / sqrt(var + epsilon) * scale + bias`."""
-    return _scaled((wide(x) - mean) * lax.rsqrt(var + layer.epsilon), x, *_affine(layer))
+    return _scaled((wide(x) - mean) * lax.rsqrt(var + epsilon), x, scale, bias)
 
 
 def _affine(layer: nnx.Module) -> tuple[jax.Array | None, jax.Array | None]:
     return tuple(None if v is None else v[...] for v in (layer.scale, layer.bias))
 
 
+@_compiled
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
 def _by_batch(
     x: jax.Array, scale: jax.Array | None, bias: jax.Array | None, epsilon: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`x` normalised by its own statistics, and these: mean and biased variance, through which no gradient flows."""
+    """`x` normalised by its own statistics, and its mean and unbiased variance, through which no gradient flows."""
     mean, var = _statistics(x)
-    return _scaled((wide(x) - mean) * lax.rsqrt(var + epsilon), x, scale, bias), mean, var
+    return _scaled((wide(x) - mean) * lax.rsqrt(var + epsilon), x, scale, bias), mean, _unbiased(var, x)
 
 
 def _statistics(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -51,7 +59,12 @@ def _statistics(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return mean, channel_sum(jnp.square(wide(x) - mean)) / n
 
 
-@_by_batch.defjvp
+def _unbiased(var: jax.Array, x: jax.Array) -> jax.Array:
+    n = math.prod(x.shape[:-1])
+    return var * (n / (n - 1))
+
+
+@_by_batch.__wrapped__.defjvp
 def _by_batch_slope(epsilon, values, slopes):
     """Written so that its transpose needs two sums over all of `x`, as the gradient by hand would."""
     (x, scale, bias), (dx, dscale, dbias) = values, slopes
@@ -64,7 +77,14 @@ def _by_batch_slope(epsilon, values, slopes):
     along_one = along_one if bias is None else along_one + dbias.astype(z.dtype)
     y = _scaled(z, x, scale, bias)
     dy = factor * dx + z * spread(along_z, x.shape) + spread(along_one, x.shape)
-    return (y, mean, var), (dy.astype(y.dtype), jnp.zeros_like(mean), jnp.zeros_like(var))
+    return (y, mean, _unbiased(var, x)), (dy.astype(y.dtype), jnp.zeros_like(mean), jnp.zeros_like(var))
+
+
+@functools.partial(jax.jit, static_argnames="share")
+def _moved(running: jax.Array, batch: jax.Array, count: jax.Array, share: float | None) -> jax.Array:
+    """A running statistic after batch number `count`."""
+    share = 1 / count.astype(batch.dtype) if share is None else share
+    return ((1 - share) * running + share * lax.stop_gradient(batch)).astype(running.dtype)
 
 
 class BatchNorm(nnx.BatchNorm):
@@ -102,28 +122,22 @@ class BatchNorm(nnx.BatchNorm):
     def __call__(self, x: jax.Array) -> jax.Array:
         _check_channels(self, x)
         if self.use_running_average and self.track_running_stats:
-            return _normalise(self, x, self.mean[...], self.var[...])
-        n = math.prod(x.shape[:-1])
-        if n < 2:
+            return _normalised(x, *_affine(self), self.mean[...], self.var[...], epsilon=self.epsilon)
+        if math.prod(x.shape[:-1]) < 2:
             raise UsageError(
                 f"BatchNorm needs more than one value per channel to train, and was given shape {x.shape}: larger "
                 "batches or images help"
             )
-        y, mean, var = _by_batch(x, *_affine(self), self.epsilon)
+        y, mean, var = _by_batch(x, *_affine(self), epsilon=self.epsilon)
         if self.track_running_stats:
             count = self.num_batches_tracked.get_value() + 1
             self.num_batches_tracked.set_value(count)
-            share = 1 / count.astype(mean.dtype) if self.share is None else self.share
-            self._track(self.mean, mean, share)
-            self._track(self.var, var * (n / (n - 1)), share)
+            for running, batch in ((self.mean, mean), (self.var, var)):
+                running.set_value(_moved(running.get_value(), batch, count, share=self.share))
         return y
 
-    def _track(self, running: nnx.BatchStat, batch: jax.Array, share: float | jax.Array) -> None:
-        old = running[...]
-        new = (1 - share) * old + share * lax.stop_gradient(batch)
-        running.set_value(new.astype(old.dtype))  # `running[...] =` traces in time that grows with the program so far
 
-
+@_compiled
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
 def _by_position(x: jax.Array, scale: jax.Array | None, bias: jax.Array | None, epsilon: float) -> jax.Array:
     """`x` normalised by mean and variance over its last axis."""
@@ -136,7 +150,7 @@ def _standardised(x: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array]:
     return (y - y.mean(-1, keepdims=True)) * root, root
 
 
-@_by_position.defjvp
+@_by_position.__wrapped__.defjvp
 def _by_position_slope(epsilon, values, slopes):
     """So that the gradient needs two sums over the last axis, and one over all others for scale and bias each."""
     (x, scale, bias), (dx, dscale, dbias) = values, slopes
@@ -171,7 +185,7 @@ class LayerNorm(nnx.LayerNorm):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         _check_channels(self, x)
-        return _by_position(x, *_affine(self), self.epsilon)
+        return _by_position(x, *_affine(self), epsilon=self.epsilon)
 
 
 class GroupNorm(nnx.GroupNorm):
@@ -190,7 +204,8 @@ class GroupNorm(nnx.GroupNorm):
         def per_channel(statistic: jax.Array) -> jax.Array:
             return jnp.repeat(statistic.reshape(batch, *[1] * len(space), -1), channels // self.num_groups, -1)
 
-        return _normalise(self, x, per_channel(grouped.mean(axes)), per_channel(grouped.var(axes)))
+        mean, var = per_channel(grouped.mean(axes)), per_channel(grouped.var(axes))
+        return _normalised(x, *_affine(self), mean, var, epsilon=self.epsilon)
 
 
 class LocalResponseNorm(nnx.Module):

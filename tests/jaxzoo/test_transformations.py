@@ -1,17 +1,161 @@
-"""Layers and models under JAX's and Flax's transformations."""
+"""Every layer, and the smallest model of every family, under JAX's and Flax's transformations.
+
+A layer goes through all of them in one program and has to give equal results; its second derivatives hold the formulas
+of its first ones. The models, which are made of the layers, are traced through them, exported and copied.
+"""
 
 import copy
 import functools
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
+from jax import export, lax
 
 import jaxzoo
 from convert.rules import leaves
 from convert.twins import abstract_twin
+from jaxzoo import nn
+from tests.compare import cast, close, normal
+from tests.parity.ladder import first_size, quickly
+from tests.parity.reduced import reduce_depth
 
-RNGS = nnx.Rngs(0)
+IMAGE, TOKENS = (3, 6, 5, 4), (3, 5, 4)
+
+
+class Lookup(nnx.Module):
+    """An Embed's numbers as a function of something that has derivatives."""
+
+    def __init__(self, rngs: nnx.Rngs):
+        self.table = nn.Embed(7, 4, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x[:, :1, 0] * self.table(jnp.array([1, 5, 5]))[: x.shape[0]].sum(0)
+
+
+# How each layer is built, and the shape of its input.
+LAYERS: dict[str, tuple[Callable[..., nnx.Module], tuple[int, ...]]] = {
+    "Conv": (lambda rngs: nn.Conv(4, 5, 3, padding=1, rngs=rngs), (2, 11, 12, 4)),
+    "Conv of a small output": (lambda rngs: nn.Conv(4, 5, 3, 2, 1, rngs=rngs), IMAGE),
+    "Conv of single pixels": (lambda rngs: nn.Conv(4, 5, 1, 2, rngs=rngs), IMAGE),
+    "Conv, dilated": (lambda rngs: nn.Conv(32, 3, 3, padding=2, dilation=2, rngs=rngs), (2, 6, 5, 32)),
+    "Conv, depthwise": (lambda rngs: nn.Conv(4, 4, 3, 2, 1, groups=4, rngs=rngs), (3, 7, 6, 4)),
+    "Conv in groups": (lambda rngs: nn.Conv(4, 6, 3, padding=1, groups=2, rngs=rngs), IMAGE),
+    "Conv in many groups": (lambda rngs: nn.Conv(288, 288, 2, groups=144, rngs=rngs), (2, 4, 5, 288)),
+    "Conv, reflected": (lambda rngs: nn.Conv(4, 5, 3, padding=1, padding_mode="reflect", rngs=rngs), IMAGE),
+    "ConvTranspose": (lambda rngs: nn.ConvTranspose(4, 5, 3, 2, 1, 1, rngs=rngs), IMAGE),
+    "ConvTranspose in groups": (lambda rngs: nn.ConvTranspose(4, 6, 3, groups=2, rngs=rngs), IMAGE),
+    "Linear": (lambda rngs: nn.Linear(4, 5, rngs=rngs), TOKENS),
+    "Embed": (Lookup, TOKENS),
+    "BatchNorm": (lambda rngs: nn.BatchNorm(4, rngs=rngs), IMAGE),
+    "BatchNorm without parameters": (lambda rngs: nn.BatchNorm(4, momentum=None, affine=False, rngs=rngs), IMAGE),
+    "BatchNormAct": (lambda rngs: nn.BatchNormAct(4, activation_layer=nn.SiLU, rngs=rngs), IMAGE),
+    "LayerNorm": (lambda rngs: nn.LayerNorm(4, rngs=rngs), TOKENS),
+    "LayerNorm without parameters": (lambda rngs: nn.LayerNorm(4, elementwise_affine=False, rngs=rngs), TOKENS),
+    "GroupNorm": (lambda rngs: nn.GroupNorm(2, 4, rngs=rngs), IMAGE),
+    "LocalResponseNorm": (lambda rngs: nn.LocalResponseNorm(3), IMAGE),
+    "MaxPool": (lambda rngs: nn.MaxPool(3, 2, 1, ceil_mode=True), IMAGE),
+    "MaxPool, dilated": (lambda rngs: nn.MaxPool(2, 1, 0, 2), IMAGE),
+    "AvgPool": (lambda rngs: nn.AvgPool(3, 2, 1, ceil_mode=True), IMAGE),
+    "AdaptiveAvgPool": (lambda rngs: nn.AdaptiveAvgPool((4, 2)), IMAGE),
+    "AdaptiveMaxPool": (lambda rngs: nn.AdaptiveMaxPool((4, 2)), IMAGE),
+    "MultiHeadAttention": (lambda rngs: nn.MultiHeadAttention(4, 2, rngs=rngs), TOKENS),
+    "Dropout": (lambda rngs: nn.Dropout(0.5, rngs=rngs), IMAGE),
+    "Dropout2d": (lambda rngs: nn.Dropout2d(0.5, rngs=rngs), IMAGE),
+    "StochasticDepth": (lambda rngs: nn.StochasticDepth(0.5, rngs=rngs), IMAGE),
+    "ConvNormActivation": (lambda rngs: nn.ConvNormActivation(4, 5, activation_layer=nn.Hardswish, rngs=rngs), IMAGE),
+    "SqueezeExcitation": (lambda rngs: nn.SqueezeExcitation(4, 2, rngs=rngs), IMAGE),
+    "MLP": (lambda rngs: nn.MLP(4, [6, 5], nn.GELU, dropout=0.1, rngs=rngs), TOKENS),
+    "LayerScale": (lambda rngs: nn.LayerScale(4, 0.3), IMAGE),
+    "NamedSequential": (lambda rngs: nn.NamedSequential(b=nn.Linear(4, 5, rngs=rngs), a=nn.Tanh()), TOKENS),
+    "Sequential": (lambda rngs: nn.Sequential(nn.ReLU6(), nn.Hardsigmoid(), nn.Sigmoid(), nn.Identity()), IMAGE),
+    "Flatten": (lambda rngs: nn.Sequential(nn.Flatten(), nn.ReLU()), IMAGE),
+    "resize": (lambda rngs: Resize(), IMAGE),
+}
+
+
+class Resize(nnx.Module):
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return nn.resize(x, (7, 3), mode="bilinear")
+
+
+def of_float64(module: nnx.Module) -> nnx.Module:
+    return cast(module, jnp.float64)
+
+
+def run(module: nnx.Module, x: jax.Array) -> jax.Array:
+    """A copy's result: in training, a module changes, and what belongs to another trace must not."""
+    return nnx.clone(module)(x)
+
+
+def dot(a: Any, b: Any) -> jax.Array:
+    return sum(jax.tree.leaves(jax.tree.map(lambda a, b: (a * b).sum(), a, b)))
+
+
+@functools.partial(jax.jit, compiler_options=quickly(0))
+def transformed(module: nnx.Module, x: jax.Array, tangents: tuple[nnx.Module, jax.Array]) -> dict[str, tuple]:
+    """What has to be equal, by the name of the transformation."""
+
+    def loss(module: nnx.Module, x: jax.Array) -> jax.Array:
+        y = run(module, x)
+        return (jnp.sin(y) * jnp.cos(jnp.arange(y.size)).reshape(y.shape)).sum()
+
+    here, both = (module, x), (0, 1)
+    gradient = jax.grad(loss, both)
+    y, dy = jax.jvp(run, here, tangents)
+    slopes = gradient(*here)
+    two = jnp.stack([x, 2 * x])
+    one_by_one = jnp.stack([y, run(module, 2 * x)])
+    along = jax.jvp(lambda x: run(module, x), (x,), (tangents[1],))[1]
+    of_parameters = nnx.value_and_grad(lambda module: loss(module, x))(nnx.clone(module))[1]
+    return {
+        "jit": (y, run(*here)),
+        "jvp": (jax.jvp(loss, here, tangents)[1], dot(slopes, tangents)),
+        "linearize": (jax.linearize(run, *here)[1](*tangents), dy),
+        "jacfwd": (jax.jacfwd(lambda a: run(module, x + a * tangents[1]))(0.0), along),
+        "jacrev": (jax.jacrev(lambda a: loss(module, x + a * tangents[1]))(0.0), dot(slopes[1], tangents[1])),
+        "Hessian": (
+            jax.jvp(gradient, here, tangents)[1],
+            jax.grad(lambda *here: dot(gradient(*here), tangents), both)(*here),
+        ),
+        "vmap": (jax.vmap(run, (None, 0))(module, two), one_by_one),
+        "vmap of grad": (jax.vmap(jax.grad(loss, 1), (None, 0))(module, two)[0], slopes[1]),
+        "grad of vmap": (jax.grad(lambda x: jax.vmap(loss, (None, 0))(module, x).sum())(two)[0], slopes[1]),
+        "scan": (lax.scan(lambda count, x: (count + 1, run(module, x)), 0, two)[1], one_by_one),
+        "checkpoint": (jax.grad(jax.checkpoint(loss), both)(*here), slopes),
+        "value_and_grad": (of_parameters, nnx.state(slopes[0], nnx.Param)),
+    }
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_layer_is_the_same_under_all_transformations(layer):
+    build, shape = LAYERS[layer]
+    module, x = of_float64(build(rngs=nnx.Rngs(0))), jnp.asarray(normal(*shape))
+    tangents = jax.tree.map(lambda a: jnp.cos(jnp.arange(a.size, dtype=a.dtype)).reshape(a.shape), (module, x))
+    for name, (ours, other) in transformed(module, x, tangents).items():
+        assert jax.tree.structure(ours) == jax.tree.structure(other), name
+        for a, b in zip(*map(jax.tree.leaves, (ours, other)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11, err_msg=name)
+    eager, jitted = nnx.clone(module), nnx.clone(module)
+    close(nnx.jit(lambda module, x: module(x))(jitted, x), eager(x))
+    for a, b in zip(*(jax.tree.leaves(nnx.state(m)) for m in (eager, jitted)), strict=True):  # statistics, streams
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+def test_every_layer_is_among_them():
+    kinds = {
+        kind for kind in map(nn.__dict__.get, nn.__all__) if isinstance(kind, type) and issubclass(kind, nnx.Module)
+    }
+    tried = {type(module) for build, _ in LAYERS.values() for _, module in nnx.iter_modules(build(rngs=nnx.Rngs(0)))}
+    assert {kind.__name__ for kind in kinds - tried} == {"Activation", "IntermediateLayers"}  # abstract; its own tests
 
 
 @functools.cache
@@ -23,6 +167,47 @@ def families() -> list[str]:
         family = jaxzoo.card(name).builder.__module__
         smallest[family] = min(size, smallest.get(family, size))
     return sorted(name for _, name in smallest.values())
+
+
+def shallow(name: str) -> tuple[nnx.Module, tuple[int, ...]]:
+    """A model of shapes only, each of its blocks once, and an input's shape."""
+    model = nnx.eval_shape(lambda: jaxzoo.create_model(name))
+    reduce_depth(model)
+    return model, (2, *first_size(name), 3)
+
+
+def total(y: Any) -> jax.Array:
+    return sum(leaf.sum() for leaf in jax.tree.leaves(y))
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", families())
+def test_a_model_goes_through_all_transformations(name, training):
+    """Forward over reverse and reverse over reverse, of a scan over a vmap, with a checkpoint; in either mode."""
+    model, shape = shallow(name)
+    model.train() if training else model.eval()
+    x = jax.ShapeDtypeStruct(shape, jnp.float32)
+
+    def loss(model: nnx.Module, x: jax.Array) -> jax.Array:
+        each = jax.checkpoint(lambda x: total(run(model, x)))
+        return lax.scan(lambda sum, x: (sum + jax.vmap(each)(x[None]).sum(), None), jnp.float32(0), x[None])[0]
+
+    def products(model: nnx.Module, x: jax.Array) -> tuple:
+        gradient = jax.grad(loss, (0, 1))
+        along = jax.tree.map(jnp.ones_like, (model, x))
+        forward = jax.jvp(gradient, (model, x), along)[1]
+        return forward, jax.grad(lambda *here: dot(gradient(*here), along), (0, 1))(model, x)
+
+    forward, reverse = jax.eval_shape(products, model, x)
+    assert jax.tree.structure(forward) == jax.tree.structure(reverse) == jax.tree.structure((model, x))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("name", families())
+def test_a_model_computes_in_half_precision(name, dtype):
+    model, shape = shallow(name)
+    y = jax.eval_shape(lambda model, x: model(x), cast(model, dtype), jax.ShapeDtypeStruct(shape, dtype))
+    assert {leaf.dtype for leaf in jax.tree.leaves(y)} == {jnp.dtype(dtype)}
 
 
 @pytest.mark.parametrize("name", families())
@@ -37,3 +222,73 @@ def test_copies_of_a_model_are_equal_and_in_torchs_order(name):
     for made in (nnx.merge(*nnx.split(one)), nnx.clone(one), copy.deepcopy(one), jax.tree.map(lambda a: a, one)):
         assert [leaf.key for leaf in leaves(made)] == keys
         assert nnx.graphdef(made) == graph
+
+
+def test_part_of_a_copied_backbone_begins_at_its_stem():
+    backbone = nnx.eval_shape(lambda: jaxzoo.create_model("resnet18"))
+    parts = [nn.IntermediateLayers(model, {"layer1": "out"}) for model in (backbone, nnx.clone(backbone))]
+    assert parts[0].order == parts[1].order == ("conv1", "bn1", "relu", "maxpool", "layer1")
+
+
+def test_equal_models_share_a_compiled_program():
+    run = jax.jit(lambda model, x: model(x))
+    for seed in range(2):
+        run(nn.Sequential(nn.Conv(1, 2, 3, rngs=nnx.Rngs(seed)), nn.MaxPool(2), nn.AvgPool(2)), jnp.ones((1, 8, 8, 1)))
+    assert run._cache_size() == 1
+
+
+@pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "vit_b_16"])
+def test_one_seed_gives_one_model_eagerly_and_in_a_program(name):
+    def build() -> nnx.Module:
+        arguments = {"image_size": 32} if name == "vit_b_16" else {}
+        return jaxzoo.create_model(name, seed=3, num_classes=5, **arguments)
+
+    eager, traced = build(), jax.jit(build, compiler_options=quickly(0))()
+    for path, leaf in nnx.to_flat_state(nnx.state(eager)):
+        np.testing.assert_array_equal(leaf, nnx.to_flat_state(nnx.state(traced))[path], err_msg=str(path))
+
+
+FRESH = """
+import sys
+from pathlib import Path
+import jax, numpy as np
+jax.config.update("jax_enable_x64", True)
+for file in Path(sys.argv[1]).glob("*.bin"):
+    program = jax.export.deserialize(bytearray(file.read_bytes()))
+    arrays = np.load(file.with_suffix(".npz"))
+    np.save(file.with_suffix(".npy"), program.call(arrays["x"]))
+"""
+
+
+def test_a_program_for_any_batch_runs_in_a_fresh_process(tmp_path):
+    (batch,) = export.symbolic_shape("batch")
+    expected = {}
+    for name, (build, shape) in LAYERS.items():
+        module, x = of_float64(build(rngs=nnx.Rngs(0))), normal(*shape)
+        module.eval()
+        program = export.export(jax.jit(module.__call__))(jax.ShapeDtypeStruct((batch, *shape[1:]), x.dtype))
+        (tmp_path / f"{name}.bin").write_bytes(program.serialize())
+        np.savez(tmp_path / f"{name}.npz", x=x)
+        expected[name] = module(jnp.asarray(x))
+    subprocess.run([sys.executable, "-c", FRESH, tmp_path], check=True)
+    for name, y in expected.items():
+        close(np.load(tmp_path / f"{name}.npy"), y, name)
+
+
+@pytest.mark.parametrize("name", families())
+def test_a_model_is_exported_for_any_batch(name):
+    model, shape = shallow(name)
+    (batch,) = export.symbolic_shape("batch")
+    x = jax.ShapeDtypeStruct((batch, *shape[1:]), jnp.float32)
+    program = export.export(jax.jit(lambda model, x: jax.tree.leaves(model(x))))(model, x)
+    again = export.deserialize(program.serialize())
+    assert all(shape[0] == batch for shape in (aval.shape for aval in again.out_avals))
+
+
+def test_the_page_in_jax_runs_as_printed():
+    page = (Path(jaxzoo.__file__).parents[1] / "docs" / "in_jax.md").read_text()
+    names: dict[str, Any] = {}
+    with jax.enable_x64(False):
+        exec("\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL)), names)
+    assert names["value"] < 0.5  # the last step's loss; 1.1 before the first
+    assert nnx.graphdef(names["copied"]) == nnx.graphdef(names["other"])

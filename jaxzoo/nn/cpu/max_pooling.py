@@ -14,6 +14,7 @@ from jaxzoo.nn.precision import wide
 Plan = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]  # kernel, stride, dilation
 
 
+@functools.partial(jax.jit, static_argnums=(1, 2))
 def max_pool(x: jax.Array, plan: Plan, pads: Pads) -> jax.Array:
     """(N, *space, C) to (N, *output size, C)."""
     kernel, stride, dilation = plan
