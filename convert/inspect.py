@@ -59,8 +59,8 @@ def inspect(file: tyro.conf.Positional[str], /, all: Annotated[bool, tyro.conf.a
 def fitting(tensors: dict[str, "np.ndarray"]) -> tuple[dict[str, list[str]], str]:
     """The registered models that these tensors fill, under whatever names and prefix.
 
-    Building every abstract model takes a minute. So the smallest of each family tells whether its names are like
-    these, and of such families those models are built whose size is near, the nearest first, until one fits.
+    Building every abstract model takes a minute. So the nearest in size come first, until one fits; of the others, the
+    smallest of a family tells whether its names are like these, and only such families are built.
 
     Returns:
       For each, what there is to say of it: the arguments that shapes tell, whose names these are, and what speaks
@@ -87,12 +87,15 @@ def fitting(tensors: dict[str, "np.ndarray"]) -> tuple[dict[str, list[str]], str
         if found and parameters != size:  # what fills one model fills none of another size
             break
         family = card(name).builder.__module__
-        if family not in families:
-            known = default_shapes(smallest[family][1])
-            families[family] = [reading for reading in readings if _alike(reading[1].tensors, known)]
-        if not families[family] or (parameters and max(count / parameters, parameters / count) > FACTOR):
+        if i < CLOSEST:  # a family may have networks of several kinds of names
+            likely = _those_alike(readings, default_shapes(name))
+        elif parameters and max(count / parameters, parameters / count) > FACTOR:
             continue
-        for prefix, reading in families[family]:
+        else:
+            if family not in families:
+                families[family] = _those_alike(readings, default_shapes(smallest[family][1]))
+            likely = families[family]
+        for prefix, reading in likely:
             if (words := _fit(name, reading)) is not None:
                 found[name], size = words + [f"below {prefix}"] * bool(prefix), parameters
             shapes = {key: array.shape for key, array in reading.tensors.items()}
@@ -141,6 +144,10 @@ def _by_size(tensors: Mapping[str, "np.ndarray"]) -> list[tuple[str, int]]:
     # Any matrix may be the classifier.
     with_1000_classes = {count + (1000 - len(a)) * (a.shape[1] + 1) for a in parameters if a.ndim == 2}
     return sorted(models, key=lambda model: (model[1] not in with_1000_classes, abs(model[1] - count)))
+
+
+def _those_alike(readings: Iterable[tuple[str, "Reading"]], known: Iterable[str]) -> list[tuple[str, "Reading"]]:
+    return [(prefix, reading) for prefix, reading in readings if _alike(reading.tensors, known)]
 
 
 def _alike(names: Iterable[str], others: Iterable[str]) -> bool:
