@@ -12,7 +12,7 @@ from jaxzoo.errors import UsageError, nearest
 from jaxzoo.inspect.calls import around_calls
 
 
-def feature_extractor(model: nnx.Module, return_nodes: Mapping[str, str] | Sequence[str]) -> "FeatureExtractor":
+def feature_extractor(model: nnx.Module, return_nodes: Mapping[str, str] | Sequence[str] | str) -> "FeatureExtractor":
     """A module that returns what some of a model's modules return, and runs the model only as far as that takes.
 
     `torchvision.models.feature_extraction.create_feature_extractor`, whose names of modules hold here.
@@ -23,12 +23,13 @@ def feature_extractor(model: nnx.Module, return_nodes: Mapping[str, str] | Seque
 
     Args:
       model: any NNX module. The extractor shares its parts: weights that one of them gets, the other has.
-      return_nodes: by the dotted path of a module, what its output is called; or only paths, which are names then. A
+      return_nodes: by the dotted path of a module, what its output is called; or only paths, or one, as names. A
         module that runs several times returns its first result under its path and others under `path_1`, `path_2` …
 
     Raises:
       UsageError: no such module, or none that runs by itself, or two outputs of one name.
     """
+    return_nodes = [return_nodes] if isinstance(return_nodes, str) else return_nodes
     nodes = dict(return_nodes) if isinstance(return_nodes, Mapping) else {path: path for path in return_nodes}
     modules = {".".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
     for path in nodes:

@@ -177,7 +177,7 @@ def create_model(name: str, *, seed: int = 0, rngs: nnx.Rngs | None = None, **ar
     if "in_chans" in arguments:
         arguments = {"in_channels": arguments["in_chans"]} | {k: v for k, v in arguments.items() if k != "in_chans"}
     if arguments.get("num_classes") == 0 and c.task != "classification":
-        raise UsageError(f"{name} has no features without classes: num_classes=0 is for classification")
+        raise UsageError(f"{name} segments: num_classes=0 is for classification, jaxzoo.feature_extractor for its maps")
     _check_whole("num_classes", arguments, least=0)
     _check_whole("in_channels", arguments, least=1)
     known = argument_names(name)
@@ -219,6 +219,6 @@ def _returned(builder: Callable) -> type | None:
     """The class in a function's return annotation, which may be a string; None where there is none."""
     try:
         returned = typing.get_type_hints(builder, localns=dict(inspect.getclosurevars(builder).nonlocals)).get("return")
-    except NameError:  # imported for type checkers only
+    except (NameError, TypeError):  # imported for type checkers only; no function but a class
         return None
     return returned if inspect.isclass(returned) else None

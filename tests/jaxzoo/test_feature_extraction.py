@@ -74,6 +74,7 @@ def test_outputs_come_in_the_order_given_and_nothing_runs_that_they_do_not_need(
     found = feature_extractor(model, {"1": "b", "0": "a"})(-jnp.ones((1, 4, 4, 3)))
     assert list(found) == ["b", "a"]
     np.testing.assert_array_equal(found["b"], jnp.maximum(found["a"], 0))
+    assert list(feature_extractor(model, "0")(jnp.ones((1, 4, 4, 3)))) == ["0"]
     with pytest.raises(AssertionError, match="not needed"):
         feature_extractor(model, ["3"])(jnp.ones((1, 4, 4, 3)))
 
