@@ -398,7 +398,7 @@ def write(config: Config, run: Path, step: int = 0) -> None:
     values = dataclasses.asdict(config) | {"resume": None, "eval_only": False}
     values = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
     made = {before: about for before, about in made_with(run).items() if before < step} | {step: provenance()}
-    told = {_ABOUT + (f"{_AFTER}{step}" if step else ""): about for step, about in made.items()}
+    told = {_ABOUT + (f"{_AFTER}{before}" if before else ""): about for before, about in made.items()}
     partial = run / ".config.yaml.partial"
     partial.write_text(yaml.safe_dump(values | told, sort_keys=False))
     partial.replace(run / "config.yaml")
