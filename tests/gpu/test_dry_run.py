@@ -5,10 +5,12 @@ import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
 
 from jaxzoo import registry
+from jaxzoo.nn import attention
 from tests.gpu.__main__ import LIMITS, STAGES, Work, main
 from tests.gpu.report import speeds
 from tests.gpu.variants import VARIANTS, names
@@ -97,3 +99,10 @@ def test_every_variant_changes_the_program(monkeypatch):
     for name, variant in VARIANTS.items():
         with variant.change():
             assert (program() == plain) == bool(variant.options), name
+
+
+def test_fused_attention_computes_the_same():
+    q, k, v = jax.random.normal(jax.random.key(0), (3, 2, 5, 2, 8), jnp.float32)  # an odd length
+    with VARIANTS["attention by cuDNN"].change():
+        fused = attention.attend(q, k, v)
+    np.testing.assert_allclose(fused, attention.attend(q, k, v), atol=1e-6)
