@@ -19,11 +19,11 @@ from jaxzoo.nn import (
     AdaptiveAvgPool,
     AvgPool,
     BatchNorm,
-    Buffer,
     ConvNormActivation,
     Dropout,
     Flatten,
     Identity,
+    IndexBuffer,
     Layer,
     LayerNorm,
     Linear,
@@ -94,7 +94,7 @@ class RelativePositionalMultiHeadAttention(nnx.Module):
         table = init.normal(0.02)(rngs.params(), ((2 * size - 1) ** 2, self.heads), jnp.float32)
         self.relative_position_bias_table = nnx.Param(table)
         index = relative_position_index((size, size)).reshape(size**2, size**2)
-        self.relative_position_index = Buffer(jnp.asarray(index))
+        self.relative_position_index = IndexBuffer(jnp.asarray(index, jnp.int32))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         q, k, v = (y.reshape(*x.shape[:-1], self.heads, -1) for y in jnp.split(self.to_qkv(x), 3, -1))

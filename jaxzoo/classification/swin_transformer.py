@@ -22,6 +22,7 @@ from jaxzoo.nn import (
     Conv,
     Dropout,
     Identity,
+    IndexBuffer,
     Layer,
     LayerNorm,
     Linear,
@@ -101,7 +102,7 @@ class ShiftedWindowAttention(nnx.Module):
         self.attention_dropout = Dropout(attention_dropout, rngs=rngs)
         self.dropout = Dropout(dropout, rngs=rngs)
         self._define_scores(rngs)
-        self.relative_position_index = Buffer(jnp.asarray(relative_position_index(window_size)))
+        self.relative_position_index = IndexBuffer(jnp.asarray(relative_position_index(window_size), jnp.int32))
 
     def _define_scores(self, rngs: nnx.Rngs) -> None:
         offsets = math.prod(2 * w - 1 for w in self.window_size)

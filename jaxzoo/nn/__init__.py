@@ -50,6 +50,7 @@ from jaxzoo.nn.pool import (
     max_pool,
 )
 from jaxzoo.nn.resize import resize
+from jaxzoo.nn.whole import IndexBuffer
 
 __all__ = [
     "GELU",
@@ -73,6 +74,7 @@ __all__ = [
     "Hardswish",
     "Identity",
     "InProjection",
+    "IndexBuffer",
     "IntermediateLayers",
     "Layer",
     "LayerNorm",

@@ -9,6 +9,8 @@ from flax import nnx
 from jax import lax
 from jax.typing import DTypeLike
 
+from jaxzoo.nn.container import Buffer
+
 
 class _InBytes(nnx.Variable):
     """A variable of 32-bit numbers, or of keys made of them, that JAX sees as their bytes in float32.
@@ -50,11 +52,20 @@ def _number(value: jax.Array, dtype: DTypeLike) -> jax.Array:
     return lax.bitcast_convert_type(jnp.round(value).astype(jnp.uint8), dtype)
 
 
-class Count(_InBytes, nnx.BatchStat):
-    """A statistic that is a whole number, int32."""
+class _Int32(_InBytes):
+    def _to_bytes(self, value: jax.Array) -> jax.Array:
+        return super()._to_bytes(value.astype(jnp.int32))
 
     def _from_bytes(self, value: jax.Array) -> jax.Array:
         return _number(value, jnp.int32)
+
+
+class Count(_Int32, nnx.BatchStat):
+    """A statistic that is a whole number, int32."""
+
+
+class IndexBuffer(_Int32, Buffer):
+    """A `Buffer` of positions in another table, int32."""
 
 
 class StreamCount(_InBytes, nnx.RngCount):
