@@ -235,6 +235,7 @@ GROUPS = (Run, Images, Augmentation, Optimization, Transfer, Segmentation, Machi
 # --batch-norm local other devices, which `check_manifest` says.
 RESUMABLE = (
     "data",  # which may have moved
+    "eval_batch_size",  # in whose batches all is counted alike
     *("epochs", "patience", "workers", "devices", "eval_only", "resume", "distributed", "coordinator", "num_processes"),
     *("process_id", *(field.name for field in dataclasses.fields(Records))),
 )

@@ -68,7 +68,7 @@ def filled(config: Config, data: Data, model: nnx.Module, side: int = 32) -> Con
 def augmentation(data: Data, side: int) -> tuple[dict[str, Any], str]:
     """How training images of `side` pixels are cropped, moved and mirrored, and why.
 
-    Random crops that may leave a twelfth, as for ImageNet, and milder ones with few images. Of small pictures they
+    Random crops that may leave a twelfth, as for ImageNet, or a third where images are few. Of small pictures they
     would leave too little: these are moved within a border, by 2 pixels of 32, and mirrored unless their classes are
     called as characters are. (Long runs bear the 4 pixels that are usual for CIFAR, short ones learn less with them.)
     """
