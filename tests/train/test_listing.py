@@ -89,10 +89,13 @@ def test_lines_that_name_hidden_files_are_left_out_and_that_is_said(pictures, ca
     data = load(write(pictures / "list.csv", rows))
     assert len(data.train) + len(data.held_out) == 10
     assert "left out: 3 lines" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="lists no images but hidden ones"):
+        load(write(pictures / "hidden.csv", [(".old/0.png", 0)]))
 
 
 def test_a_test_part_beside_a_held_out_one_is_left_out_and_that_is_said(pictures, capsys):
     rows = [(f"{i}.png", i % 2, ("Training", "training", "VALID", "test")[i % 4]) for i in range(8)]
+    rows[3] = ("3.png", "a class of its own", "test")
     data = load(write(pictures / "list.csv", rows, ("path", "label", "split")))
     assert (len(data.train), len(data.held_out)) == (4, 2)
     assert "left out: 2 lines" in capsys.readouterr().out

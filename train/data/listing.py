@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxzoo.errors import UsageError
-from jaxzoo.images import has_hidden_part
+from jaxzoo.images import as_text, has_hidden_part
 from train.data import Data, stratified_split
 from train.data.folder import ImageFiles
 from train.data.splits import part_named
@@ -61,11 +61,8 @@ def load(path: str | Path, *, val_fraction: float, seed: int) -> Data:
         labels, names = [label for _, label in labelled], [line.path for line in lines]
         train, held_out = (part.tolist() for part in stratified_split(labels, val_fraction, seed, names))
     else:
-        parts = [part_named(line.split) for line in lines]
-        held_out_part = "val" if "val" in parts else "test"
-        train, held_out = ([i for i, part in enumerate(parts) if part == side] for side in ("train", held_out_part))
-        if rest := len(lines) - len(train) - len(held_out):
-            say(f"left out: {rest} lines of {file} for test, as those for val are what is held out")
+        ours = [part_named(line.split) == "train" for line in lines]
+        train, held_out = ([i for i, of_train in enumerate(ours) if of_train is side] for side in (True, False))
     if not held_out:
         why = "every class has a single image" if drawn else "no line has the split val"
         raise UsageError(f"{file} leaves nothing to hold out: {why}")
@@ -89,6 +86,12 @@ def _lines(file: Path) -> list[Line]:
     shown = [line for line in lines if not has_hidden_part(line.path.replace("\\", "/"))]
     if len(shown) < len(lines):
         say(f"left out: {len(lines) - len(shown)} lines of {file} that name hidden files")
+    parts = [part_named(line.split or "") for line in shown]
+    if {"val", "test"} <= set(parts):
+        say(f"left out: {parts.count('test')} lines of {file} for test, as those for val are what is held out")
+        shown = [line for line, part in zip(shown, parts, strict=True) if part != "test"]
+    if not shown:
+        raise UsageError(f"{file} lists no images but hidden ones")
     return shown
 
 
@@ -152,7 +155,7 @@ def _line(file: Path, number: int, columns: Sequence[str], row: Sequence[str], d
     split = values.get("split")
     if split and not part_named(split):
         raise UsageError(f"{file}, line {number}, has the split {split!r}; it is train, val or test")
-    return Line(number, values["path"], values["label"], split)
+    return Line(number, values["path"], as_text(values["label"]), split)
 
 
 def _place(file: Path, line: Line) -> Path:
