@@ -1,5 +1,7 @@
 """`jaxzoo.inspect` sees what torch's hooks and modules show."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -119,3 +121,11 @@ def test_a_summary_agrees_with_torchs_modules():
     sizes = {name: sum(p.numel() for p in module.parameters()) for name, module in twin.named_modules()}
     assert {row.path: row.parameters for row in rows} == sizes
     assert [row.path for row in rows if row.path.count(".") < 1] == ["", "features", "avgpool", "classifier"]
+
+
+def test_outputs_of_two_threads_do_not_mix():
+    models = [nn.Sequential(nn.ReLU(), nn.Linear(2, width, rngs=nnx.Rngs(0))) for width in (3, 4)]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda model: outputs(model, jnp.ones((1, 2))), models * 20))
+    assert [y[""].shape[-1] for y in found] == [3, 4] * 20 and {tuple(y) for y in found} == {("0", "1", "")}
+    assert "unwatched" not in vars(nn.ReLU.__call__)

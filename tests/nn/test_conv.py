@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import torch
 from flax import nnx
@@ -210,3 +211,9 @@ def test_padding_beyond_what_the_image_has_is_refused(mode, padding):
     conv = Conv(3, 4, 3, padding=padding, padding_mode=mode, rngs=RNGS)
     with pytest.raises(ValueError, match="padding"):
         conv(jnp.zeros((1, 5, 8, 3)))
+
+
+def test_a_depthwise_gradient_of_no_images_is_zero():
+    conv = Conv(3, 3, np.int64(3), groups=3, rngs=RNGS)
+    gradient = jax.grad(lambda conv: conv(jnp.zeros((0, 5, 5, 3))).sum())(conv)
+    assert not gradient.kernel[...].any()

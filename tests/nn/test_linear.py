@@ -1,5 +1,6 @@
 """Linear, Embed and MultiHeadAttention compute what torch's do."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from flax import nnx
 
+from jaxzoo.errors import UsageError
 from jaxzoo.nn import Embed, Linear, MultiHeadAttention, attend
 from tests.compare import agree, close, normal, twins
 
@@ -93,3 +95,23 @@ def test_attend_masks_with_minus_infinity():
     q, k, v = (jnp.asarray(normal(1, 4, 2, 3, seed=i)) for i in range(3))
     mask = jnp.where(jnp.arange(4) < 3, 0.0, -jnp.inf)
     close(attend(q, k, v, bias=mask), attend(q, k[:, :3], v[:, :3]))
+
+
+def test_masked_attention_equals_torchs():
+    theirs = torch.nn.MultiheadAttention(6, 2, batch_first=True)
+    ours, theirs = twins(lambda rngs: MultiHeadAttention(6, 2, rngs=rngs), theirs)
+    query, keys = normal(2, 3, 6), normal(2, 4, 6)
+    padding = np.array([[False, False, True, True], [False, True, False, False]])
+    for pairs in (np.array([[False, True, False, False]] * 3), normal(3, 4), normal(4, 3, 4)):
+        masks = {"key_padding_mask": padding, "attn_mask": pairs}
+        given = {name: torch.tensor(mask) for name, mask in masks.items()}
+        expected = theirs(torch.tensor(query), torch.tensor(keys), torch.tensor(keys), **given)[0]
+        close(ours(*map(jnp.asarray, (query, keys, keys)), **{n: jnp.asarray(m) for n, m in masks.items()}), expected)
+
+
+def test_embed_knows_its_rows_only():
+    embed = Embed(3, 4, rngs=nnx.Rngs(0))
+    for outside in (3, -1):
+        with pytest.raises(UsageError, match=f"0 to 2 and was asked for {outside}"):
+            embed(jnp.array([0, outside]))
+        assert jnp.isnan(jax.jit(lambda i: embed(i))(jnp.array([0, outside]))).any(-1).tolist() == [False, True]

@@ -24,8 +24,10 @@ def test_batch_norm_equals_torch(shape, arguments, training):
     agree(ours, theirs.train(training), 3 * normal(*shape) + 2)
 
 
-def test_batch_norm_keeps_torchs_statistics_over_many_batches():
-    ours, theirs = twins(lambda rngs: BatchNorm(3, momentum=0.03, rngs=rngs), torch.nn.BatchNorm2d(3, momentum=0.03))
+@pytest.mark.parametrize("momentum", [0.03, None])
+def test_batch_norm_keeps_torchs_statistics_over_many_batches(momentum):
+    theirs = torch.nn.BatchNorm2d(3, momentum=momentum)
+    ours, theirs = twins(lambda rngs: BatchNorm(3, momentum=momentum, rngs=rngs), theirs)
     ours.train()
     for i in range(7):
         x = normal(2, 3, 5, 4, seed=i)
@@ -33,6 +35,14 @@ def test_batch_norm_keeps_torchs_statistics_over_many_batches():
     for name, array in convert.state_dict(ours).items():
         close(array, arrays(theirs)[name], name)
     assert ours.num_batches_tracked[...] == 7
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm_without_statistics_equals_torch(training):
+    theirs = torch.nn.BatchNorm2d(5, track_running_stats=False).train(training)
+    ours, theirs = twins(lambda rngs: BatchNorm(5, track_running_stats=False, rngs=rngs), theirs)
+    ours.train() if training else ours.eval()
+    agree(ours, theirs, 3 * normal(2, 5, 4, 3) + 2)
 
 
 def test_batch_norm_leaves_its_statistics_alone_in_eval():

@@ -99,3 +99,19 @@ def test_impossible_windows_are_named(pool, arguments, named):
 def test_impossible_output_sizes_are_named(pool, output):
     with pytest.raises(ValueError, match="output_size"):
         pool(jnp.zeros((1, 4, 6, 2)), output)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"dilation": 2}, {"dilation": (1, 3), "stride": 2, "padding": 1, "ceil_mode": True}]
+)
+def test_dilated_max_pool_equals_torch(arguments):
+    agree(nn.MaxPool(2, **arguments), torch.nn.MaxPool2d(2, **arguments), normal(2, 3, 7, 8))
+
+
+@pytest.mark.parametrize("arguments", [{}, {"stride": 1, "padding": 1, "dilation": 2}])
+def test_max_pool_says_where_its_maxima_are(arguments):
+    x = normal(2, 3, 7, 8)
+    ours = nn.MaxPool(3, **arguments, return_indices=True)(jnp.asarray(np.moveaxis(x, 1, -1)))
+    theirs = torch.nn.MaxPool2d(3, **arguments, return_indices=True)(torch.tensor(x))
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(a, np.moveaxis(b.numpy(), 1, -1))

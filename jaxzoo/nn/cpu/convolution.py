@@ -190,7 +190,7 @@ def _depthwise_kernel_gradient(x, gradient, shape, strides, padding: Pads, dilat
     gradient = pad(gradient, [(0, n - m) for n, m in zip(length, gradient.shape[1:-1], strict=True)])
     gradient = gradient.reshape(math.prod(gradient.shape[:-1]), channels)
     rows = max(1, 2**14 // channels)  # of a block, which stays in the cache
-    blocks = -(-gradient.shape[0] // rows)
+    blocks = gradient.shape[0] // rows + 1  # of no image, too
     places = [locate(tap, strides, dilation) for tap in taps_of(kernel_size)]
     at_phase = np.array([np.ravel_multi_index(phase, strides) for phase, _ in places])
     at_row = np.array([sum(a * math.prod(length[i + 1 :]) for i, a in enumerate(start)) for _, start in places])
