@@ -237,8 +237,10 @@ class EvalPass:
         return worst(self.pair.twin_forward(self.x, dtype), self.reference)[0]
 
 
-def large_float32_error(name: str, twin: torch.nn.Module, size: tuple[int, int]) -> float:
-    """The float32 forward of a network that is too large for float64, against torch's float32."""
+def large_float32_error(name: str, size: tuple[int, int]) -> float:
+    """The float32 forward of a network that is too large for float64, in its full depth, against torch's float32."""
+    twin = build_twin(jaxzoo.card(name), **with_auxiliary_head(name))
+    randomise(twin, seed=0)
     model = abstract_model(name, **with_auxiliary_head(name))
     load_state_dict(model, arrays(twin))
     graphdef, state = nnx.split(model)
