@@ -82,7 +82,7 @@ def test_a_damaged_directory_is_not_exported(tmp_path, weights, capsys):
 
 
 def test_twins_do_not_differ(capsys):
-    main(["diff", "--model", NAME, "--size", "33"])
+    main(["diff", "--model", "lenet5", "--size", "33"])
     assert "layers agree to" in capsys.readouterr().out
 
 

@@ -23,6 +23,7 @@ from convert.shapes import abstract, cast
 from convert.twins import abstract_twin, arrays, build_twin, randomise
 from jaxzoo.nn import Dropout
 from jaxzoo.registry import argument_names
+from tests.compare import quickly
 from tests.parity.reduced import reduce_depth
 
 # A gradient that is zero in exact arithmetic (of a bias in front of a BatchNorm, say) has no scale of its own: its
@@ -101,15 +102,6 @@ def outputs(y) -> dict:
     if not hasattr(y, "_asdict"):
         return {"out": y}
     return {key: value for key, value in y._asdict().items() if value is not None}
-
-
-def quickly(level: int) -> dict[str, int | bool]:
-    """How XLA compiles float64's programs, which run a few times only: its older code, optimised up to this level.
-
-    At level 0 in half the time or less, but then gradients of grouped convolutions and of large maps run 10 times as
-    long. Float32's programs are compiled as users have them.
-    """
-    return {"xla_backend_optimization_level": level, "xla_cpu_use_fusion_emitters": False}
 
 
 class Pair:
