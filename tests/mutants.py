@@ -353,7 +353,7 @@ MUTANTS = {
         "train/tasks/segmentation.py",
         "return jnp.where(targets == IGNORED, 0, found)",
         "return found",
-        (f"{TRAIN}segmentation.py::test_a_batch_without_a_labelled_pixel_has_no_loss_and_no_gradient",),
+        (f"{TRAIN}segmentation.py::test_the_loss_is_torchs_over_labelled_pixels_with_auxiliary_heads_as_the_model_says",),
     ),
     "union": Mutant(
         "IoU divides by truth and prediction without taking off what both have",

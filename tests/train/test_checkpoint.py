@@ -28,6 +28,7 @@ def state(step):
     stats = {"bn.num_batches_tracked": np.array(step, np.int32)}
     sums = {"loss": np.array(step / 3, np.float32), "count": np.array(step, np.int32)}
     optimizer = optax.adamw(optax.constant_schedule(0.1)).init(params)
+    optimizer = jax.tree.map(lambda leaf: np.full(leaf.shape, step, leaf.dtype), optimizer)
     return {"params": params, "stats": stats, "optimizer": optimizer, "step": np.array(step, np.int32), "sums": sums}
 
 
@@ -63,6 +64,7 @@ def test_what_is_read_is_what_was_written(run):
         for key, value in expected[name].items():
             np.testing.assert_array_equal(filled[name][key], value)
             assert filled[name][key].dtype == value.dtype
+    jax.tree.map(np.testing.assert_array_equal, filled["optimizer"], expected["optimizer"])
     assert filled["optimizer"][0].mu.keys() == expected["params"].keys()
     assert manifest["model"] == "tiny"
     assert {"model/fc.kernel", "model/bn.num_batches_tracked"} <= arrays.keys()

@@ -125,12 +125,12 @@ def test_the_loss_of_auxiliary_heads_counts_as_the_model_says():
 
 
 def test_metrics_leave_out_what_the_mask_leaves_out(tmp_path):
-    logits = np.array([[5, 0, 0], [0, 5, 0], [0, 5, 0], [9, 0, 0]], np.float32)
+    logits = np.array([[5, 0, 0], [0, 5, 0], [0, 5, 0], [9, 0, 0], [9, 0, 0]], np.float32)
     batch = {
-        "image": np.zeros((4, 8, 8, 3), np.uint8),
-        "label": np.array([0, 1, 2, 2], np.int32),
-        "mask": np.array([True, True, True, False]),
-        "indices": np.array([0, 1, 2, -1], np.int32),
+        "image": np.zeros((5, 8, 8, 3), np.uint8),
+        "label": np.array([0, 1, 2, 2, 0], np.int32),
+        "mask": np.array([True, True, True, False, False]),
+        "indices": np.array([0, 1, 2, -1, -1], np.int32),
     }
     task = classification()
     sums = jax.device_get(task.evaluation_sums(lambda x: jnp.asarray(logits), batch))
