@@ -66,15 +66,15 @@ MUTANTS = {
     "biased-running-variance": Mutant(
         "BatchNorm keeps the biased variance",
         "jaxzoo/nn/norm.py",
-        "self._track(self.var, var * (n / (n - 1)), share)",
-        "self._track(self.var, var, share)",
+        "return var * (n / (n - 1))",
+        "return var",
         (f"{NN}norm.py::test_batch_norm_keeps_torchs_statistics_over_many_batches",),
     ),
     "batch-norm-momentum": Mutant(
         "BatchNorm's momentum the other way round",
         "jaxzoo/nn/norm.py",
-        "new = (1 - share) * old + share * lax.stop_gradient(batch)",
-        "new = share * old + (1 - share) * lax.stop_gradient(batch)",
+        "((1 - share) * running + share * lax.stop_gradient(batch))",
+        "(share * running + (1 - share) * lax.stop_gradient(batch))",
         (f"{NN}norm.py::test_batch_norm_keeps_torchs_statistics_over_many_batches",),
     ),
     "layer-norm-epsilon-outside": Mutant(
@@ -353,7 +353,9 @@ MUTANTS = {
         "train/tasks/segmentation.py",
         "return jnp.where(targets == IGNORED, 0, found)",
         "return found",
-        (f"{TRAIN}segmentation.py::test_the_loss_is_torchs_over_labelled_pixels_with_auxiliary_heads_as_the_model_says",),
+        (
+            f"{TRAIN}segmentation.py::test_the_loss_is_torchs_over_labelled_pixels_with_auxiliary_heads_as_the_model_says",
+        ),
     ),
     "union": Mutant(
         "IoU divides by truth and prediction without taking off what both have",
