@@ -28,6 +28,11 @@ def reduce_depth(model: nnx.Module, twin: torch.nn.Module) -> None:
                 surplus = ours & _surplus([_torch_signature(child) for child in other])
                 for i in sorted(surplus, reverse=True):
                     _drop(module, other, i, list(children)[i])
+    for module in theirs.values():
+        if hasattr(
+            module, "inplace"
+        ):  # of two in a row, the second would overwrite what the first one's gradient needs
+            module.inplace = False
     _narrow_flax(model)
     with next(twin.parameters()).device:
         _narrow_torch(twin)
