@@ -65,6 +65,8 @@ def _surplus(signatures: list[tuple]) -> set[int]:
 def _drop(module: Sequential | NamedSequential, other: torch.nn.Sequential, i: int, name: str) -> None:
     if isinstance(module, Sequential):
         del module[i]
+        if hasattr(module, stale := str(len(module))):  # Flax leaves the last one in its old place too
+            delattr(module, stale)
         del other[i]  # numbers the others anew
     else:
         module.order = tuple(n for n in module.order if n != name)
