@@ -192,7 +192,8 @@ class Pair:
         self.model.eval()
         places = {".".join(map(str, path)): path for path, _ in nnx.to_flat_state(params)}
 
-        options = quickly(0) if self.reduced else quickly(1) if max(self.size) <= 64 else None
+        small = max(self.size) <= 64
+        options = quickly(0 if small else 1) if self.reduced else quickly(1) if small else None
 
         @functools.partial(jax.jit, compiler_options=options)
         def run(vector, rest, x, labels):

@@ -64,14 +64,18 @@ def _surplus(signatures: list[tuple]) -> set[int]:
 
 def _drop(module: Sequential | NamedSequential, other: torch.nn.Sequential, i: int, name: str) -> None:
     if isinstance(module, Sequential):
-        del module[i]
-        if hasattr(module, stale := str(len(module))):  # Flax leaves the last one in its old place too
-            delattr(module, stale)
+        _shorten(module, i)
         del other[i]  # numbers the others anew
     else:
         module.order = tuple(n for n in module.order if n != name)
         delattr(module, name)
         delattr(other, name)
+
+
+def _shorten(module: Sequential, i: int) -> None:
+    del module[i]
+    if hasattr(module, stale := str(len(module))):  # Flax leaves the last one in its old place too
+        delattr(module, stale)
 
 
 def _narrow_torch(model: torch.nn.Module) -> None:
@@ -86,6 +90,12 @@ def _narrow_torch(model: torch.nn.Module) -> None:
         growth = model.features.denseblock1.denselayer1.conv2.out_channels
         model.__init__(growth, DENSE, first.out_channels)
         model.eval()
+    if type(model).__name__ == "MaxVit":  # whose windows ask for images of 224 pixels: its first stage
+        del model.blocks[1:]
+        width, classes = model.blocks[0].layers[-1].layers.MBconv.layers.conv_c.out_channels, 10
+        model.classifier[2] = torch.nn.LayerNorm(width)
+        model.classifier[3] = torch.nn.Linear(width, width)
+        model.classifier[5] = torch.nn.Linear(width, classes, bias=False)
     if type(model).__name__ == "RegNet" and model.fc.in_features > WIDEST:
         width = model.trunk_output.block4[0].proj[0].in_channels
         del model.trunk_output.block4
@@ -104,6 +114,13 @@ def _narrow_flax(model: nnx.Module) -> None:
         growth = model.features.denseblock1.denselayer1.conv2.out_features
         model.__init__(growth, DENSE, first.out_features, rngs=nnx.Rngs(0))
         model.eval()
+    if type(model).__name__ == "MaxVit":
+        while len(model.blocks) > 1:
+            _shorten(model.blocks, len(model.blocks) - 1)
+        width, classes = model.blocks[0].layers[-1].layers.MBconv.layers.conv_c.out_features, 10
+        model.classifier[2] = jnn.LayerNorm(width, rngs=nnx.Rngs(0))
+        model.classifier[3] = jnn.Linear(width, width, rngs=nnx.Rngs(0))
+        model.classifier[5] = jnn.Linear(width, classes, False, rngs=nnx.Rngs(0))
     if type(model).__name__ == "RegNet" and model.fc.in_features > WIDEST:
         width = getattr(model.trunk_output.block4, "block4-0").proj[0].in_features
         model.trunk_output.order = model.trunk_output.order[:-1]
