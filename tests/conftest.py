@@ -31,7 +31,7 @@ def pytest_addoption(parser):
 
 def pytest_itemcollected(item):
     """The tests of a file go to one worker, which sets up and compiles what they share; those of parity by model."""
-    if not item.get_closest_marker("xdist_group"):
+    if item.config.pluginmanager.hasplugin("xdist") and not item.get_closest_marker("xdist_group"):
         item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 

@@ -107,6 +107,7 @@ def test_l0_attributes(model, abstract):
     assert not list(differences(model, abstract))
 
 
+@pytest.mark.full
 def test_l0_shapes_of_outputs(name, model, abstract):
     """Of every module, in a network without what it holds twice."""
     reduce_depth(model, abstract)

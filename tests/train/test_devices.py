@@ -74,7 +74,7 @@ def tiny():
 # Rematerialisation
 
 NETWORKS = {
-    "resnet": lambda rngs: ResNet(BasicBlock, [1, 1, 1, 1], 10, rngs=rngs),
+    "resnet": lambda rngs: ResNet(BasicBlock, [3, 3, 3, 3], 10, rngs=rngs),
     "swin": lambda rngs: SwinTransformer([2, 2], 16, [1, 1], [2, 2], [4, 4], num_classes=10, rngs=rngs),
     "vit": lambda rngs: VisionTransformer(32, 4, 2, 2, 32, 64, num_classes=10, rngs=rngs),
     "densenet": lambda rngs: DenseNet(8, (2, 2), 16, num_classes=10, rngs=rngs),

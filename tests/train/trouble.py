@@ -29,6 +29,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax.numpy as jnp
+import numpy as np
 
 from train import journal, processes, step
 from train.data.batches import TrainingBatches
@@ -142,16 +143,16 @@ def fail_late(seconds: int) -> None:
 
 
 def poison(number: int) -> None:
-    make, normalised = TrainingBatches.__call__, classification.Classification.normalised
+    make, normalised = TrainingBatches.row, classification.Classification.normalised
 
-    def spoilt(batches, index):
-        batch = make(batches, index)
-        if index == number:
-            batch["image"][0] = 255  # no digit is white all over
-        return batch
+    def spoilt(batches, index, row):
+        example = make(batches, index, row)
+        if index == number and row == 0:
+            example = example | {"image": np.full_like(example["image"], 255)}  # no digit is white all over
+        return example
 
     def watched(task, images):
         white = (images == 255).all((1, 2, 3), keepdims=True)
         return jnp.where(white, jnp.nan, normalised(task, images))
 
-    TrainingBatches.__call__, classification.Classification.normalised = spoilt, watched
+    TrainingBatches.row, classification.Classification.normalised = spoilt, watched

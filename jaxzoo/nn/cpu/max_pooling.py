@@ -38,8 +38,8 @@ def winners(x: jax.Array, plan: Plan, pads: Pads) -> tuple[jax.Array, jax.Array]
     return best, winner
 
 
-def _lowest(x: jax.Array) -> float | int:
-    return -np.inf if jnp.issubdtype(x.dtype, jnp.floating) else jnp.iinfo(x.dtype).min
+def _lowest(x: jax.Array) -> np.generic:
+    return np.asarray(-np.inf if jnp.issubdtype(x.dtype, jnp.floating) else jnp.iinfo(x.dtype).min, x.dtype)[()]
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
