@@ -178,7 +178,8 @@ each_family = pytest.mark.parametrize(
 def _shallow(name: str) -> tuple[nnx.Module, tuple[int, ...]]:
     model = nnx.eval_shape(lambda: jaxzoo.create_model(name))
     reduce_depth(model, abstract_twin(jaxzoo.card(name)))
-    return model, (2, *first_size(name), 3)
+    size = (model.image_size,) * 2 if hasattr(model, "image_size") else first_size(name)
+    return model, (2, *size, 3)
 
 
 def shallow(name: str) -> tuple[nnx.Module, tuple[int, ...]]:
