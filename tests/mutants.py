@@ -315,14 +315,14 @@ MUTANTS = {
     # training
     "checkpoint-without-optimizer": Mutant(
         "a checkpoint lacks the optimizer's state",
-        "train/checkpoint.py",
+        "train/engine/checkpoint.py",
         'KEPT = ("params", "stats", "ema", "optimizer", "step", "sums")',
         'KEPT = ("params", "stats", "ema", "step", "sums")',
         (f"{TRAIN}checkpoint.py::test_what_is_read_is_what_was_written",),
     ),
     "seed-without-step": Mutant(
         "every step draws the same",
-        "train/step.py",
+        "train/engine/step.py",
         "return jax.random.split(jax.random.fold_in(jax.random.key(seed), step))",
         "return jax.random.split(jax.random.key(seed))",
         (f"{TRAIN}step.py::test_dropout_differs_from_step_to_step_and_from_seed_to_seed",),
@@ -359,35 +359,35 @@ MUTANTS = {
     ),
     "union": Mutant(
         "IoU divides by truth and prediction without taking off what both have",
-        "train/report/segments.py",
+        "train/reporting/segments.py",
         "columns = (right / (true + predicted - right),",
         "columns = (right / (true + predicted),",
         (f"{TRAIN}segmentation.py::test_metrics_are_those_of_scikit_learns_confusion_matrix",),
     ),
     "mixup-share": Mutant(
         "mixup's share goes to the other image",
-        "train/data/mixing.py",
+        "train/augment/device.py",
         "return (jnp.roll(values, 1, 0) * (1 - share) + values * share).astype(values.dtype)",
         "return (jnp.roll(values, 1, 0) * share + values * (1 - share)).astype(values.dtype)",
         (f"{TRAIN}mixing.py::test_mixup_is_torchvisions",),
     ),
     "mixup-targets": Mutant(
         "mixup leaves the targets alone",
-        "train/data/mixing.py",
+        "train/augment/device.py",
         "return _blended(images, share), _blended(targets, share)",
         "return _blended(images, share), targets",
         (f"{TRAIN}mixing.py::test_mixup_is_torchvisions",),
     ),
     "warm-up": Mutant(
         "the warm-up is one update longer",
-        "train/optimizer.py",
+        "train/optim/optimizers.py",
         "by_update = optax.join_schedules([before, after], [warmup])",
         "by_update = optax.join_schedules([before, after], [warmup + 1])",
         (f"{TRAIN}optimizer.py::test_a_schedule_goes_as_torchs_does",),
     ),
     "clip-after-accumulating": Mutant(
         "gradients are clipped before they are accumulated",
-        "train/optimizer.py",
+        "train/optim/optimizers.py",
         "return optax.MultiSteps(transform, config.accumulate, accumulator_dtype=wide).gradient_transformation()",
         "many = optax.MultiSteps(transform, config.accumulate, accumulator_dtype=wide).gradient_transformation()\n"
         "        return optax.chain(clip(config.clip_norm), many) if config.clip_norm else many",
@@ -395,21 +395,21 @@ MUTANTS = {
     ),
     "decay-everywhere": Mutant(
         "weights decay where they are spared",
-        "train/optimizer.py",
+        "train/optim/optimizers.py",
         "decay = optax.add_decayed_weights(config.weight_decay, decays)",
         "decay = optax.add_decayed_weights(config.weight_decay)",
         (f"{TRAIN}optimizer.py::test_weight_decay_spares_what_it_is_told_to",),
     ),
     "adam-decay": Mutant(
         "AdamW's second moment decays at 0.99",
-        "train/optimizer.py",
+        "train/optim/optimizers.py",
         "return [optax.scale_by_adam(), decay, scale]",
         "return [optax.scale_by_adam(b2=0.99), decay, scale]",
         (f"{TRAIN}optimizer.py::test_an_optimizer_takes_torchs_steps",),
     ),
     "one-cycle-floor": Mutant(
         "one cycle ends at zero instead of the least rate",
-        "train/optimizer.py",
+        "train/optim/optimizers.py",
         "down = between(config.lr, config.lr_min, (update - peak)",
         "down = between(config.lr, 0.0, (update - peak)",
         (
@@ -419,7 +419,7 @@ MUTANTS = {
     ),
     "average": Mutant(
         "the average of weights forgets what it should keep",
-        "train/step.py",
+        "train/engine/step.py",
         "jnp.where(step < average.start, 0.0, average.decay)",
         "jnp.where(step < average.start, 0.0, 1 - average.decay)",
         (f"{TRAIN}step.py::test_an_average_is_torchs_at_every_step",),

@@ -17,7 +17,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m train") -> No
     from jaxzoo.cache import keep_compiled_programs
     from jaxzoo.errors import exit_on_usage_error
     from jaxzoo.memory import keep_freed_memory
-    from train.command_line import parse
+    from train.config.command_line import parse
 
     keep_freed_memory()
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -43,7 +43,7 @@ def _recipes(arguments: Sequence[str], prog: str) -> None:
     import rich
     import tyro
 
-    from train.recipes import listing
+    from train.config.recipes import listing
 
     def recipes() -> None:
         """List the recipes that --recipe takes, and which models were published with them."""
@@ -54,7 +54,7 @@ def _recipes(arguments: Sequence[str], prog: str) -> None:
 
 def _data(arguments: Sequence[str], prog: str) -> None:
     from jaxzoo.errors import UsageError
-    from train.command_line import parse
+    from train.config.command_line import parse
     from train.setup import show_data
 
     about = """

@@ -13,16 +13,18 @@ import jax
 import numpy as np
 
 from jaxzoo.errors import UsageError
-from train import checkpoint, defaults, processes
-from train import config as configuration
-from train.config import Config
+from train.config import defaults
+from train.config import options as configuration
+from train.config.options import Config
 from train.data import write_split
-from train.data.ahead import Waiting, on_device, read_ahead
-from train.journal import Journal, shown
-from train.processes import first
-from train.progress import progress, say
+from train.data.prefetch import Waiting, on_device, read_ahead
+from train.distributed import processes
+from train.distributed.processes import first
+from train.engine import checkpoint
+from train.engine.step import State, weights_of
+from train.reporting.progress import progress, say
+from train.run_log import Journal, shown
 from train.setup import Setup, check_manifest, prepare
-from train.step import State, weights_of
 
 # How many processes there are is not remembered: those that continue a run say it anew.
 ALONE = {"distributed": "no", "coordinator": None, "num_processes": None, "process_id": None}

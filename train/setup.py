@@ -25,17 +25,21 @@ from jaxzoo import nn
 from jaxzoo.errors import UsageError
 from jaxzoo.inspect.calls import program
 from jaxzoo.preprocess import Preprocess
-from train import config as configuration
-from train import defaults, features, needs, processes, recipes, step, transfer
-from train.config import Config, model_arguments
-from train.data import Data, inspection, names_digest
+from train import inspection
+from train.config import defaults, needs, recipes
+from train.config import options as configuration
+from train.config.options import Config, model_arguments
+from train.data import Data, names_digest
 from train.data.batches import EvaluationBatches, TrainingBatches
 from train.data.relabelled import relabelled
-from train.optimizer import learning_rate, optimizer, updates
-from train.parameters import depths, parameter_kinds
-from train.progress import say
-from train.progressive import Stages, dropout_rates
+from train.distributed import processes
+from train.engine import step
+from train.engine.stages import Stages, dropout_rates
+from train.optim.optimizers import learning_rate, optimizer, updates
+from train.optim.parameter_groups import depths, parameter_kinds
+from train.reporting.progress import say
 from train.tasks import Task
+from train.transfer import features, freeze
 
 MOVED = "; if the images have moved, --data says where they are now"
 
@@ -92,8 +96,8 @@ def prepare(config: Config, run: Path, *, continuing: bool = False) -> tuple[Set
     side = config.train_size or preprocess.crop
     asked, config = config, defaults.filled(config, data, model, side)
     check_fits(config, model)
-    learns = transfer.learning(config, model, arguments)
-    heads = transfer.head_paths(config.model, arguments) if config.head_lr != 1 else ()
+    learns = freeze.learning(config, model, arguments)
+    heads = freeze.head_paths(config.model, arguments) if config.head_lr != 1 else ()
     task, *tasks = kind.tasks_of(config, data, preprocess)
     if not (config.resume or config.eval_only):
         needs.check_run(run_of(asked, config, data, model, [name for name in heads if learns(f"{name}.kernel")]))
@@ -353,8 +357,8 @@ def model_of(config: Config, arguments: dict, weights: Weights | None, backbone:
     convert.loading.fill_fresh(fit.model, config.model, fit.arguments, config.seed)
     fresh = ""
     if fit.fresh:
-        heads = transfer.head_paths(config.model, fit.arguments)
-        transfer.start_at_zero(fit.model, [path for path in heads if f"{path}.weight" in fit.fresh])
+        heads = freeze.head_paths(config.model, fit.arguments)
+        freeze.start_at_zero(fit.model, [path for path in heads if f"{path}.weight" in fit.fresh])
         fresh = f"; for {fit.arguments['num_classes']} classes these start fresh: {listed(fit.fresh, 8)}"
     for note in fit.notes:
         say(note)

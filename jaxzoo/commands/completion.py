@@ -35,8 +35,8 @@ def write(*arguments: str) -> None:
 
 def _in_full(name: str) -> Callable | SubcommandApp:
     if name == "train":
-        from train.command_line import sectioned
-        from train.config import Config
+        from train.config.command_line import sectioned
+        from train.config.options import Config
 
         return sectioned(Config())
     if name == "convert":

@@ -13,8 +13,8 @@ from tests.compare import cast, close
 from tests.train.pixels import Pixels
 from tests.train.test_torch_equality import Exact
 from tests.train.tiny import Tiny
-from train import checkpoint, step
 from train.data import masks
+from train.engine import checkpoint, step
 from train.tasks.segmentation import Segmentation, whole
 
 CLASSES = [str(i) for i in range(10)]

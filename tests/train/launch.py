@@ -29,7 +29,7 @@ import jax
 ROOT = Path(__file__).parents[2]
 # What a run imports, some of it only on its way.
 IMPORTED = ("grain", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "orbax.checkpoint", "tyro")
-IMPORTED += ("tensorboardX", "train.data.digits", "train.data.folder", "train.loop")
+IMPORTED += ("tensorboardX", "train.data.sources.digits", "train.data.sources.folder", "train.loop")
 
 
 # Compiles in two thirds of the time; networks this small run as fast.

@@ -8,7 +8,7 @@ import jaxzoo
 from jaxzoo import nn
 from jaxzoo.registry import ModelCard, _cards
 from tests.train import photos
-from train import journal
+from train import run_log
 from train.tasks.classification import Classification
 
 
@@ -76,6 +76,6 @@ def pictures(tmp_path_factory):
 @pytest.fixture
 def no_pictures(monkeypatch) -> None:
     """Runs draw nothing, and write no report."""
-    for owner, name in ((Classification, "pictures"), (Classification, "first_pictures"), (journal, "draw_curves")):
+    for owner, name in ((Classification, "pictures"), (Classification, "first_pictures"), (run_log, "draw_curves")):
         monkeypatch.setattr(owner, name, lambda *arguments: None)
-    monkeypatch.setattr(journal.page, "write", lambda folder: None)
+    monkeypatch.setattr(run_log.page, "write", lambda folder: None)

@@ -18,11 +18,11 @@ import skimage.data
 from PIL import Image
 
 from jaxzoo.memory import keep_freed_memory
-from train.config import Augmentation
+from train.augment.host import augmented, crop_box
+from train.config.options import Augmentation
 from train.data import Data, load
-from train.data.ahead import read_ahead
-from train.data.augment import augmented, crop_box
 from train.data.batches import Batch, TrainingBatches
+from train.data.prefetch import read_ahead
 
 
 def make_photographs(folder: Path, count: int) -> None:

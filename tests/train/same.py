@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 from convert import store
-from train import records
+from train.reporting import records
 
 TABLES = ("metrics.csv", "confusion.csv", "per_class.csv", "mistakes.csv", "split.csv")
 

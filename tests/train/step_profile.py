@@ -19,11 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxzoo.memory import keep_freed_memory
-from train.config import Config
-from train.data.ahead import on_device, read_ahead
+from train.config.options import Config
+from train.data.prefetch import on_device, read_ahead
+from train.engine.step import State
 from train.loop import Results, Stop
 from train.setup import Setup, prepare
-from train.step import State
 
 KINDS = {
     "convolution": r"conv_general_dilated|convolution",

@@ -11,8 +11,8 @@ from torchvision.transforms import functional as F
 
 from jaxzoo import Preprocess, UsageError
 from jaxzoo.preprocess import resize_and_crop
-from train.config import Augmentation
-from train.data import augment
+from train.augment import host
+from train.config.options import Augmentation
 
 SIZES = [(61, 47), (32, 32), (40, 97), (1, 3)]
 # Of every operation the weakest, the strongest of any policy, and some that are no whole numbers.
@@ -66,7 +66,7 @@ class TorchsChance:
 # Operations
 
 
-@pytest.mark.parametrize("operation", [*augment.OPERATIONS, "Invert"])
+@pytest.mark.parametrize("operation", [*host.OPERATIONS, "Invert"])
 def test_an_operation_equals_torchvisions_to_the_bit(operation):
     interpolations = [InterpolationMode.NEAREST]
     if operation in ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate"):
@@ -77,7 +77,7 @@ def test_an_operation_equals_torchvisions_to_the_bit(operation):
         for fill in (None, 9, (124, 116, 104)):
             theirs = [float(x) for x in fill] if isinstance(fill, tuple) else fill
             assert_same(
-                augment.apply(operation, image, magnitude, interpolation=mode.value, fill=fill),
+                host.apply(operation, image, magnitude, interpolation=mode.value, fill=fill),
                 autoaugment._apply_op(image, operation, magnitude, interpolation=mode, fill=theirs),
             )
 
@@ -85,15 +85,15 @@ def test_an_operation_equals_torchvisions_to_the_bit(operation):
 def test_operations_leave_the_image_they_are_given_alone():
     image, before = picture(), np.asarray(picture()).copy()
     for operation, magnitudes in MAGNITUDES.items():
-        augment.apply(operation, image, magnitudes[-1])
+        host.apply(operation, image, magnitudes[-1])
     np.testing.assert_array_equal(image, before)
 
 
 def test_unknown_operations_and_interpolations_are_refused_with_the_ones_there_are():
     with pytest.raises(UsageError, match=r"'Shear'.*ShearX.*Invert"):
-        augment.apply("Shear", picture(), 0.1)
+        host.apply("Shear", picture(), 0.1)
     with pytest.raises(UsageError, match=r"'lanczos'.*nearest, bilinear, bicubic"):
-        augment.apply("Rotate", picture(), 0.1, interpolation="lanczos")
+        host.apply("Rotate", picture(), 0.1, interpolation="lanczos")
 
 
 # Magnitudes
@@ -105,10 +105,10 @@ def test_unknown_operations_and_interpolations_are_refused_with_the_ones_there_a
 def test_magnitudes_are_torchvisions(policy, bins, size):
     wide = policy == "TrivialAugmentWide"
     space = getattr(autoaugment, policy)()._augmentation_space(bins, *(() if wide else (size[::-1],)))
-    assert list(space) == list(augment.OPERATIONS if policy != "AutoAugment" else [*augment.OPERATIONS[1:], "Invert"])
+    assert list(space) == list(host.OPERATIONS if policy != "AutoAugment" else [*host.OPERATIONS[1:], "Invert"])
     for operation, (theirs, signed) in space.items():
-        ours = augment.levels(operation, bins, None if wide else size)
-        assert signed == (operation in augment.SIGNED)
+        ours = host.levels(operation, bins, None if wide else size)
+        assert signed == (operation in host.SIGNED)
         if ours is None:
             assert theirs.ndim == 0
         else:  # torch's are float32, whose last bit depends on the processor
@@ -116,7 +116,7 @@ def test_magnitudes_are_torchvisions(policy, bins, size):
 
 
 def test_the_imagenet_policy_is_torchvisions():
-    assert list(augment.IMAGENET_POLICY) == autoaugment.AutoAugment().policies
+    assert list(host.IMAGENET_POLICY) == autoaugment.AutoAugment().policies
 
 
 # Policies
@@ -138,14 +138,14 @@ def recorded(monkeypatch, module, name):
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
-        (augment.autoaugment, autoaugment.AutoAugment()),
-        (augment.randaugment, autoaugment.RandAugment()),
-        (lambda *a: augment.randaugment(*a, ops=3, magnitude=30), autoaugment.RandAugment(3, 30)),
-        (augment.trivialaugment, autoaugment.TrivialAugmentWide()),
+        (host.autoaugment, autoaugment.AutoAugment()),
+        (host.randaugment, autoaugment.RandAugment()),
+        (lambda *a: host.randaugment(*a, ops=3, magnitude=30), autoaugment.RandAugment(3, 30)),
+        (host.trivialaugment, autoaugment.TrivialAugmentWide()),
     ],
 )
 def test_a_policy_that_draws_what_torch_draws_does_what_torchvision_does(ours, theirs, monkeypatch):
-    did, expected = recorded(monkeypatch, augment, "apply"), recorded(monkeypatch, autoaugment, "_apply_op")
+    did, expected = recorded(monkeypatch, host, "apply"), recorded(monkeypatch, autoaugment, "_apply_op")
     different = 0
     for seed in range(300):
         image = picture(SIZES[seed % 3], "smooth")
@@ -155,15 +155,15 @@ def test_a_policy_that_draws_what_torch_draws_does_what_torchvision_does(ours, t
     assert [name for name, _ in did] == [name for name, _ in expected]
     np.testing.assert_allclose(*([x for _, x in calls] for calls in (did, expected)), rtol=1e-6, atol=1e-6)
     assert different <= 3  # where float32's last bit decides a pixel
-    in_policy = {name for pair in augment.IMAGENET_POLICY for name, _, _ in pair}
-    assert {name for name, _ in did} == (in_policy if ours is augment.autoaugment else set(augment.OPERATIONS))
-    signed = [x > 0 for name, x in did if name in augment.SIGNED and x]
+    in_policy = {name for pair in host.IMAGENET_POLICY for name, _, _ in pair}
+    assert {name for name, _ in did} == (in_policy if ours is host.autoaugment else set(host.OPERATIONS))
+    signed = [x > 0 for name, x in did if name in host.SIGNED and x]
     assert 0.35 < np.mean(signed) < 0.65
 
 
 def test_randaugment_refuses_a_magnitude_that_is_none():
     with pytest.raises(UsageError, match="magnitude is 31; it must be a whole number from 0 to 30"):
-        augment.randaugment(picture(), np.random.default_rng(0), magnitude=31)
+        host.randaugment(picture(), np.random.default_rng(0), magnitude=31)
 
 
 # Colour jitter
@@ -175,22 +175,22 @@ STRENGTHS = [(0.4, 0.4, 0.4, 0.1), (0, 0.3, 0, 0), (1.5, 0, 2.0, 0.5), (0, 0, 0,
 def test_color_jitter_that_draws_what_torch_draws_does_what_torchvision_does(strengths):
     jitter = ColorJitter(*strengths)
     for seed, kind in itertools.product(range(12), ("noise", "smooth", "flat")):
-        ours = augment.color_jitter(picture(kind=kind), TorchsChance(seed), *strengths)
+        ours = host.color_jitter(picture(kind=kind), TorchsChance(seed), *strengths)
         torch.manual_seed(seed)
         assert_same(ours, jitter(picture(kind=kind)))
 
 
 @pytest.mark.parametrize("hue", [-0.5, -0.31, -0.004, 0.0, 0.001, 0.2, 0.5])
 def test_hue_turns_as_torchvision_turns_it(hue):
-    assert_same(augment.adjusted(picture(), [("hue", hue)]), F.adjust_hue(picture(), hue))
+    assert_same(host.adjusted(picture(), [("hue", hue)]), F.adjust_hue(picture(), hue))
 
 
 def test_color_jitter_covers_its_ranges_in_every_order(monkeypatch):
     seen = []
-    monkeypatch.setattr(augment, "adjusted", lambda image, changes: seen.append(changes))
+    monkeypatch.setattr(host, "adjusted", lambda image, changes: seen.append(changes))
     rng = np.random.default_rng(0)
     for _ in range(2000):
-        augment.color_jitter(None, rng, 0.4, 1.5, 0.2, 0.1)
+        host.color_jitter(None, rng, 0.4, 1.5, 0.2, 0.1)
     assert len({tuple(name for name, _ in changes) for changes in seen}) == 24
     for name, low, high in (
         ("brightness", 0.6, 1.4),
@@ -210,7 +210,7 @@ def test_color_jitter_covers_its_ranges_in_every_order(monkeypatch):
 @pytest.mark.parametrize(("area", "ratio"), [((0.08, 1.0), (3 / 4, 4 / 3)), ((0.9, 1.0), (0.5, 2.0))])
 def test_a_crop_that_draws_what_torch_draws_is_torchvisions(size, area, ratio):
     for seed in range(150):
-        left, top, right, bottom = augment.crop_box(size, TorchsChance(seed), area, ratio)
+        left, top, right, bottom = host.crop_box(size, TorchsChance(seed), area, ratio)
         torch.manual_seed(seed)
         expected = RandomResizedCrop.get_params(Image.new("L", size), area, ratio)
         assert (top, left, bottom - top, right - left) == expected
@@ -218,7 +218,7 @@ def test_a_crop_that_draws_what_torch_draws_is_torchvisions(size, area, ratio):
 
 def test_crops_are_of_all_sizes_and_shapes_and_everywhere():
     rng = np.random.default_rng(0)
-    boxes = np.array([augment.crop_box((400, 300), rng, (0.2, 1.0)) for _ in range(3000)])
+    boxes = np.array([host.crop_box((400, 300), rng, (0.2, 1.0)) for _ in range(3000)])
     left, top, right, bottom = boxes.T
     assert (left >= 0).all() and (top >= 0).all() and (right <= 400).all() and (bottom <= 300).all()
     areas, ratios = (right - left) * (bottom - top) / 120_000, (right - left) / (bottom - top)
@@ -232,7 +232,7 @@ def test_crops_are_of_all_sizes_and_shapes_and_everywhere():
 def test_crop_and_resize_equal_torchvisions_to_the_bit(box, mode):
     left, top, right, bottom = box
     expected = F.resized_crop(picture(), top, left, bottom - top, right - left, [32, 32], mode)
-    assert_same(augment.cropped(picture(), box, 32, mode.value), expected)
+    assert_same(host.cropped(picture(), box, 32, mode.value), expected)
 
 
 # All together
@@ -241,7 +241,7 @@ def test_crop_and_resize_equal_torchvisions_to_the_bit(box, mode):
 def test_a_training_image_is_cropped_then_jittered_then_given_to_the_policy():
     config = Augmentation(crop_area=0.5, color_jitter=(0.4, 0.4, 0.4, 0.1), auto_augment="trivialaugment")
     for seed in range(20):
-        ours = augment.augmented(picture(), TorchsChance(seed), config, 24, "bicubic")
+        ours = host.augmented(picture(), TorchsChance(seed), config, 24, "bicubic")
         torch.manual_seed(seed)
         cut = RandomResizedCrop(24, (0.5, 1.0), interpolation=InterpolationMode.BICUBIC)(picture())
         jittered = ColorJitter(0.4, 0.4, 0.4, 0.1)(cut)
@@ -252,19 +252,19 @@ def test_a_training_image_is_cropped_then_jittered_then_given_to_the_policy():
 @pytest.mark.parametrize("policy", ["autoaugment", "randaugment", "trivialaugment"])
 def test_a_policy_changes_most_images_and_depends_on_the_generator_alone(policy):
     config = Augmentation(crop_area=1, auto_augment=policy)
-    images = [np.asarray(augment.augmented(picture(), np.random.default_rng(s), config, 32)) for s in range(40)]
+    images = [np.asarray(host.augmented(picture(), np.random.default_rng(s), config, 32)) for s in range(40)]
     plain = np.asarray(resize_and_crop(picture(), Preprocess(crop=32)))
     assert sum((image != plain).any() for image in images) > 15
-    again = augment.augmented(picture(), np.random.default_rng(7), config, 32)
+    again = host.augmented(picture(), np.random.default_rng(7), config, 32)
     np.testing.assert_array_equal(images[7], np.asarray(again))
 
 
 def test_without_augmentation_an_image_of_the_right_size_stays_as_it_is_and_costs_no_chance():
     rng = np.random.default_rng(0)
     config = Augmentation(crop_area=1)
-    assert_same(augment.augmented(picture((32, 32)), rng, config, 32), picture((32, 32)))
+    assert_same(host.augmented(picture((32, 32)), rng, config, 32), picture((32, 32)))
     assert_same(
-        augment.augmented(picture(), rng, config, 32, "bicubic"),
+        host.augmented(picture(), rng, config, 32, "bicubic"),
         resize_and_crop(picture(), Preprocess(crop=32, interpolation="bicubic")),
     )
     assert rng.random() == np.random.default_rng(0).random()

@@ -9,9 +9,9 @@ import pytest
 from grain.experimental import assert_equal_output_after_checkpoint
 
 from jaxzoo import UsageError
-from train.data import ahead
-from train.data.ahead import Waiting, on_device, read_ahead
+from train.data import prefetch
 from train.data.batches import EvaluationBatches, TrainingBatches, epoch_order
+from train.data.prefetch import Waiting, on_device, read_ahead
 
 
 class Numbers:
@@ -70,7 +70,9 @@ def test_a_stream_continues_at_any_batch(start):
 
 def test_a_stream_is_restored_at_every_batch():
     """grain's own test of checkpoints."""
-    assert_equal_output_after_checkpoint(ahead.dataset(training(repeats=2, broken={3}, strict=False), 0, 9, workers=3))
+    assert_equal_output_after_checkpoint(
+        prefetch.dataset(training(repeats=2, broken={3}, strict=False), 0, 9, workers=3)
+    )
 
 
 def test_a_stream_stays_a_batch_ahead_of_what_is_asked_for_however_many_workers_there_are():
@@ -83,7 +85,7 @@ def test_a_stream_stays_a_batch_ahead_of_what_is_asked_for_however_many_workers_
     while len(made) < 2 * 512 and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.1)
-    assert 2 * 512 <= len(made) <= 2 * 512 + 16 * ahead.PIECE
+    assert 2 * 512 <= len(made) <= 2 * 512 + 16 * prefetch.PIECE
 
 
 def test_an_epoch_shows_no_image_twice_and_the_next_one_has_another_order_and_other_noise():

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from jaxzoo import UsageError
-from train import checkpoint
+from train.engine import checkpoint
 
 MANIFEST = {
     "model": "tiny",

@@ -12,8 +12,9 @@ from jaxzoo import UsageError
 from jaxzoo.home import expanded
 from tests.train.test_data import paint
 from train import __main__ as program
-from train import command_line, config, loop, setup
-from train.config import Config
+from train import loop, setup
+from train.config import command_line, options
+from train.config.options import Config
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,9 +55,9 @@ def test_nothing_given_means_the_defaults():
 def test_there_are_as_many_workers_as_cores_that_a_process_may_use(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda process: {3, 5, 6}, raising=False)
     monkeypatch.setattr("os.cpu_count", lambda: 96)
-    assert config.cores() == 3
+    assert options.cores() == 3
     monkeypatch.delattr("os.sched_getaffinity")
-    assert config.cores() == 96
+    assert options.cores() == 96
 
 
 def test_options_are_typed():
@@ -64,7 +65,7 @@ def test_options_are_typed():
         ["--eval-only", "--weights=w.pth", "--flip=no", "--lr=1e-2", "--model-args", "dropout=0.5", "norm=true"]
     )
     assert (parsed.eval_only, parsed.flip, parsed.lr, parsed.image_size) == (True, "no", 0.01, None)
-    assert config.model_arguments(parsed) == {"dropout": 0.5, "norm": True}
+    assert options.model_arguments(parsed) == {"dropout": 0.5, "norm": True}
 
 
 @pytest.mark.parametrize(
@@ -140,18 +141,18 @@ def test_an_existing_folder_is_left_alone(tmp_path):
 
 def test_a_run_has_a_folder_of_its_own_also_when_two_begin_in_the_same_second(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(config.time, "strftime", lambda form: "20260101-000000")
-    folders = [config.make_folder(Config(model="vgg11", data="folder:/my pets/")) for _ in range(3)]
+    monkeypatch.setattr(options.time, "strftime", lambda form: "20260101-000000")
+    folders = [options.make_folder(Config(model="vgg11", data="folder:/my pets/")) for _ in range(3)]
     assert [str(folder) for folder in folders] == [
         f"runs/vgg11-my_pets-20260101-000000{end}" for end in ("", "-2", "-3")
     ]
     assert all(folder.is_dir() for folder in folders)
-    assert config.make_folder(Config(out="a/b")) == Path("a/b")
+    assert options.make_folder(Config(out="a/b")) == Path("a/b")
     with pytest.raises(UsageError, match="cannot make the folder a/b: File exists; give another --out"):
-        config.make_folder(Config(out="a/b"))
+        options.make_folder(Config(out="a/b"))
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot make the folder file/run: Not a directory; give another --out"):
-        config.make_folder(Config(out="file/run"))
+        options.make_folder(Config(out="file/run"))
 
 
 def test_a_tilde_means_the_home_folder_wherever_a_path_is_given(tmp_path, monkeypatch):
@@ -170,11 +171,11 @@ def test_a_tilde_means_the_home_folder_wherever_a_path_is_given(tmp_path, monkey
 def test_paths_mean_the_same_from_every_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "old").mkdir()
-    found = config.located(Config(data="folder:photos", weights="old#ema", weights_backbone="IMAGENET1K_V1"))
+    found = options.located(Config(data="folder:photos", weights="old#ema", weights_backbone="IMAGENET1K_V1"))
     assert found.data == f"folder:{tmp_path}/photos"
     assert (found.weights, found.weights_backbone) == (f"{tmp_path}/old#ema", "IMAGENET1K_V1")
-    assert config.located(Config(data="tfds:mnist:train")).data == "tfds:mnist:train"
-    assert config.located(Config(data="digits")).data == "digits"
+    assert options.located(Config(data="tfds:mnist:train")).data == "tfds:mnist:train"
+    assert options.located(Config(data="digits")).data == "digits"
 
 
 # Other commands
@@ -211,7 +212,7 @@ def test_data_has_to_be_named(monkeypatch, capsys):
 @pytest.fixture
 def run(tmp_path):
     """The folder of a run that has only just begun."""
-    config.write(Config(model="resnet18", lr=0.5, model_args=("zero_init_residual=true",)), tmp_path)
+    options.write(Config(model="resnet18", lr=0.5, model_args=("zero_init_residual=true",)), tmp_path)
     return tmp_path
 
 
@@ -263,18 +264,18 @@ def test_what_makes_a_continued_run_another_one_is_said(tmp_path, capsys):
 
 
 def test_each_continuation_adds_what_it_was_made_with_and_says_what_changed(run, monkeypatch):
-    made = config.provenance()
-    assert config.made_with(run) == {0: made} and config.changed_since(run) == []
+    made = options.provenance()
+    assert options.made_with(run) == {0: made} and options.changed_since(run) == []
     for step, version in ((10, "0.9"), (20, "0.8"), (15, "0.7")):
-        monkeypatch.setattr(config, "provenance", lambda version=version: made | {"jax": version})
-        assert config.changed_since(run)[0].startswith(f"jax {version} instead of ")
-        config.write(config.read(run), run, step)
-    assert [(step, about["jax"]) for step, about in config.made_with(run).items()] == [
+        monkeypatch.setattr(options, "provenance", lambda version=version: made | {"jax": version})
+        assert options.changed_since(run)[0].startswith(f"jax {version} instead of ")
+        options.write(options.read(run), run, step)
+    assert [(step, about["jax"]) for step, about in options.made_with(run).items()] == [
         (0, made["jax"]),
         (10, "0.9"),
         (15, "0.7"),
     ]
-    assert config.read(run).lr == 0.5
+    assert options.read(run).lr == 0.5
 
 
 # What follows from the configuration

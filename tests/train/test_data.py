@@ -9,10 +9,12 @@ from PIL import Image
 
 from jaxzoo import UsageError
 from jaxzoo.errors import exit_on_usage_error
-from train import command_line, config, loop
-from train.data import digits, folder, load, stratified_split, write_split
-from train.data.ahead import read_ahead
+from train import loop
+from train.config import command_line
+from train.data import load, stratified_split, write_split
 from train.data.batches import TrainingBatches
+from train.data.prefetch import read_ahead
+from train.data.sources import digits, folder
 
 
 def paint(path, color=(200, 30, 30), size=(12, 10), mode="RGB", **options):
@@ -263,7 +265,7 @@ def test_a_run_says_and_writes_down_names_that_are_no_text(cafes, tmp_path, caps
     assert "not complete" not in said and "d\\udce9j\\udce0" in said and "udce91.png cannot be read" in said
     report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "folder:" in report and "déjà" in report and "café" in report
-    assert config.read(tmp_path / "run").data == f"folder:{cafes}"
+    assert options.read(tmp_path / "run").data == f"folder:{cafes}"
     _, *rows = (tmp_path / "run" / "per_class.csv").read_text(encoding="utf-8").splitlines()
     assert [row.split(",")[0] for row in rows] == ["café", "thé"]
     with pytest.raises(UsageError, match="checkpoints need a folder whose name is UTF-8"):

@@ -26,10 +26,10 @@ from tests.train.blocks import Blocks
 from tests.train.launch import HASTE
 from tests.train.test_torch_equality import Exact
 from tests.train.tiny import Tiny
-from train import remat, step
-from train.config import Config
-from train.optimizer import learning_rate, optimizer
-from train.parameters import parameter_kinds
+from train.config.options import Config
+from train.engine import remat, step
+from train.optim.optimizers import learning_rate, optimizer
+from train.optim.parameter_groups import parameter_kinds
 
 CLASSES = [str(i) for i in range(10)]
 

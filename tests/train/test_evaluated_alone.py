@@ -9,9 +9,12 @@ import jaxzoo
 from convert import store
 from jaxzoo import UsageError
 from tests.train.test_data import paint
-from train import command_line, loop, step
-from train.data import Data, coco, folder, listing, pairs, voc
+from train import loop
+from train.config import command_line
+from train.data import Data
 from train.data.relabelled import relabelled
+from train.data.sources import coco, csv_list, folder, pairs, voc
+from train.engine import step
 
 pytestmark = [pytest.mark.usefixtures("mean", "no_pictures"), pytest.mark.xdist_group("evaluated_alone")]
 HOW = {"val_fraction": 0.2, "seed": 0}
@@ -200,6 +203,6 @@ def test_a_list_names_its_parts_as_people_do(tmp_path):
         paint(tmp_path / f"{i}.png")
     rows = ["path,label,split", "0.png,cat,Training", "1.png,dog,training", "2.png,cat,test", "3.png,dog,valid"]
     (tmp_path / "list.csv").write_text("\n".join(rows) + "\n")
-    data = listing.load(tmp_path / "list.csv", **HOW)
+    data = csv_list.load(tmp_path / "list.csv", **HOW)
     assert [data.held_out.name(i)[-5:] for i in range(len(data.held_out))] == ["3.png"]
     assert len(data.train) == 2

@@ -10,8 +10,8 @@ from sklearn import metrics
 import train.data
 from jaxzoo import Preprocess, UsageError
 from tests.train.tiny import Tiny
-from train import step
 from train.data.batches import EvaluationBatches
+from train.engine import step
 from train.setup import blank_batch
 from train.tasks.classification import Classification
 

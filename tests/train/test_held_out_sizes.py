@@ -11,7 +11,8 @@ from jaxzoo import Preprocess, UsageError
 from jaxzoo.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from tests.train.test_evaluated_alone import saved
 from tests.train.test_segmentation import CLASSES, COLORS, telling
-from train import command_line, loop
+from train import loop
+from train.config import command_line
 from train.data import masks
 from train.data.batches import EvaluationBatches
 from train.tasks.segmentation import Segmentation, whole

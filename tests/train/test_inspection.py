@@ -6,8 +6,9 @@ import pytest
 
 from jaxzoo import Preprocess, UsageError
 from tests.train.test_data import damage, paint
-from train.data import inspection, load
-from train.report.sheet import read_sheet
+from train import inspection
+from train.data import load
+from train.reporting.contact_sheet import read_sheet
 from train.tasks.classification import Classification
 
 

@@ -5,8 +5,9 @@ import types
 
 import pytest
 
-from train import journal, records
-from train.config import Config
+from train import run_log
+from train.config.options import Config
+from train.reporting import records
 
 NAN = math.nan
 
@@ -15,9 +16,9 @@ NAN = math.nan
 def after(tmp_path):
     """A run's journal after epochs with these accuracies."""
 
-    def make(values: list[float]) -> journal.Journal:
+    def make(values: list[float]) -> run_log.Journal:
         setup = types.SimpleNamespace(task=types.SimpleNamespace(metric="accuracy"))
-        made = journal.Journal(Config(model="tiny", epochs=9, patience=2), setup, tmp_path, start=5)
+        made = run_log.Journal(Config(model="tiny", epochs=9, patience=2), setup, tmp_path, start=5)
         made.rows = [{"epoch": i, "step": 5 * i, "val_accuracy": value} for i, value in enumerate(values, 1)]
         return made
 
@@ -41,7 +42,7 @@ def test_patience_ends_when_no_number_is_better_than_one_some_epochs_ago(after, 
 @pytest.mark.parametrize("said", ["True", "False"])
 def test_the_first_process_decides_for_all_whether_patience_has_ended(after, monkeypatch, said):
     """Others may read a metrics.csv that is not the newest, where a file system is shared."""
-    monkeypatch.setattr(journal, "from_first", lambda name, text: said)
+    monkeypatch.setattr(run_log, "from_first", lambda name, text: said)
     for values in ([0.5, 0.6], [0.6, 0.5, 0.4]):
         assert after(values).patience_ended() == (said == "True")
 

@@ -10,7 +10,8 @@ from PIL import Image
 from jaxzoo import UsageError
 from jaxzoo.voc import VOC_CLASSES, colored
 from tests.train.test_data import damage, paint
-from train.data import coco, load, masks, outlines, pairs, voc
+from train.data import load, masks
+from train.data.sources import coco, coco_rle, pairs, voc
 
 
 def write_mask(path, values, mode="P"):
@@ -252,8 +253,8 @@ def test_run_lengths_are_those_of_pycocotools():
             encoded = reference.encode(np.asfortranarray(inside.astype(np.uint8)))
             for counts in (encoded["counts"], encoded["counts"].decode()):
                 np.testing.assert_array_equal(coco.drawn_outline({"size": list(size), "counts": counts}, size), inside)
-            plain = outlines.decompressed(encoded["counts"])
-            np.testing.assert_array_equal(outlines.run_lengths(plain, size), inside)
+            plain = coco_rle.decompressed(encoded["counts"])
+            np.testing.assert_array_equal(coco_rle.run_lengths(plain, size), inside)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:pycocotools")
@@ -272,17 +273,17 @@ def test_polygons_cover_exactly_what_those_of_pycocotools_cover():
             np.concatenate([np.repeat(corners, 2, 0), corners[:1]]),  # corners that come twice
         )[number % 5]
         theirs = reference.decode(reference.frPyObjects([polygon.ravel().tolist()], height, width))[:, :, 0]
-        np.testing.assert_array_equal(outlines.filled(polygon, (height, width)), theirs)
+        np.testing.assert_array_equal(coco_rle.filled(polygon, (height, width)), theirs)
 
 
 def test_a_polygon_covers_a_square_whole():
     square = np.array([[1.0, 2.0], [5.0, 2.0], [5.0, 4.0], [1.0, 4.0]])
     expected = np.zeros((6, 7), bool)
     expected[2:4, 1:5] = True
-    np.testing.assert_array_equal(outlines.filled(square, (6, 7)), expected)
+    np.testing.assert_array_equal(coco_rle.filled(square, (6, 7)), expected)
     for wrong in (square[:2], square * np.nan, square * 1e9):
         with pytest.raises(ValueError, match="three corners"):
-            outlines.filled(wrong, (6, 7))
+            coco_rle.filled(wrong, (6, 7))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ from PIL import Image
 
 from jaxzoo import UsageError
 from tests.train.test_data import damage, paint
-from train.data import load, masks, pairs
+from train.data import load, masks
+from train.data.sources import pairs
 
 HOW = {"val_fraction": 0.2, "seed": 0}
 OBJECT = np.zeros((10, 12), np.uint8)

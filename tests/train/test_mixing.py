@@ -9,7 +9,7 @@ import torch
 from torchvision.transforms import RandomErasing, v2
 from torchvision.transforms import functional as F
 
-from train.data import mixing
+from train.augment import device
 
 BOX = (3, 2, 11, 9)
 
@@ -38,7 +38,7 @@ def assert_close(ours, theirs, atol=1e-12):
 
 def test_half_of_the_images_are_mirrored_and_nothing_else_changes():
     images, _ = batch(400)
-    flipped = np.asarray(jax.jit(mixing.flipped)(images, jax.random.key(0)))
+    flipped = np.asarray(jax.jit(device.flipped)(images, jax.random.key(0)))
     same, mirrored = ((flipped == other).all((1, 2, 3)) for other in (images, images[:, :, ::-1]))
     assert (same != mirrored).all()
     assert 160 < mirrored.sum() < 240
@@ -52,12 +52,12 @@ def test_an_erased_box_is_torchvisions(box):
     images, _ = batch(1)
     left, top, right, bottom = box
     expected = F.erase(torch.tensor(images).permute(0, 3, 1, 2), top, left, bottom - top, right - left, v=0.0)
-    np.testing.assert_array_equal(mixing.erase(images, jnp.array([box])), expected.permute(0, 2, 3, 1))
+    np.testing.assert_array_equal(device.erase(images, jnp.array([box])), expected.permute(0, 2, 3, 1))
 
 
 def test_each_image_has_its_own_box():
     images, _ = batch(2)
-    erased = np.asarray(mixing.erase(images, jnp.array([BOX, (0, 0, 2, 2)])))
+    erased = np.asarray(device.erase(images, jnp.array([BOX, (0, 0, 2, 2)])))
     for image, before, (left, top, right, bottom) in zip(erased, images, (BOX, (0, 0, 2, 2)), strict=True):
         inside = np.zeros((12, 15), bool)
         inside[top:bottom, left:right] = True
@@ -70,7 +70,7 @@ def test_each_image_has_its_own_box():
 )
 def test_boxes_to_erase_are_spread_as_torchvisions_are(height, width, ratio):
     count = 4000
-    boxes = np.asarray(mixing.erasing_boxes(jax.random.key(1), count, height, width, ratio=ratio))
+    boxes = np.asarray(device.erasing_boxes(jax.random.key(1), count, height, width, ratio=ratio))
     left, top, right, bottom = boxes.T
     assert (left >= 0).all() and (top >= 0).all() and (right <= width).all() and (bottom <= height).all()
     ours = np.stack([top, left, bottom - top, right - left], 1)
@@ -89,16 +89,16 @@ def test_boxes_to_erase_are_spread_as_torchvisions_are(height, width, ratio):
 
 
 def test_where_no_box_fits_nothing_is_erased():
-    left, top, right, bottom = mixing.erasing_boxes(jax.random.key(0), 5, 1, 1).T
+    left, top, right, bottom = device.erasing_boxes(jax.random.key(0), 5, 1, 1).T
     assert (left == right).all() and (top == bottom).all()
     images, _ = batch(5, 1, 1)
-    np.testing.assert_array_equal(mixing.erased(images, jax.random.key(0), 1.0), images)
+    np.testing.assert_array_equal(device.erased(images, jax.random.key(0), 1.0), images)
 
 
 @pytest.mark.parametrize(("probability", "low", "high"), [(0.0, 0, 0), (0.1, 20, 65), (1.0, 400, 400)])
 def test_so_many_images_are_erased(probability, low, high):
     images = np.ones((400, 16, 48, 3), np.float32)
-    erased = jax.jit(mixing.erased, static_argnums=2)(images, jax.random.key(0), probability)
+    erased = jax.jit(device.erased, static_argnums=2)(images, jax.random.key(0), probability)
     assert erased.dtype == np.float32
     zeros = np.asarray(erased == 0)
     assert low <= zeros.any((1, 2, 3)).sum() <= high
@@ -112,7 +112,7 @@ def test_so_many_images_are_erased(probability, low, high):
 @pytest.mark.parametrize("share", [0.0, 0.31, 0.5, 1.0])
 def test_mixup_is_torchvisions(share):
     expected = by_torch(v2.MixUp(alpha=1.0), *batch(), {"lam": share})
-    assert_close(mixing.mixed_up(*batch(), share), expected)
+    assert_close(device.mixed_up(*batch(), share), expected)
 
 
 @pytest.mark.parametrize("box", [BOX, (0, 0, 15, 12), (14, 0, 15, 12), (5, 5, 5, 9)])
@@ -120,7 +120,7 @@ def test_cutmix_is_torchvisions(box):
     left, top, right, bottom = box
     share = 1.0 - (right - left) * (bottom - top) / (12 * 15)
     expected = by_torch(v2.CutMix(alpha=1.0), *batch(), {"box": box, "lam_adjusted": share})
-    assert_close(mixing.cut_mixed(*batch(), jnp.array(box)), expected)
+    assert_close(device.cut_mixed(*batch(), jnp.array(box)), expected)
 
 
 @pytest.mark.parametrize(("height", "width"), [(12, 15), (224, 224), (33, 7)])
@@ -132,15 +132,15 @@ def test_the_box_of_cutmix_is_torchvisions(height, width, monkeypatch):
         monkeypatch.setattr(transform, "_dist", type("", (), {"sample": lambda self, shape, s=share: s})())
         monkeypatch.setattr(torch, "randint", lambda *a, **k: torch.tensor([next(places)]))  # noqa: B023
         params = transform.make_params([torch.zeros(1, 3, height, width)])
-        box = mixing.cut_box(share, x, y, height, width)
+        box = device.cut_box(share, x, y, height, width)
         assert tuple(box.tolist()) == params["box"]
 
 
 def test_label_smoothing_before_mixing_is_label_smoothing_in_the_loss():
     images, targets = batch()
     logits = np.random.default_rng(1).normal(size=targets.shape)
-    mixed = mixing.mixed_up(images, targets, 0.3)[1]
-    smoothed = mixing.mixed_up(images, targets * 0.9 + 0.1 / 4, 0.3)[1]
+    mixed = device.mixed_up(images, targets, 0.3)[1]
+    smoothed = device.mixed_up(images, targets * 0.9 + 0.1 / 4, 0.3)[1]
     ours = -(np.asarray(smoothed) * np.asarray(jax.nn.log_softmax(logits))).sum(-1).mean()
     theirs = torch.nn.functional.cross_entropy(
         torch.tensor(logits), torch.tensor(np.asarray(mixed)), label_smoothing=0.1
@@ -153,7 +153,7 @@ def mixed(mixup, cutmix, count=200):
     images = np.stack([np.zeros((16, 16, 3)), np.ones((16, 16, 3))]).astype(np.float32)
     targets = np.eye(2, dtype=np.float32)
     keys = jax.random.split(jax.random.key(5), count)
-    draw = jax.jit(jax.vmap(lambda key: mixing.mixed(images, targets, key, mixup, cutmix)))
+    draw = jax.jit(jax.vmap(lambda key: device.mixed(images, targets, key, mixup, cutmix)))
     images, targets = draw(keys)
     assert images.dtype == targets.dtype == np.float32
     return np.asarray(images), np.asarray(targets)
@@ -180,7 +180,7 @@ def test_one_of_two_is_drawn_for_each_batch():
 
 @pytest.mark.parametrize("alpha", [0.05, 0.2, 0.5, 1.0, 8.0, 100.0])
 def test_shares_are_of_the_beta_distribution(alpha):
-    drawn = np.asarray(mixing.shares(jax.random.key(3), alpha, (40_000,)))
+    drawn = np.asarray(device.shares(jax.random.key(3), alpha, (40_000,)))
     assert drawn.dtype == np.float32 and np.isfinite(drawn).all()
     places = np.concatenate(
         [np.linspace(0.001, 0.999, 300), scipy.stats.beta.ppf(np.linspace(0.05, 0.95, 19), alpha, alpha)]
@@ -196,7 +196,7 @@ def test_no_draw_makes_a_share_that_is_no_number():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax.random, "uniform", lambda *a: jnp.stack([sizes, angles]))
         for alpha in (0.01, 1.0, 100.0):
-            drawn = np.asarray(mixing.shares(None, alpha, sizes.shape))
+            drawn = np.asarray(device.shares(None, alpha, sizes.shape))
             assert ((drawn >= 0) & (drawn <= 1)).all()
 
 
@@ -214,14 +214,14 @@ def test_cutmix_pastes_where_and_as_much_as_torchvision_does(alpha):
 
 def test_without_mixup_and_cutmix_nothing_happens():
     images, targets = batch()
-    assert all(a is b for a, b in zip(mixing.mixed(images, targets, None, 0, 0), (images, targets), strict=True))
+    assert all(a is b for a, b in zip(device.mixed(images, targets, None, 0, 0), (images, targets), strict=True))
 
 
 def test_bfloat16_images_are_mixed_in_float32_and_rounded_once():
     images, targets = batch(dtype=np.float32)
     low = jnp.asarray(images, jnp.bfloat16)
-    ours, _ = mixing.mixed(low, targets, jax.random.key(0), 0.4, 0.0)
-    expected, _ = mixing.mixed(low.astype(jnp.float32), targets, jax.random.key(0), 0.4, 0.0)
+    ours, _ = device.mixed(low, targets, jax.random.key(0), 0.4, 0.0)
+    expected, _ = device.mixed(low.astype(jnp.float32), targets, jax.random.key(0), 0.4, 0.0)
     assert ours.dtype == jnp.bfloat16
     np.testing.assert_array_equal(ours, expected.astype(jnp.bfloat16))
 
@@ -229,7 +229,7 @@ def test_bfloat16_images_are_mixed_in_float32_and_rounded_once():
 def test_all_of_it_depends_on_the_key_alone():
     def everything(key):
         images, targets = batch(dtype=np.float32)
-        return mixing.mixed(mixing.erased(mixing.flipped(images, key), key, 0.5), targets, key, 0.2, 1.0)
+        return device.mixed(device.erased(device.flipped(images, key), key, 0.5), targets, key, 0.2, 1.0)
 
     run = jax.jit(everything)
     first, again, other = (run(jax.random.key(seed)) for seed in (0, 0, 1))

@@ -5,7 +5,8 @@ import pytest
 from convert import store
 from jaxzoo import UsageError
 from tests.train.test_data import paint
-from train import command_line, loop
+from train import loop
+from train.config import command_line
 from train.setup import check_manifest
 
 pytestmark = [pytest.mark.usefixtures("mean", "no_pictures"), pytest.mark.xdist_group("evaluated_alone")]

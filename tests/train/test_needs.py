@@ -7,8 +7,9 @@ from flax import nnx
 
 from jaxzoo import UsageError
 from tests.train.pixels import Pixels
-from train import command_line, loop, needs, setup
-from train.config import Config
+from train import loop, setup
+from train.config import command_line, needs
+from train.config.options import Config
 from train.data import load
 
 pytestmark = pytest.mark.xdist_group("evaluated_alone")

@@ -20,7 +20,8 @@ from jaxzoo.registry import ModelCard, _cards
 from tests.train.pixels import Pixels
 from tests.train.test_data import paint
 from tests.train.test_evaluated_alone import evaluated, saved
-from train import command_line, loop
+from train import loop
+from train.config import command_line
 from train.data import masks
 from train.tasks.classification import Classification
 from train.tasks.segmentation import Segmentation

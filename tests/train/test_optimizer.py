@@ -9,8 +9,8 @@ import timm.optim
 import torch
 
 from tests.compare import close
-from train.config import Config
-from train.optimizer import at_step, clip, learning_rate, optimizer
+from train.config.options import Config
+from train.optim.optimizers import at_step, clip, learning_rate, optimizer
 
 SHAPES = {"conv.kernel": (3, 3, 2, 4), "conv.bias": (4,), "norm.scale": (4,), "fc.kernel": (4, 5), "token": (1, 5)}
 KINDS = {"conv.kernel": "kernel", "conv.bias": "bias", "norm.scale": "norm", "fc.kernel": "kernel", "token": "table"}

@@ -17,7 +17,7 @@ from PIL import Image
 
 from tests.train.launch import train
 from tests.train.same import assert_same_run, rows, steps
-from train.config import Config
+from train.config.options import Config
 
 # Four steps an epoch, checkpoints after 3, 4, 6 and 8; the newest two are kept.
 BASIS = "--model blocks --data digits --epochs 2 --batch-size 358 --lr 0.01 --save-every 3"

@@ -12,7 +12,7 @@ from convert import rules
 from convert.shapes import abstract
 from convert.twins import abstract_twin
 from jaxzoo import card, nn
-from train.parameters import depths, parameter_kinds
+from train.optim.parameter_groups import depths, parameter_kinds
 
 NETWORKS = ("resnet18", "vit_b_16", "swin_v2_t", "convnext_tiny", "mobilenet_v3_small", "vgg11_bn", "mobilevit_xxs")
 TORCH_NORMS = (torch.nn.modules.batchnorm._BatchNorm, torch.nn.LayerNorm, torch.nn.GroupNorm)

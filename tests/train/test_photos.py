@@ -14,7 +14,7 @@ from jaxzoo.images import read_image
 from tests.train import photos
 from tests.train.test_run import rows
 from train import loop
-from train.config import Config
+from train.config.options import Config
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from train.report import batch, confusion, curves, mistakes, sheet
+from train.reporting import batch, confusion, contact_sheet, curves, mistakes
 
 CLASSES = ["cat", "dog", "emu"]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -171,7 +171,7 @@ def test_mistakes_are_shown_with_picture_name_and_what_was_said(tmp_path):
         first, second = csv.DictReader(file)
     assert first == {"name": "val/cat/7.jpg", "true": "cat", "predicted": "dog", "probability": "0.998"}
     assert second["true"] == CLASSES[2]
-    tiles = sheet.read_sheet(tmp_path / "mistakes.png")
+    tiles = contact_sheet.read_sheet(tmp_path / "mistakes.png")
     assert tiles[0].caption == ["is cat", "said dog 99.8%", "7.jpg"]
     assert np.unique(tiles[0].picture).tolist() == [200] and np.unique(tiles[1].picture).tolist() == [10]
 
@@ -180,7 +180,7 @@ def test_no_mistakes_are_said_to_be_none(tmp_path):
     errors = jax.device_get(mistakes.no_errors())
     mistakes.write(errors, CLASSES, lambda i: None, str, tmp_path)
     assert (tmp_path / "mistakes.csv").read_text().split() == ["name,true,predicted,probability"]
-    assert sheet.read_sheet(tmp_path / "mistakes.png") == []
+    assert contact_sheet.read_sheet(tmp_path / "mistakes.png") == []
 
 
 # Batches
@@ -218,8 +218,10 @@ def test_a_batch_is_drawn_as_the_model_sees_it(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (5, 36, 36, 3), np.uint8)
     images = ((pixels / 255 - MEAN) / STD).astype(np.float32)
     labels = np.array([[0.5, 0.5, 0]] * 5)
-    sheet.draw_sheet(batch.batch_tiles(images, labels, CLASSES, mean=MEAN, std=STD)[:3], "First", tmp_path / "b.png")
-    tiles = sheet.read_sheet(tmp_path / "b.png")
+    contact_sheet.draw_sheet(
+        batch.batch_tiles(images, labels, CLASSES, mean=MEAN, std=STD)[:3], "First", tmp_path / "b.png"
+    )
+    tiles = contact_sheet.read_sheet(tmp_path / "b.png")
     assert [tile.caption for tile in tiles] == [["cat 0.5 + dog 0.5"]] * 3
     larger = np.asarray(tiles[2].picture)
     assert larger.shape == (144, 144, 3)
@@ -228,10 +230,10 @@ def test_a_batch_is_drawn_as_the_model_sees_it(tmp_path):
 
 def test_a_sheet_holds_pictures_of_any_size_and_captions_of_any_length(tmp_path):
     for size in ((400, 300), (1, 1), (150, 200)):
-        tiles = [sheet.Tile(Image.new("RGB", size), ["long " * 30, "W" * 99, "Сова ネコ", ""])] * 11
-        sheet.draw_sheet(tiles, "title", tmp_path / "sheet.png")
-        again = sheet.read_sheet(tmp_path / "sheet.png")
+        tiles = [contact_sheet.Tile(Image.new("RGB", size), ["long " * 30, "W" * 99, "Сова ネコ", ""])] * 11
+        contact_sheet.draw_sheet(tiles, "title", tmp_path / "sheet.png")
+        again = contact_sheet.read_sheet(tmp_path / "sheet.png")
         assert [tile.caption for tile in again] == [tile.caption for tile in tiles]
-        assert max(again[0].picture.size) <= sheet.SIDE
+        assert max(again[0].picture.size) <= contact_sheet.SIDE
     Image.new("RGB", (9, 9)).save(tmp_path / "other.png")
-    assert sheet.read_sheet(tmp_path / "other.png") == []
+    assert contact_sheet.read_sheet(tmp_path / "other.png") == []

@@ -16,7 +16,7 @@ from tests.train.launch import launcher
 from tests.train.test_data import paint
 from tests.train.test_mask_sources import write_mask
 from tests.train.test_run import rows
-from train import records
+from train.reporting import records
 
 ROOT = Path(__file__).parents[2]
 # Five steps an epoch, a checkpoint at 5 and 10.

@@ -8,9 +8,11 @@ import pytest
 
 from jaxzoo import UsageError
 from tests.train.test_run import rows
-from train import command_line, config, loop, progressive, setup
-from train.config import Config
-from train.progressive import Stages
+from train import loop, setup
+from train.config import command_line, options
+from train.config.options import Config
+from train.engine import stages
+from train.engine.stages import Stages
 
 pytestmark = pytest.mark.usefixtures("pooled", "no_pictures")
 
@@ -45,8 +47,8 @@ def test_stages_have_as_many_epochs_or_nearly_and_every_step_is_of_one(epochs, o
 
 
 def test_sizes_grow_evenly_in_whole_pixels():
-    assert config.stages(Config(progressive="128:224:4")) == [128, 160, 192, 224]
-    assert config.stages(Config(progressive="100:225:3")) == [100, 162, 225]
+    assert options.stages(Config(progressive="128:224:4")) == [128, 160, 192, 224]
+    assert options.stages(Config(progressive="100:225:3")) == [100, 162, 225]
 
 
 @pytest.mark.parametrize("text", ["224:128:4", "128:224", "128:224:1", "0:224:2", "128:130:9", "a:b:c"])
@@ -71,10 +73,10 @@ def test_every_stage_has_its_size_and_magnitude_and_dropout(staged):
 
 def test_dropout_grows_to_what_is_asked_for_or_to_the_models_own(pooled):
     model = setup.jaxzoo.create_model(pooled)
-    np.testing.assert_allclose(progressive.dropout_rates(Config(dropout=0.6), model, 3), [0.2, 0.4, 0.6])
-    np.testing.assert_allclose(progressive.dropout_rates(Config(), model, 3), [0.1, 0.2, 0.3])
-    assert progressive.dropout_rates(Config(), model, 1) == [None]
-    assert progressive.dropout_rates(Config(), setup.jaxzoo.create_model("resnet18"), 3) == [None] * 3
+    np.testing.assert_allclose(stages.dropout_rates(Config(dropout=0.6), model, 3), [0.2, 0.4, 0.6])
+    np.testing.assert_allclose(stages.dropout_rates(Config(), model, 3), [0.1, 0.2, 0.3])
+    assert stages.dropout_rates(Config(), model, 1) == [None]
+    assert stages.dropout_rates(Config(), setup.jaxzoo.create_model("resnet18"), 3) == [None] * 3
 
 
 def test_each_size_is_compiled_once(staged):

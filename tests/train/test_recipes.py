@@ -11,9 +11,9 @@ import torchvision
 
 import jaxzoo
 from jaxzoo import UsageError
-from train import command_line, recipes
-from train import config as configuration
-from train.config import Config
+from train.config import command_line, recipes
+from train.config import options as configuration
+from train.config.options import Config
 
 TORCHVISIONS = [
     *torchvision.models.list_models(module=torchvision.models),

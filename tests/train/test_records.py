@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from train import records
+from train.reporting import records
 
 
 def steps(path):

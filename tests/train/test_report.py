@@ -8,9 +8,8 @@ import pytest
 import yaml
 
 from tests.train.test_pictures import MEAN, STD, confused, epochs
-from train import records
-from train.config import Config
-from train.report import batch, confusion, mistakes, page, sheet, worth_less_than_the_run
+from train.config.options import Config
+from train.reporting import batch, confusion, contact_sheet, mistakes, page, records, worth_less_than_the_run
 
 CLASSES = ["cat", "dog", "<script>alert('emu')</script>"]
 
@@ -57,7 +56,7 @@ def run(tmp_path_factory):
     for name in ("train", "val"):
         images = (pixels / 255 - MEAN) / STD
         tiles = batch.batch_tiles(images, [0, 1, 2], CLASSES, mean=MEAN, std=STD)
-        sheet.draw_sheet(tiles, name, folder / f"{name}_batch.png")
+        contact_sheet.draw_sheet(tiles, name, folder / f"{name}_batch.png")
     page.write(folder)
     return folder
 

@@ -13,7 +13,7 @@ from tests.train.same import assert_same_run, rows, steps
 from tests.train.test_data import paint
 from tests.train.test_tensorboard import read
 from tests.train.tiny import tiny
-from train import records
+from train.reporting import records
 
 # Five steps an epoch, a checkpoint at 3, 5, 6, 9, 10, 12 and 15.
 OPTIONS = ["--model=tiny", "--epochs=3", "--batch-size=256", "--save-every=3", "--keep=3", "--lr=0.01", "--log-every=2"]

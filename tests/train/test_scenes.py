@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from train.data import digits, load, masks, scenes
+from train.data import load, masks
+from train.data.sources import digits, scenes
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from sklearn.metrics import jaccard_score
 from jaxzoo import Preprocess
 from jaxzoo.voc import VOC_CLASSES, colored, legend, overlay, palette
 from train.data import masks
-from train.report import page, segments
-from train.report.sheet import read_sheet
+from train.reporting import page, segments
+from train.reporting.contact_sheet import read_sheet
 from train.tasks.segmentation import Segmentation, SegmentationAugmentation
 
 CLASSES = ["ground", "roof", "a road with a name that is rather long", "<b>water</b>", "sky"]

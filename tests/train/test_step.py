@@ -12,10 +12,10 @@ from torch.optim.swa_utils import AveragedModel
 from jaxzoo import Preprocess, nn
 from tests.compare import close
 from tests.train.tiny import Tiny
-from train import step
-from train.config import Config
-from train.optimizer import learning_rate, optimizer
-from train.parameters import parameter_kinds
+from train.config.options import Config
+from train.engine import step
+from train.optim.optimizers import learning_rate, optimizer
+from train.optim.parameter_groups import parameter_kinds
 from train.setup import average_of
 from train.tasks.classification import Classification
 

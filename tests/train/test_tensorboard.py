@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from jaxzoo import UsageError
-from train.report.tensorboard import BINS, Events, histograms
+from train.reporting.tensorboard import BINS, Events, histograms
 
 pytest.importorskip("tensorboardX")
 

@@ -24,11 +24,11 @@ from jaxzoo.classification.resnet import Bottleneck, ResNet
 from jaxzoo.classification.vision_transformer import VisionTransformer
 from tests.compare import arrays, cast, close
 from tests.train.tiny import Tiny
-from train import step
-from train.config import Config
-from train.data.augment import Augmentation
-from train.optimizer import learning_rate, optimizer
-from train.parameters import parameter_kinds
+from train.augment.host import Augmentation
+from train.config.options import Config
+from train.engine import step
+from train.optim.optimizers import learning_rate, optimizer
+from train.optim.parameter_groups import parameter_kinds
 from train.setup import average_of
 from train.tasks.classification import PLAIN, Classification
 

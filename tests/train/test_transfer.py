@@ -15,9 +15,12 @@ from convert.weights import Weights
 from jaxzoo import UsageError
 from jaxzoo.classification.vision_transformer import interpolate_embeddings
 from tests.train.test_run import rows
-from train import command_line, features, loop, setup, step, transfer
-from train.config import Config
-from train.features import Features
+from train import loop, setup
+from train.config import command_line
+from train.config.options import Config
+from train.engine import step
+from train.transfer import features, freeze
+from train.transfer.features import Features
 
 pytestmark = pytest.mark.usefixtures("pooled", "no_pictures")
 
@@ -59,7 +62,7 @@ def last(run):
 
 def learnt(**options):
     model = abstract("resnet18", num_classes=5)
-    learns = transfer.learning(Config(model="resnet18", **options), model, {"num_classes": 5})
+    learns = freeze.learning(Config(model="resnet18", **options), model, {"num_classes": 5})
     return {name for name in step.flat(nnx.state(model)) if learns(name)}
 
 
@@ -98,17 +101,17 @@ def test_something_has_to_learn():
 
 
 def test_auxiliary_heads_are_heads_and_do_not_learn_from_features():
-    assert transfer.head_paths("googlenet", {"num_classes": 5}) == ["aux1.fc2", "aux2.fc2", "fc"]
+    assert freeze.head_paths("googlenet", {"num_classes": 5}) == ["aux1.fc2", "aux2.fc2", "fc"]
     model = abstract("googlenet", num_classes=5)
-    learns = transfer.learning(Config(model="googlenet", cache_features=True), model, {"num_classes": 5})
+    learns = freeze.learning(Config(model="googlenet", cache_features=True), model, {"num_classes": 5})
     assert [name for name in step.flat(nnx.state(model)) if learns(name)] == ["fc.bias", "fc.kernel"]
 
 
 def test_where_a_part_of_a_model_is_another_one_the_rest_is_the_head():
     arguments = {"num_classes": 5, "aux_loss": True}
-    assert transfer.head_paths("deeplabv3_mobilenet_v3_large", arguments) == ["aux_classifier", "classifier"]
+    assert freeze.head_paths("deeplabv3_mobilenet_v3_large", arguments) == ["aux_classifier", "classifier"]
     model = abstract("deeplabv3_mobilenet_v3_large", **arguments)
-    learns = transfer.learning(Config(model="deeplabv3_mobilenet_v3_large", freeze=("backbone",)), model, arguments)
+    learns = freeze.learning(Config(model="deeplabv3_mobilenet_v3_large", freeze=("backbone",)), model, arguments)
     found = {name.split(".")[0] for name in step.flat(nnx.state(model)) if learns(name)}
     assert found == {"classifier", "aux_classifier"}
 
@@ -121,7 +124,7 @@ def test_batch_normalisation_alone_can_be_frozen():
         *("layer4.1.conv1.kernel", "layer4.1.conv2.kernel", "fc.kernel", "fc.bias")
     }
     with pytest.raises(UsageError, match="vit_b_16 has no batch normalisation: leave out --freeze-batch-norm"):
-        transfer.learning(Config(freeze_batch_norm=True, model="vit_b_16"), abstract("vit_b_16"), {})
+        freeze.learning(Config(freeze_batch_norm=True, model="vit_b_16"), abstract("vit_b_16"), {})
 
 
 # Frozen parts
@@ -168,7 +171,7 @@ def test_a_fresh_head_on_pretrained_weights_finds_all_classes_equally_likely(opt
 
 def test_a_fresh_head_that_is_no_linear_layer_is_left_alone():
     model = jaxzoo.create_model("squeezenet1_1", num_classes=5)
-    transfer.start_at_zero(model, transfer.head_paths("squeezenet1_1", {"num_classes": 5}))
+    freeze.start_at_zero(model, freeze.head_paths("squeezenet1_1", {"num_classes": 5}))
     assert np.any(model.classifier[1].kernel[...])
 
 

@@ -31,9 +31,11 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from train import journal, processes, step
+from train import run_log
 from train.data.batches import TrainingBatches
-from train.report import confusion, mistakes
+from train.distributed import processes
+from train.engine import step
+from train.reporting import confusion, mistakes
 from train.tasks import classification
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
@@ -59,8 +61,8 @@ def ask_for() -> None:
     step.SHARDED_FROM = int(wanted("SHARDED_FROM", step.SHARDED_FROM))
     if wanted("PLAIN"):
         for module, name in (
-            (journal, "draw_curves"),
-            (journal.page, "write"),
+            (run_log, "draw_curves"),
+            (run_log.page, "write"),
             (classification, "draw_sheet"),
             (confusion, "draw_confusion"),
             (mistakes, "draw_sheet"),
@@ -79,7 +81,7 @@ def fail(error: type[BaseException]) -> None:
 def at(count: str | None, act: Callable[[], None]) -> None:
     """Calls `act` when the loop has counted that many steps."""
     if count:
-        tick, seen = journal.Clock.tick, []
+        tick, seen = run_log.Clock.tick, []
 
         def counted(clock, images, waited):
             tick(clock, images, waited)
@@ -87,7 +89,7 @@ def at(count: str | None, act: Callable[[], None]) -> None:
             if len(seen) == int(count):
                 act()
 
-        journal.Clock.tick = counted
+        run_log.Clock.tick = counted
 
 
 def fill(filler: str | None) -> None:

@@ -55,7 +55,7 @@ class Data:
 EMBEDDED = {"classification": "digits", "segmentation": "scenes"}
 # By task how a source is named, and the module that reads it.
 SOURCES = {
-    "classification": {"folder:PATH": "folder", "list:FILE.csv": "listing", "tfds:NAME[:SPLIT]": "tfds"},
+    "classification": {"folder:PATH": "folder", "list:FILE.csv": "csv_list", "tfds:NAME[:SPLIT]": "tfds"},
     "segmentation": {"voc:PATH": "voc", "pairs:PATH": "pairs", "coco:PATH": "coco", "tfds:NAME[:SPLIT]": "tfds_masks"},
 }
 
@@ -64,10 +64,12 @@ def load(name: str, task: str = "classification", *, val_fraction: float = 0.2, 
     """What `name` means to models of this task. Raises UsageError if there is no such data."""
     kind, _, place = name.partition(":")
     if name == EMBEDDED[task]:
-        return importlib.import_module(f"train.data.{name}").load()
+        return importlib.import_module(f"train.data.sources.{name}").load()
     for pattern, module in SOURCES[task].items():
         if kind == pattern.partition(":")[0] and place:
-            return importlib.import_module(f"train.data.{module}").load(place, val_fraction=val_fraction, seed=seed)
+            return importlib.import_module(f"train.data.sources.{module}").load(
+                place, val_fraction=val_fraction, seed=seed
+            )
     known = f"{', '.join([EMBEDDED[task], *SOURCES[task]][:-1])} or {[*SOURCES[task]][-1]}"
     raise UsageError(f"unknown data {name!r} for {task}; it is {known}")
 

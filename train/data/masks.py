@@ -17,7 +17,7 @@ from PIL import Image
 from jaxzoo.errors import UsageError
 from jaxzoo.images import orientation, read_image, turned
 from jaxzoo.voc import IGNORED
-from train.progress import say
+from train.reporting.progress import say
 
 STEP = 32  # sides that networks which halve an image five times divide evenly
 SIDEWAYS = (5, 6, 7, 8)  # values of EXIF's orientation that turn width into height

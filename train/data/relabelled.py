@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxzoo.errors import UsageError
 from train.data import Data, Source
-from train.progress import say
+from train.reporting.progress import say
 
 
 class Relabelled:

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from jaxzoo.errors import UsageError
 from jaxzoo.images import folders
-from train.progress import say
+from train.reporting.progress import say
 
 T = TypeVar("T")
 

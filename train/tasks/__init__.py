@@ -21,7 +21,7 @@ from flax import nnx
 
 import jaxzoo
 from train.data.batches import Lot
-from train.report.sheet import Tile
+from train.reporting.contact_sheet import Tile
 
 Batch = dict[str, Any]
 Sums = dict[str, jax.Array]

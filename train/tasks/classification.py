@@ -14,15 +14,15 @@ from PIL import Image
 
 from jaxzoo.outputs import class_logits
 from jaxzoo.preprocess import Preprocess, resize_and_crop
-from train.config import Augmentation, Config, Segmentation, stages
+from train.augment.device import erased, flipped, mixed, normalised
+from train.augment.host import augmented
+from train.config.options import Augmentation, Config, Segmentation, stages
 from train.data import Data
-from train.data.augment import augmented
 from train.data.batches import Lot
-from train.data.mixing import erased, flipped, mixed, normalised
-from train.progressive import strengths
-from train.report import confusion, mistakes
-from train.report.batch import batch_tiles
-from train.report.sheet import Tile, draw_sheet
+from train.engine.stages import strengths
+from train.reporting import confusion, mistakes
+from train.reporting.batch import batch_tiles
+from train.reporting.contact_sheet import Tile, draw_sheet
 from train.tasks import Batch, Sums, Task
 
 PLAIN = Augmentation(flip="no", crop_area=1.0, shift=0)

@@ -16,14 +16,14 @@ from jaxzoo.nn import resize
 from jaxzoo.outputs import class_logits
 from jaxzoo.preprocess import Preprocess
 from jaxzoo.voc import IGNORED
-from train.config import Augmentation, Config, stages
+from train.augment.device import flipped, normalised
+from train.augment.host import color_jitter
+from train.config.options import Augmentation, Config, stages
 from train.data import Data, masks
-from train.data.augment import color_jitter
 from train.data.batches import Lot
-from train.data.mixing import flipped, normalised
-from train.report import segments
-from train.report.batch import denormalised
-from train.report.sheet import Tile, draw_sheet
+from train.reporting import segments
+from train.reporting.batch import denormalised
+from train.reporting.contact_sheet import Tile, draw_sheet
 from train.tasks import Batch, Sums, Task
 
 DEFAULTS = {"label_smoothing": 0.0}

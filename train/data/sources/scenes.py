@@ -1,0 +1,142 @@
+"""`scenes`: pictures to segment, made of the real handwritten digits in digits.npz, which come with jaxzoo.
+
+Every scene shows a few digits as stickers on a blotched and noisy ground: each cut out with a margin, at its own size,
+angle and colours, the later ones over parts of the earlier. A sticker's pixels, margin and holes included, are of its
+digit's class. Training scenes have digits of `digits`' training part only, held-out scenes those that it holds out.
+"""
+
+import functools
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from train.data import Data
+from train.data.sources import digits
+
+SIDE = 128  # pixels of a scene
+TRAINING, HELD_OUT = 2400, 150
+CLASSES = ["background", *map(str, range(10))]
+STICKERS = (2, 3)  # per scene, at least and at most
+SIDES = (0.45, 0.7)  # a digit's height, in parts of the scene's
+TILT = 15.0  # degrees either way; 6 and 9 would be hard to tell apart beyond
+HIDDEN = 0.25  # the part of a sticker that others may cover
+PLACES = 60  # tries to find one
+CONTRAST = 90.0  # of luminance between a digit and its margin
+
+
+class Scenes:
+    """Scenes of some digits; each is a function of (`seed`, index) alone."""
+
+    def __init__(self, source: digits.Digits, count: int, seed: int, title: str):
+        self.images, self.labels, self.count, self.seed, self.title = source.images, source.labels, count, seed, title
+        self.scene = functools.lru_cache(maxsize=count)(self._scene)  # 64 kB each
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, np.ndarray]:
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        pixels, mask = self.scene(index)
+        return Image.fromarray(pixels), mask.copy()
+
+    def name(self, index: int) -> str:
+        return f"{self.title} {index}"
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return SIDE, SIDE
+
+    def _scene(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng((self.seed, index))
+        canvas, mask = ground(rng), np.zeros((SIDE, SIDE), np.uint8)
+        owner = np.full((SIDE, SIDE), -1)  # which sticker shows
+        areas = []
+        for number in range(rng.integers(STICKERS[0], STICKERS[1] + 1)):
+            chosen = int(rng.integers(len(self.labels)))
+            colors, ink, inside = sticker(self.images[chosen], rng)
+            for _ in range(PLACES):
+                down, across = (int(rng.integers(0, SIDE - side + 1)) for side in inside.shape)
+                place = (slice(down, down + inside.shape[0]), slice(across, across + inside.shape[1]))
+                left = owner.copy()
+                left[place][inside] = number
+                seen = np.bincount(left[left >= 0], minlength=number + 1)
+                if all(seen[i] >= (1 - HIDDEN) * area for i, area in enumerate(areas)):
+                    break
+            else:
+                break
+            owner, areas = left, [*areas, inside.sum()]
+            drawn = colors[0] + ink[..., None] * (colors[1] - colors[0])
+            canvas[place][inside] = drawn[inside]
+            mask[place][inside] = self.labels[chosen] + 1
+        grain = rng.normal(0, rng.uniform(4, 12), canvas.shape)
+        return np.clip(canvas + grain, 0, 255).astype(np.uint8), mask
+
+
+def load(place: str = "", *, val_fraction: float = 0.2, seed: int = 0) -> Data:
+    """2,400 scenes to train on and 150 held out, always the same ones."""
+    source = digits.load()
+    return Data(
+        Scenes(source.train, TRAINING, 1, "scene"),
+        Scenes(source.held_out, HELD_OUT, 2, "held-out scene"),
+        classes=list(CLASSES),
+        image_size=SIDE,
+        photographs=False,
+    )
+
+
+def ground(rng: np.random.Generator) -> np.ndarray:
+    """A blotched background of pale colours, float64 (SIDE, SIDE, 3) of 0 to 255."""
+    shade = rng.uniform(60, 195) + rng.normal(0, 12, 3)
+    blotches = rng.normal(0, 20, (8, 8, 1)) + rng.normal(0, 8, (8, 8, 3))
+    blotches = Image.fromarray(np.clip(shade + blotches, 0, 255).astype(np.uint8))
+    return np.asarray(blotches.resize((SIDE, SIDE), Image.Resampling.BICUBIC), np.float64)
+
+
+def sticker(digit: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A digit (8, 8) of 0 to 16, cut out.
+
+    Returns:
+      Colours of margin and digit (2, 3), 0 to 255; how much of a pixel is ink (h, w), 0 to 1; which belong to the
+      sticker (h, w).
+    """
+    side = round(SIDE * rng.uniform(*SIDES))
+    tilt = rng.uniform(-TILT, TILT)
+    line, whole = (_enlarged(values, side, tilt) for values in (digit, _filled(digit)))
+    blurred = Image.fromarray((255 * (whole > 0.35)).astype(np.uint8)).filter(ImageFilter.GaussianBlur(side / 12))
+    inside = np.asarray(blurred) > 48
+    rows, columns = (np.flatnonzero(inside.any(axis)) for axis in (1, 0))
+    box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+    ink = np.clip((line - 0.3) / 0.3, 0, 1)
+    return _colors(rng), ink[box][:SIDE, :SIDE], inside[box][:SIDE, :SIDE]
+
+
+def _colors(rng: np.random.Generator) -> np.ndarray:
+    """A light colour, and a dark one that can be read on it."""
+    while True:
+        colors = rng.uniform(0, 255, (2, 3))
+        light, dark = colors @ [0.299, 0.587, 0.114]
+        if light - dark > CONTRAST:
+            return colors
+
+
+def _enlarged(values: np.ndarray, side: int, tilt: float) -> np.ndarray:
+    """(8, 8) of 0 to 16 as (2 side, 2 side) of 0 to 1, the digit `side` pixels high in the middle, turned."""
+    image = Image.fromarray(np.pad(values.astype(np.float32) / 16, 4))
+    image = image.resize((2 * side, 2 * side), Image.Resampling.BICUBIC)
+    return np.asarray(image.rotate(tilt, Image.Resampling.BICUBIC))
+
+
+def _filled(digit: np.ndarray) -> np.ndarray:
+    """The digit with the holes of its loops filled: all that no path outside its strokes reaches."""
+    free = np.pad(digit < 5, 1, constant_values=True)
+    outside = np.zeros_like(free)
+    outside[0] = True
+    while True:
+        grown = outside.copy()
+        for axis, step in ((0, 1), (0, -1), (1, 1), (1, -1)):
+            grown |= np.roll(outside, step, axis)
+        grown &= free
+        if (grown == outside).all():
+            return np.where(outside[1:-1, 1:-1], digit, 16)
+        outside = grown

@@ -1,0 +1,171 @@
+"""What a run writes down for people while it trains: numbers, pictures, the report. Only the first process writes."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from train.config.options import Config
+from train.distributed.processes import first, from_first
+from train.engine import checkpoint
+from train.engine.step import State, augmenting_and_dropping
+from train.reporting import page, records, worth_less_than_the_run
+from train.reporting.curves import draw_curves
+from train.reporting.progress import Bar, Lines, say
+from train.reporting.tensorboard import Events, histograms
+from train.setup import Setup
+
+DRAWING = 0.1  # the part of a run's time that pictures may take; those of its end are always drawn
+
+
+class Journal:
+    """The records of a run that begins, or continues, after step `start`."""
+
+    def __init__(self, config: Config, setup: Setup, folder: Path, start: int):
+        self.config, self.setup, self.folder, self.start = config, setup, folder, start
+        self.clock, self.rows = Clock(), records.read(folder / "metrics.csv")
+        self.begun, self.drawing, self.undrawn = time.monotonic(), 0.0, None
+        self.events = None
+        if first():
+            records.cut_back(folder / "steps.jsonl", start)
+            if start == 0:
+                key = augmenting_and_dropping(config.seed, 0)[0]
+                with worth_less_than_the_run(say):
+                    setup.task.first_pictures(setup.batches(0), setup.held_out(0), key, folder)
+                    page.write(folder)
+            if config.tensorboard:
+                self.events = Events(folder / "tensorboard", after=start if config.resume else None)
+
+    def step(self, step: int, numbers: Mapping[str, float], waited: float, bar: Bar | Lines) -> None:
+        """The numbers of a step, which has ended; `waited` seconds went into waiting for data so far."""
+        self.clock.tick(self.config.batch_size, waited)
+        speed = {"images_per_second": self.clock.rate, "waiting": self.clock.waiting} if self.clock.rate else {}
+        shown = f"  {self.clock.rate:.0f} images/s, {self.clock.waiting:.0%} waiting for data" if speed else ""
+        total = self.config.epochs * self.setup.batches.per_epoch
+        bar.update(step, total, f"loss {numbers['loss']:.4f}  lr {numbers['lr']:.2e}{shown}")
+        if first() and step % self.config.log_every == 0:
+            row = {"step": step} | dict(numbers) | speed
+            records.line(self.folder / "steps.jsonl", row)
+            if self.events:
+                self.events.scalars(step, {f"step/{name}": value for name, value in row.items()})
+
+    def epoch(self, step: int, state: State, sums: Mapping[str, Any], last_batch: Any) -> None:
+        """The end of an epoch: metrics of training and of the held-out images, with raw and averaged weights."""
+        task, trained = self.setup.task, jax.device_get(state["sums"])
+        metrics = {f"train_{name}": value for name, value in task.metrics(trained).items()}
+        for side, found in sums.items():
+            metrics |= {f"{side}_{name}": value for name, value in task.metrics(found).items()}
+        position = {"epoch": step // self.setup.batches.per_epoch, "step": step}
+        row = position | {"lr": float(self.setup.schedule(step - 1))} | metrics
+        self.rows = [earlier for earlier in self.rows if earlier["step"] < step] + [row]
+        say(f"epoch {position['epoch']}: {shown(task.metrics(trained))}; held out: {shown(task.metrics(sums['val']))}"
+            + (f"; average: {shown(task.metrics(sums['ema']))}" if "ema" in sums else ""))  # fmt: skip
+        counted = {}
+        if self.config.tensorboard:  # of many processes all compute, and the first writes
+            counted = histograms(state["params"])
+            if last_batch is None:  # continued where an epoch ends
+                last = self.setup.batches(step - 1)
+                last_batch = self.setup.steps.put_batch(last | {"stop": np.zeros(len(last["indices"]), bool)})
+            gradients = self.setup.steps.gradients(state, last_batch)
+            counted |= {f"gradients/{name}": value for name, value in histograms(gradients).items()}
+        if not first():
+            return
+        records.append(self.folder / "metrics.csv", row)
+        if self.clock.images:  # otherwise an epoch that was trained before is only looked at again
+            seconds = {"images": self.clock.images, "seconds": self.clock.seconds, "waiting": self.clock.waited}
+            records.append(self.folder / "timing.csv", position | seconds)
+        self.clock = Clock()
+        self.undrawn = sums.get("ema", sums["val"])
+        with worth_less_than_the_run(say):
+            if self.events:
+                self.events.scalars(step, {"lr": row["lr"]} | metrics)
+                self.events.histograms(step, counted)
+        if self.drawing <= DRAWING * (time.monotonic() - self.begun):
+            self.draw()
+
+    def draw(self) -> None:
+        """Pictures and the report of the last epoch, unless they are drawn already."""
+        if self.undrawn is None:
+            return
+        begun, sums, self.undrawn = time.monotonic(), self.undrawn, None
+        with worth_less_than_the_run(say):
+            draw_curves(self.rows, f"{self.config.model} on {self.config.data}", self.folder / "curves.png")
+            self.setup.task.pictures(sums, self.setup.held_out.source, self.folder)
+            if self.events:
+                pictures = {path.stem: path for path in sorted(self.folder.glob("*.png"))}
+                self.events.pictures(self.rows[-1]["step"], pictures)
+            page.write(self.folder)
+        self.drawing += time.monotonic() - begun
+
+    def latest(self) -> tuple[str, float]:
+        """The metric that chooses the best weights, and its newest value; that of the average where there is one."""
+        return self.setup.task.metric, self.rows[-1][self.column]
+
+    @property
+    def column(self) -> str:
+        return f"{'ema' if self.config.ema else 'val'}_{self.setup.task.metric}"
+
+    def patience_ended(self) -> bool:
+        """Whether the metric has not become better for --patience epochs. The first process decides, since metrics.csv
+        may look older to another one, and one that goes on alone would wait for ever."""
+        if not self.config.patience:
+            return False
+        values = [row[self.column] for row in self.rows]
+        waited = len(values) - 1 - int(np.argmax(np.nan_to_num(values, nan=-np.inf)))
+        ended = waited >= self.config.patience
+        if ended:
+            say(f"no better {self.setup.task.metric} for {waited} epochs: ending here")
+        return from_first(f"patience after step {self.rows[-1]['step']}", str(ended)) == "True"
+
+    def summarise(self) -> None:
+        """The last lines of a run: how good, how fast, where."""
+        if not first():
+            return
+        self.draw()
+        folder, best, timing = self.folder, checkpoint.best_of(self.folder), records.read(self.folder / "timing.csv")
+        images, seconds = (sum(row[name] for row in timing) for name in ("images", "seconds"))
+        metric, value = self.latest()
+        speed = f", {images / seconds:.1f} images/s" if seconds else ""
+        chosen = f", best {best['value']:.2%} after step {best['step']}" if best else ""  # none where all were NaN
+        say(f"done: held-out {metric} {value:.2%}{chosen}{speed}")
+        say(f"  everything  {folder}/report.html")
+        say(f"  numbers     {folder}/metrics.csv, {folder}/per_class.csv")
+        weights = f"{folder}{'/best' if best else ''}{'#ema' if self.config.ema else ''}"
+        say(f"  weights     {weights}")
+        say(f"  in PyTorch  python -m convert to-torch --from {weights} --out FILE.pth")
+
+
+class Clock:
+    """Speed of training: the time between results, without compilation and evaluation."""
+
+    def __init__(self):
+        self.images, self.seconds, self.waited = 0, 0.0, 0.0
+        self.last: tuple[float, float] | None = None
+
+    def tick(self, images: int, waited: float) -> None:
+        now = time.monotonic()
+        if self.last is not None:
+            self.images += images
+            self.seconds += now - self.last[0]
+            self.waited += waited - self.last[1]
+        self.last = now, waited
+
+    @property
+    def rate(self) -> float:
+        """Images per second."""
+        return self.images / self.seconds if self.seconds else 0.0
+
+    @property
+    def waiting(self) -> float:
+        """The part of the time that went into waiting for data."""
+        return self.waited / self.seconds if self.seconds else 0.0
+
+
+def shown(metrics: Mapping[str, float]) -> str:
+    """`loss 0.0812, accuracy 97.50%`"""
+    return ", ".join(
+        f"{name} {value:.4f}" if name == "loss" else f"{name} {value:.2%}" for name, value in metrics.items()
+    )

@@ -1,0 +1,1 @@
+"""Training a part of a network: frozen parts, and features computed once."""
