@@ -19,7 +19,7 @@ from train.config.options import Config
 from train.data import write_split
 from train.data.prefetch import Waiting, on_device, read_ahead
 from train.distributed import processes
-from train.distributed.processes import first
+from train.distributed.processes import is_primary
 from train.engine import checkpoint
 from train.engine.step import State, weights_of
 from train.reporting.progress import progress, say
@@ -27,9 +27,9 @@ from train.run_log import Journal, shown
 from train.setup import Setup, check_manifest, prepare
 
 # How many processes there are is not remembered: those that continue a run say it anew.
-ALONE = {"distributed": "no", "coordinator": None, "num_processes": None, "process_id": None}
-OWN = ("process_id", "workers", "data", "weights", "out")  # options that may differ from process to process
-SKIPS = 20  # steps in a row that are not finite, after which a run with --on-nan skip gives up
+SINGLE_PROCESS = {"distributed": "no", "coordinator": None, "num_processes": None, "process_id": None}
+PER_PROCESS_OPTIONS = ("process_id", "workers", "data", "weights", "out")  # which may differ between processes
+MAX_SKIPPED_STEPS = 20  # steps in a row that are not finite, after which a run with --on-nan skip gives up
 
 
 def run(config: Config) -> int:
@@ -47,9 +47,9 @@ def run(config: Config) -> int:
 def run_together(config: Config) -> int:
     """`run`, in each of the processes that train together."""
     fresh, folder = not (config.resume or config.eval_only), Path(config.resume or config.out or "")
-    if fresh and config.out and first() and folder.exists():
+    if fresh and config.out and is_primary() and folder.exists():
         raise UsageError(f"{folder} exists already; give another --out, or continue it with --resume {folder}")
-    if config.resume and not config.eval_only and first() and not os.access(folder, os.W_OK):
+    if config.resume and not config.eval_only and is_primary() and not os.access(folder, os.W_OK):
         raise UsageError(
             f"{folder} cannot be written, and a run that goes on writes there: evaluate it with --eval-only, or begin "
             f"a new one with --weights {folder}"
@@ -70,8 +70,12 @@ def run_together(config: Config) -> int:
         if setup.batches and step > config.epochs * setup.batches.per_epoch:
             raise UsageError(f"{folder} is at step {step} already, and --epochs {config.epochs} ends before that")
 
-    processes.agree(
-        {f"--{name.replace('_', '-')}": value for name, value in vars(config).items() if name not in OWN}
+    processes.assert_same(
+        {
+            f"--{name.replace('_', '-')}": value
+            for name, value in vars(config).items()
+            if name not in PER_PROCESS_OPTIONS
+        }
         | {"classes": setup.data.classes, "images": (len(setup.data.train), len(setup.data.held_out))}
         | {"held-out batches": len(setup.held_out)}
         | {"images whose names have the digest": setup.manifest["train"]["names"]}
@@ -82,19 +86,21 @@ def run_together(config: Config) -> int:
             say(f"{name}: {shown(setup.task.metrics(evaluate(setup, weights_of(state, ema=ema), Stop())))}")
         return 0
 
-    processes.meet("all have read what was there")
+    processes.barrier("all have read what was there")
     if fresh:
-        folder = Path(processes.from_first("folder", str(configuration.make_folder(config)) if first() else ""))
-    with checkpoint.locked(folder) if first() else contextlib.nullcontext(), checkpoint.room(folder):
+        folder = Path(
+            processes.broadcast_from_primary("folder", str(configuration.make_folder(config)) if is_primary() else "")
+        )
+    with checkpoint.locked(folder) if is_primary() else contextlib.nullcontext(), checkpoint.explain_full_disk(folder):
         say(f"writing to {folder}" if fresh else f"continuing {folder} after step {step}")
-        if processes.others():
+        if processes.is_distributed():
             say(f"if one of {jax.process_count()} processes is lost, all end; then start all with --resume {folder}")
-        if first():
+        if is_primary():
             if changed := configuration.changed_since(folder):
                 say(f"continuing with {', '.join(changed)}: the numbers may differ from those of a run never stopped")
-            configuration.write(dataclasses.replace(config, **ALONE), folder, step)
+            configuration.write(dataclasses.replace(config, **SINGLE_PROCESS), folder, step)
             write_split(setup.data, folder)
-            checkpoint.tidy(folder, step, origin)
+            checkpoint.recover_folder(folder, step, origin)
         setup.ready(folder)
         return fit(config, setup, folder, state, step)
 
@@ -121,7 +127,7 @@ def fit(config: Config, setup: Setup, folder: Path, state: State, step: int) -> 
             write_down()
         checkpoints.save(state, good)
         checkpoints.wait()
-        processes.meet("saved")
+        processes.barrier("saved")
         return good
 
     with contextlib.ExitStack() as stack:
@@ -129,7 +135,7 @@ def fit(config: Config, setup: Setup, folder: Path, state: State, step: int) -> 
         stop = stack.enter_context(stopping())
         bar = stack.enter_context(progress(step, total, "step", "compiling the training step"))
         made = read_ahead(setup.batches, step, total, workers=config.workers)
-        if processes.others():
+        if processes.is_distributed():
             made = results.without_end(made)
         batches = Waiting(
             stack.enter_context(contextlib.closing(on_device(made, stop.with_batch(setup.steps.put_batch))))
@@ -229,7 +235,7 @@ class Results:
         self.skipped = self.skipped + 1 if wrong else 0
         if wrong:
             what = f"the {wrong[0].replace('_', ' ')} is {numbers[wrong[0]]} at step {step}"
-            if self.on_nan == "stop" or self.skipped == SKIPS:
+            if self.on_nan == "stop" or self.skipped == MAX_SKIPPED_STEPS:
                 raise Diverged(
                     f"{what}, with {self.names(indices)}: a lower --lr, longer --warmup-epochs or --clip-norm may help"
                 )
@@ -290,7 +296,7 @@ def saving_before_errors(save: Callable[[], int], folder: Path) -> Iterator[None
     except checkpoint.NotSaved:
         raise
     except UsageError as error:
-        if processes.others() and not isinstance(error, processes.Agreed):  # those cannot help with saving
+        if processes.is_distributed() and not isinstance(error, processes.Agreed):  # those cannot help with saving
             raise UsageError(f"{error}; continue with: {continuing(folder)}") from None
         step = save()
         differently = " --on-nan skip, which leaves that batch out" if isinstance(error, Diverged) else ""
@@ -299,7 +305,7 @@ def saving_before_errors(save: Callable[[], int], folder: Path) -> Iterator[None
         ) from None
     except BaseException:
         saved = "the last checkpoint is what there is"
-        if not processes.others():
+        if not processes.is_distributed():
             with contextlib.suppress(Exception):
                 saved = f"what was learnt in {save()} steps is saved"
         say(f"{saved}, continue with: {continuing(folder)}")

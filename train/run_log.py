@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from train.config.options import Config
-from train.distributed.processes import first, from_first
+from train.distributed.processes import broadcast_from_primary, is_primary
 from train.engine import checkpoint
 from train.engine.step import State, augmenting_and_dropping
 from train.reporting import page, records, worth_less_than_the_run
@@ -29,7 +29,7 @@ class Journal:
         self.clock, self.rows = Clock(), records.read(folder / "metrics.csv")
         self.begun, self.drawing, self.undrawn = time.monotonic(), 0.0, None
         self.events = None
-        if first():
+        if is_primary():
             records.cut_back(folder / "steps.jsonl", start)
             if start == 0:
                 key = augmenting_and_dropping(config.seed, 0)[0]
@@ -46,7 +46,7 @@ class Journal:
         shown = f"  {self.clock.rate:.0f} images/s, {self.clock.waiting:.0%} waiting for data" if speed else ""
         total = self.config.epochs * self.setup.batches.per_epoch
         bar.update(step, total, f"loss {numbers['loss']:.4f}  lr {numbers['lr']:.2e}{shown}")
-        if first() and step % self.config.log_every == 0:
+        if is_primary() and step % self.config.log_every == 0:
             row = {"step": step} | dict(numbers) | speed
             records.line(self.folder / "steps.jsonl", row)
             if self.events:
@@ -71,7 +71,7 @@ class Journal:
                 last_batch = self.setup.steps.put_batch(last | {"stop": np.zeros(len(last["indices"]), bool)})
             gradients = self.setup.steps.gradients(state, last_batch)
             counted |= {f"gradients/{name}": value for name, value in histograms(gradients).items()}
-        if not first():
+        if not is_primary():
             return
         records.append(self.folder / "metrics.csv", row)
         if self.clock.images:  # otherwise an epoch that was trained before is only looked at again
@@ -118,11 +118,11 @@ class Journal:
         ended = waited >= self.config.patience
         if ended:
             say(f"no better {self.setup.task.metric} for {waited} epochs: ending here")
-        return from_first(f"patience after step {self.rows[-1]['step']}", str(ended)) == "True"
+        return broadcast_from_primary(f"patience after step {self.rows[-1]['step']}", str(ended)) == "True"
 
     def summarise(self) -> None:
         """The last lines of a run: how good, how fast, where."""
-        if not first():
+        if not is_primary():
             return
         self.draw()
         folder, best, timing = self.folder, checkpoint.best_of(self.folder), records.read(self.folder / "timing.csv")

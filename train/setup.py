@@ -69,8 +69,8 @@ def prepare(config: Config, run: Path, *, continuing: bool = False) -> tuple[Set
     """
     kind, config = train.tasks.of_model(config.model), defaults.named(config)
     if not config.resume:  # whose options are those of the run
-        check_means_something(config, kind.FOREIGN)
-    with processes.one_after_the_other():  # the first may have to download
+        check_means_something(config, kind.INAPPLICABLE_OPTIONS)
+    with processes.primary_first():  # the first may have to download
         try:
             data = data_of(config)
         except UsageError as error:

@@ -45,7 +45,7 @@ def run(tmp_path):
 def newest(run):
     said = []
     folder, arrays, manifest = checkpoint.newest(run, said.append)
-    checkpoint.tidy(run, manifest["train"]["step"], folder)
+    checkpoint.recover_folder(run, manifest["train"]["step"], folder)
     assert int(arrays["step"]) == manifest["train"]["step"]
     return manifest["train"]["step"], said
 

@@ -112,7 +112,7 @@ def test_so_many_images_are_erased(probability, low, high):
 @pytest.mark.parametrize("share", [0.0, 0.31, 0.5, 1.0])
 def test_mixup_is_torchvisions(share):
     expected = by_torch(v2.MixUp(alpha=1.0), *batch(), {"lam": share})
-    assert_close(device.mixed_up(*batch(), share), expected)
+    assert_close(device.mix_images(*batch(), share), expected)
 
 
 @pytest.mark.parametrize("box", [BOX, (0, 0, 15, 12), (14, 0, 15, 12), (5, 5, 5, 9)])
@@ -120,7 +120,7 @@ def test_cutmix_is_torchvisions(box):
     left, top, right, bottom = box
     share = 1.0 - (right - left) * (bottom - top) / (12 * 15)
     expected = by_torch(v2.CutMix(alpha=1.0), *batch(), {"box": box, "lam_adjusted": share})
-    assert_close(device.cut_mixed(*batch(), jnp.array(box)), expected)
+    assert_close(device.paste_boxes(*batch(), jnp.array(box)), expected)
 
 
 @pytest.mark.parametrize(("height", "width"), [(12, 15), (224, 224), (33, 7)])
@@ -139,8 +139,8 @@ def test_the_box_of_cutmix_is_torchvisions(height, width, monkeypatch):
 def test_label_smoothing_before_mixing_is_label_smoothing_in_the_loss():
     images, targets = batch()
     logits = np.random.default_rng(1).normal(size=targets.shape)
-    mixed = device.mixed_up(images, targets, 0.3)[1]
-    smoothed = device.mixed_up(images, targets * 0.9 + 0.1 / 4, 0.3)[1]
+    mixed = device.mix_images(images, targets, 0.3)[1]
+    smoothed = device.mix_images(images, targets * 0.9 + 0.1 / 4, 0.3)[1]
     ours = -(np.asarray(smoothed) * np.asarray(jax.nn.log_softmax(logits))).sum(-1).mean()
     theirs = torch.nn.functional.cross_entropy(
         torch.tensor(logits), torch.tensor(np.asarray(mixed)), label_smoothing=0.1
@@ -180,7 +180,7 @@ def test_one_of_two_is_drawn_for_each_batch():
 
 @pytest.mark.parametrize("alpha", [0.05, 0.2, 0.5, 1.0, 8.0, 100.0])
 def test_shares_are_of_the_beta_distribution(alpha):
-    drawn = np.asarray(device.shares(jax.random.key(3), alpha, (40_000,)))
+    drawn = np.asarray(device.sample_lambda(jax.random.key(3), alpha, (40_000,)))
     assert drawn.dtype == np.float32 and np.isfinite(drawn).all()
     places = np.concatenate(
         [np.linspace(0.001, 0.999, 300), scipy.stats.beta.ppf(np.linspace(0.05, 0.95, 19), alpha, alpha)]
@@ -196,7 +196,7 @@ def test_no_draw_makes_a_share_that_is_no_number():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax.random, "uniform", lambda *a: jnp.stack([sizes, angles]))
         for alpha in (0.01, 1.0, 100.0):
-            drawn = np.asarray(device.shares(None, alpha, sizes.shape))
+            drawn = np.asarray(device.sample_lambda(None, alpha, sizes.shape))
             assert ((drawn >= 0) & (drawn <= 1)).all()
 
 

@@ -88,19 +88,19 @@ def mixed(
         return images, targets
     choosing, drawing, down, across = jax.random.split(key, 4)
     cut = jax.random.bernoulli(choosing) if mixup and cutmix else bool(cutmix)
-    share = shares(drawing, jnp.where(cut, cutmix, mixup))
+    share = sample_lambda(drawing, jnp.where(cut, cutmix, mixup))
     if not cutmix:
-        return mixed_up(images, targets, share)
+        return mix_images(images, targets, share)
     height, width = images.shape[1:3]
     x, y = (jax.random.randint(k, (), 0, n, jnp.int32) for k, n in ((across, width), (down, height)))
-    pasted = cut_mixed(images, targets, cut_box(share, x, y, height, width))
+    pasted = paste_boxes(images, targets, cut_box(share, x, y, height, width))
     if not mixup:
         return pasted
     # Both, and then one of them, without a branch: all is elementwise, and compiles to one pass over the images.
-    return jax.tree.map(lambda a, b: jnp.where(cut, a, b), pasted, mixed_up(images, targets, share))
+    return jax.tree.map(lambda a, b: jnp.where(cut, a, b), pasted, mix_images(images, targets, share))
 
 
-def shares(key: jax.Array, alpha: Scalar, shape: tuple[int, ...] = ()) -> jax.Array:
+def sample_lambda(key: jax.Array, alpha: Scalar, shape: tuple[int, ...] = ()) -> jax.Array:
     """Draws from Beta(alpha, alpha), alpha > 0, float32.
 
     From two uniform numbers, by way of Student's t (Devroye, "Random variate generation in one line of code", 1996).
@@ -112,12 +112,12 @@ def shares(key: jax.Array, alpha: Scalar, shape: tuple[int, ...] = ()) -> jax.Ar
     return (0.5 + 0.5 * jnp.sign(cosine) / jnp.sqrt(1 + 1 / (ratio * cosine**2))).astype(jnp.float32)
 
 
-def mixed_up(images: jax.Array, targets: jax.Array, share: Scalar) -> tuple[jax.Array, jax.Array]:
+def mix_images(images: jax.Array, targets: jax.Array, share: Scalar) -> tuple[jax.Array, jax.Array]:
     """`share` of each image and target, and the rest of the one before it in the batch: `MixUp` at a given lambda."""
     return _blended(images, share), _blended(targets, share)
 
 
-def cut_mixed(images: jax.Array, targets: jax.Array, box: jax.Array) -> tuple[jax.Array, jax.Array]:
+def paste_boxes(images: jax.Array, targets: jax.Array, box: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Each image with the box (4,) of the one before it in the batch pasted in, targets by area: `CutMix` at a box."""
     height, width = images.shape[1:3]
     left, top, right, bottom = box

@@ -11,7 +11,7 @@ from flax import nnx
 import jaxzoo
 from jaxzoo import nn
 from train.config.options import UNCHANGED, Config, head_alone, option
-from train.data import EMBEDDED, Data, picture_side
+from train.data import BUILTIN_DATASET, Data, picture_side
 from train.tasks import of_model
 
 LEARNING_RATES = {"adamw": 1e-3, "lamb": 1e-3, "sgd": 0.05, "sgd_nesterov": 0.05, "rmsprop": 0.01, "rmsprop_tf": 0.01}
@@ -24,7 +24,7 @@ NORMS = (nn.BatchNorm, nn.LayerNorm, nn.GroupNorm)
 def named(config: Config) -> Config:
     """`config` with what only the task decides: its data, which comes with jaxzoo, and the batch size, unless they
     were given. Raises UsageError."""
-    data, size = EMBEDDED[jaxzoo.card(config.model).task], of_model(config.model).BATCH_SIZE
+    data, size = BUILTIN_DATASET[jaxzoo.card(config.model).task], of_model(config.model).BATCH_SIZE
     return dataclasses.replace(config, data=config.data or data, batch_size=config.batch_size or size)
 
 
@@ -44,15 +44,15 @@ def filled(config: Config, data: Data, model: nnx.Module, side: int = 32) -> Con
     gentle = (0.3 if batch_norm else 0.1) if pretrained and not head_alone(config) else 1
     kind, config = of_model(config.model), named(config)
     rate = LEARNING_RATES[config.optimizer] * gentle * (3 if tiny else 1 / 3 if plain else 1)
-    if config.data in EMBEDDED.values() and not pretrained:
-        rate *= kind.EMBEDDED[1]
+    if config.data in BUILTIN_DATASET.values() and not pretrained:
+        rate *= kind.DEMO_LR_SCALE
     chosen = {
         "epochs": epochs(config, len(data.train), model, tiny=tiny),
         "head_lr": 10.0 if config.weights_backbone else 1.0,
         "lr": float(f"{rate:.2g}"),
         "clip_norm": 1.0 if plain else 0.0,
     }
-    if "crop_area" in kind.FOREIGN:
+    if "crop_area" in kind.INAPPLICABLE_OPTIONS:
         chosen |= {"flip": "yes" if data.photographs else "no"}
     else:
         chosen |= augmentation(data, side)[0]
@@ -60,7 +60,7 @@ def filled(config: Config, data: Data, model: nnx.Module, side: int = 32) -> Con
     unset = {
         name: value
         for name, value in chosen.items()
-        if getattr(config, name) in (None, "auto") and name not in kind.FOREIGN
+        if getattr(config, name) in (None, "auto") and name not in kind.INAPPLICABLE_OPTIONS
     }
     return dataclasses.replace(config, **unset)
 
@@ -87,7 +87,7 @@ def augmentation(data: Data, side: int) -> tuple[dict[str, Any], str]:
 
 def augmentation_line(asked: Config, config: Config, data: Data, side: int) -> str:
     """What training images go through, and why, where nobody `asked` for it."""
-    if "crop_area" in of_model(config.model).FOREIGN:
+    if "crop_area" in of_model(config.model).INAPPLICABLE_OPTIONS:
         low, high = config.scale or of_model(config.model).usual_scale(data)
         parts, why = [f"scaled by {low:g} to {high:g}", "cropped"], ""
     else:
@@ -117,8 +117,8 @@ def epochs(config: Config, images: int, model: nnx.Module, *, tiny: bool) -> int
     move slowly (MobileNetV3: 1 % a step), few images need more epochs for that than for learning: as many as make
     ten times 1 / momentum steps, up to 50.
     """
-    embedded = config.data in EMBEDDED.values() and not tiny
-    usual = 10 if config.weights else of_model(config.model).EMBEDDED[0] if embedded else 30
+    embedded = config.data in BUILTIN_DATASET.values() and not tiny
+    usual = 10 if config.weights else of_model(config.model).DEMO_EPOCHS if embedded else 30
     shares = [m.share for _, m in nnx.iter_modules(model) if isinstance(m, nn.BatchNorm) and m.share]
     if config.weights or not shares:
         return usual

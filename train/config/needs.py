@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from jaxzoo.errors import UsageError
 from train.config.options import Config, head_alone, option
 from train.config.recipes import options as recipe_options
-from train.data import EMBEDDED, Data
+from train.data import BUILTIN_DATASET, Data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,4 +88,4 @@ def _is_off(config: Config, name: str) -> bool:
 
 def _has_split(run: Run) -> bool:
     kind, data = run.config.data.partition(":")[0], run.data
-    return run.config.data in EMBEDDED.values() or (kind in ("folder", "list") and not data.drawn)
+    return run.config.data in BUILTIN_DATASET.values() or (kind in ("folder", "list") and not data.drawn)

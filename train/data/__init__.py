@@ -52,7 +52,7 @@ class Data:
     drawn: bool = False
 
 
-EMBEDDED = {"classification": "digits", "segmentation": "scenes"}
+BUILTIN_DATASET = {"classification": "digits", "segmentation": "scenes"}
 # By task how a source is named, and the module that reads it.
 SOURCES = {
     "classification": {"folder:PATH": "folder", "list:FILE.csv": "csv_list", "tfds:NAME[:SPLIT]": "tfds"},
@@ -63,14 +63,14 @@ SOURCES = {
 def load(name: str, task: str = "classification", *, val_fraction: float = 0.2, seed: int = 0) -> Data:
     """What `name` means to models of this task. Raises UsageError if there is no such data."""
     kind, _, place = name.partition(":")
-    if name == EMBEDDED[task]:
+    if name == BUILTIN_DATASET[task]:
         return importlib.import_module(f"train.data.sources.{name}").load()
     for pattern, module in SOURCES[task].items():
         if kind == pattern.partition(":")[0] and place:
             return importlib.import_module(f"train.data.sources.{module}").load(
                 place, val_fraction=val_fraction, seed=seed
             )
-    known = f"{', '.join([EMBEDDED[task], *SOURCES[task]][:-1])} or {[*SOURCES[task]][-1]}"
+    known = f"{', '.join([BUILTIN_DATASET[task], *SOURCES[task]][:-1])} or {[*SOURCES[task]][-1]}"
     raise UsageError(f"unknown data {name!r} for {task}; it is {known}")
 
 

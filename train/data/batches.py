@@ -59,7 +59,8 @@ class TrainingBatches:
         if batch_size > len(source):
             raise UsageError(f"--batch-size {batch_size} is more than the {len(source)} training images")
         self.source, self.example, self.batch_size, self.seed = source, example, batch_size, seed
-        self.repeats, self.places = repeats, apart(batch_size, repeats)[_rows(batch_size, process, processes)].tolist()
+        self.repeats = repeats
+        self.places = interleave_repeats(batch_size, repeats)[_rows(batch_size, process, processes)].tolist()
         self.reader = Reader(source, strict=strict, report=report)
         self.per_epoch = len(source) // batch_size
         self.order = functools.lru_cache(maxsize=2)(self._order)
@@ -228,7 +229,7 @@ def epoch_order(count: int, rng: np.random.Generator, repeats: int = 1) -> np.nd
     return np.repeat(rng.permutation(count)[: -(-count // repeats)], repeats)[:count]
 
 
-def apart(batch_size: int, repeats: int) -> np.ndarray:
+def interleave_repeats(batch_size: int, repeats: int) -> np.ndarray:
     """Places in a batch, in an order in which no image stands beside another of its repetitions.
 
     Mixup and cutmix mix neighbours, which have to be different images; and processes and devices, which take

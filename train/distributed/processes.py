@@ -60,49 +60,49 @@ def start(config: Config) -> None:
     _listeners[0].start()
 
 
-def first() -> bool:
+def is_primary() -> bool:
     """Whether this process is the one that writes and talks."""
     return jax.process_index() == 0
 
 
-def others() -> bool:
+def is_distributed() -> bool:
     """Whether there are other processes."""
     return jax.process_count() > 1
 
 
-def meet(name: str) -> None:
+def barrier(name: str) -> None:
     """Returns when every process has come here."""
-    if others():
+    if is_distributed():
         _client().wait_at_barrier(f"jaxzoo/{next(_numbers)} {name}", FOREVER * 1000)
 
 
 @contextlib.contextmanager
-def one_after_the_other() -> Iterator[None]:
+def primary_first() -> Iterator[None]:
     """The first process does this before the others."""
-    if not first():
-        meet("after the first")
+    if not is_primary():
+        barrier("after the first")
     yield
-    if first():
-        meet("after the first")
+    if is_primary():
+        barrier("after the first")
 
 
-def from_first(name: str, text: str) -> str:
+def broadcast_from_primary(name: str, text: str) -> str:
     """`text` as the first process has it."""
-    if not others():
+    if not is_distributed():
         return text
-    if first():
+    if is_primary():
         _client().key_value_set(f"jaxzoo/first/{name}", text)
     return _client().blocking_key_value_get(f"jaxzoo/first/{name}", FOREVER * 1000)
 
 
-def agree(found: Mapping[str, Any]) -> None:
+def assert_same(found: Mapping[str, Any]) -> None:
     """Compares what every process found with what the first did; once in a program.
 
     Raises:
       UsageError: something differs.
     """
     ours = {name: str(value) for name, value in found.items()}
-    there = json.loads(from_first("found", json.dumps(ours)))
+    there = json.loads(broadcast_from_primary("found", json.dumps(ours)))
     for name in ours:
         if there[name] != ours[name]:
             raise UsageError(
@@ -120,11 +120,11 @@ def ending_together() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if others():
+        if is_distributed():
             _fail(error)
         raise
-    meet("the end")
-    if _listeners and first():
+    barrier("the end")
+    if _listeners and is_primary():
         _client().key_value_set(_FAILED, "")
     for thread in _listeners:  # in the middle of its waiting, the end of the program would be a crash
         thread.join()
@@ -153,7 +153,7 @@ def _fail(error: BaseException) -> None:
     except BaseException:
         sys.excepthook(type(error), error, error.__traceback__)
     if isinstance(error, Agreed):  # then all come here, and only one of them may know the reason
-        meet("last words")
+        barrier("last words")
     sentence = (str(error) or type(error).__name__).splitlines()[0]
     with contextlib.suppress(RuntimeError):  # another one was first to fail
         _client().key_value_set(_FAILED, f"process {jax.process_index()} ended: {sentence}")
@@ -173,7 +173,7 @@ def _leave(code: int) -> None:
             wait()
     sys.stdout.flush()
     sys.stderr.flush()
-    if first():
+    if is_primary():
         time.sleep(1)  # the words of all go by way of this process
     os._exit(code)
 
@@ -189,7 +189,7 @@ def put(tree: Any, places: Any) -> Any:
     """Arrays that every process has, on all devices, in new memory; `places` are shardings as in `jax.device_put`."""
     # By way of NumPy, because several devices would share the memory of an array that is on the first one already.
     tree = jax.tree.map(np.asarray, tree)
-    if not others():
+    if not is_distributed():
         return jax.device_put(tree, places, may_alias=False)
 
     def place(leaf: np.ndarray, sharding: NamedSharding) -> jax.Array:
@@ -204,12 +204,12 @@ def put(tree: Any, places: Any) -> Any:
 
 def put_rows(batch: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
     """A batch on all devices, from the rows of it that this process has made."""
-    if not others():
+    if not is_distributed():
         return jax.device_put(batch, sharding)
     return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
 
 
-def on_first(tree: Any) -> Any:
+def gather_to_primary(tree: Any) -> Any:
     """The arrays as NumPy's in the first process, and None in the others, which keep no copy.
 
     Every process has to ask at once, since arrays that devices of several hold parts of are put together.
@@ -221,7 +221,7 @@ def on_first(tree: Any) -> Any:
         from jax.experimental import multihost_utils
 
         array = multihost_utils.process_allgather(leaf, tiled=True)
-        return array if first() else None
+        return array if is_primary() else None
 
     parts = jax.tree.map(put_together, tree)
-    return jax.device_get(parts) if first() else None
+    return jax.device_get(parts) if is_primary() else None

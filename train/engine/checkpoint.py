@@ -24,7 +24,7 @@ import numpy as np
 
 from convert import store
 from jaxzoo.errors import UsageError
-from train.distributed.processes import first, on_first
+from train.distributed.processes import gather_to_primary, is_primary
 from train.engine.step import State
 
 # What is worth keeping of a state; `skipped` counts steps that were left out since the run was last started.
@@ -51,8 +51,8 @@ class Checkpoints:
     def save(self, state: State, step: int) -> None:
         """Copies the state to the host and returns while it is written. Raises what went wrong with the last one."""
         self.wait()
-        arrays = on_first(_named(state))
-        if first():
+        arrays = gather_to_primary(_named(state))
+        if is_primary():
             # Copies of what a device still shares with them, since the next step reuses its memory.
             arrays = {name: np.array(array) for name, array in arrays.items()}
             self.writing.append(self.thread.submit(self._write, step, arrays))
@@ -68,7 +68,7 @@ class Checkpoints:
 
         NaN is no value to be best with.
         """
-        if first() and not math.isnan(value):
+        if is_primary() and not math.isnan(value):
             self.writing.append(self.thread.submit(self._mark_best, step, metric, value))
 
     def _mark_best(self, step: int, metric: str, value: float) -> None:
@@ -90,7 +90,7 @@ class Checkpoints:
     def _write(self, step: int, arrays: dict[str, np.ndarray]) -> None:
         if not _folder(self.run, step).exists():
             try:
-                _hush()
+                _silence_tracebacks()
                 _find_room(self.run, sum(array.nbytes + OVERHEAD for array in arrays.values()))
                 store.save(_folder(self.run, step), arrays, self._manifest(step=step))
             except Exception as error:  # Orbax and TensorStore have no common one for a full disk
@@ -103,7 +103,7 @@ class Checkpoints:
 
 
 @contextlib.contextmanager
-def room(run: Path) -> Iterator[None]:
+def explain_full_disk(run: Path) -> Iterator[None]:
     """Says in a sentence that the disk has no room for what a run writes. Raises `NotSaved`."""
     try:
         yield
@@ -120,7 +120,7 @@ def _find_room(run: Path, size: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _hush() -> None:
+def _silence_tracebacks() -> None:
     """Of a save that fails, keeps TensorStore's and asyncio's threads from printing tracebacks beside the one error."""
 
     def hook(unraisable: Any) -> None:
@@ -156,7 +156,7 @@ def locked(run: Path) -> Iterator[None]:
         os.close(folder)
 
 
-def tidy(run: Path, step: int, origin: Path | None) -> None:
+def recover_folder(run: Path, step: int, origin: Path | None) -> None:
     """Readies a folder for going on from `step`, which was read from `origin`; only for who holds the lock.
 
     Clears away what an interrupted run left half done, and renames damaged checkpoints to NAME.damaged.

@@ -3,9 +3,9 @@
 A new task is one file here, named as models' cards name it, with a class that has these members, and for the command
 line
 - `tasks_of(config, data, preprocess) -> list[Task]`: as it evaluates, and then for each stage of training,
-- `DEFAULTS`: options that nobody gave, by name; `BATCH_SIZE`; and `EMBEDDED`, for the data that comes with jaxzoo: how
-  often it is gone through, and at how many times the usual learning rate,
-- `FOREIGN`: names of the options that mean nothing to it,
+- `DEFAULTS`: options that nobody gave, by name; `BATCH_SIZE`; and for the data that comes with jaxzoo `DEMO_EPOCHS` and
+  `DEMO_LR_SCALE`, the factor of the usual learning rate,
+- `INAPPLICABLE_OPTIONS`: names of the options that mean nothing to it,
 and a line in `train.data` for its sources.
 """
 

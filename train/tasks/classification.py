@@ -27,9 +27,10 @@ from train.tasks import Batch, Sums, Task
 
 PLAIN = Augmentation(flip="no", crop_area=1.0, shift=0)
 DEFAULTS = {"label_smoothing": 0.1}
-EMBEDDED, BATCH_SIZE = (7, 1.0), 64
+BATCH_SIZE = 64
+DEMO_EPOCHS, DEMO_LR_SCALE = 7, 1.0
 SHOWN = 32  # images of a first batch that are drawn
-FOREIGN = {field.name for field in dataclasses.fields(Segmentation)}
+INAPPLICABLE_OPTIONS = {field.name for field in dataclasses.fields(Segmentation)}
 
 
 def tasks_of(config: Config, data: Data, preprocess: Preprocess) -> list[Task]:

@@ -27,16 +27,17 @@ from train.reporting.contact_sheet import Tile, draw_sheet
 from train.tasks import Batch, Sums, Task
 
 DEFAULTS = {"label_smoothing": 0.0}
-EMBEDDED, BATCH_SIZE = (15, 2.0), 16
+BATCH_SIZE = 16
+DEMO_EPOCHS, DEMO_LR_SCALE = 15, 2.0
 # They move pixels without their classes, mix labels of whole images, or remember features of one size.
-FOREIGN = {
+INAPPLICABLE_OPTIONS = {
     *(field.name for field in dataclasses.fields(Augmentation)),
     "cache_features",
 } - {"flip", "color_jitter", "repeats"}
 
-LIMB = 4096  # counts are kept as low and high parts, each of which may be added up in int32 for long
+COUNT_BASE = 4096  # counts are kept as low and high parts, each of which may be added up in int32 for long
 FIRST, WORST = 4, 4  # how many held-out images are drawn: those that come first, and those of the lowest IoU
-LATER = 2**30
+MAX_INDEX = 2**30
 SHOWN = 32  # images of a first batch that are drawn
 LIGHTER = 4  # times more pixels fit in memory without gradients
 PADDING = 32  # networks need multiples of it, of images that are looked at in other sizes
@@ -172,13 +173,13 @@ class Segmentation:
         logits = self.logits(model, self.normalised(batch["image"]).astype(self.dtype))
         counts = confusions(logits, targets)  # (2, N, C, C)
         iou = mean_iou(counts)
-        places = jnp.where(batch["mask"], batch["indices"], LATER)
+        places = jnp.where(batch["mask"], batch["indices"], MAX_INDEX)
         bad = 1 + (1e6 * (1 - iou)).astype(jnp.int32)
         shown = {"index": batch["indices"], "iou": iou, "predicted": logits.argmax(-1).astype(jnp.uint8)}
         return {
             "loss": losses(logits, targets).sum(),
             "confusion": counts.sum(1),
-            "first": self.on_largest(chosen(shown | {"rank": LATER - places}, FIRST)),
+            "first": self.on_largest(chosen(shown | {"rank": MAX_INDEX - places}, FIRST)),
             "worst": self.on_largest(chosen(shown | {"rank": jnp.where(batch["mask"], bad, 0)}, WORST)),
         }
 
@@ -272,18 +273,18 @@ def confusions(logits: jax.Array, targets: jax.Array) -> jax.Array:
     cells = jnp.where(targets == IGNORED, classes**2, cells).reshape(n, -1)
     counts = jnp.zeros((n, classes**2 + 1), jnp.int32).at[jnp.arange(n)[:, None], cells].add(1)
     counts = counts[:, :-1].reshape(n, classes, classes)
-    return jnp.stack([counts % LIMB, counts // LIMB])
+    return jnp.stack([counts % COUNT_BASE, counts // COUNT_BASE])
 
 
 def whole(counts: np.ndarray) -> np.ndarray:
     """Low and high parts (2, ...) as int64 (...)."""
     low, high = np.asarray(counts).astype(np.int64)
-    return low + LIMB * high
+    return low + COUNT_BASE * high
 
 
 def mean_iou(counts: jax.Array) -> jax.Array:
     """Of every image (N,) float32, from its `confusions`, over the classes that are or were seen there; 1 if none."""
-    matrix = counts[0].astype(jnp.float32) + LIMB * counts[1].astype(jnp.float32)
+    matrix = counts[0].astype(jnp.float32) + COUNT_BASE * counts[1].astype(jnp.float32)
     right = jnp.diagonal(matrix, axis1=1, axis2=2)
     union = matrix.sum(1) + matrix.sum(2) - right
     present = union > 0
