@@ -42,7 +42,7 @@ def test_patience_ends_when_no_number_is_better_than_one_some_epochs_ago(after, 
 @pytest.mark.parametrize("said", ["True", "False"])
 def test_the_first_process_decides_for_all_whether_patience_has_ended(after, monkeypatch, said):
     """Others may read a metrics.csv that is not the newest, where a file system is shared."""
-    monkeypatch.setattr(run_log, "from_first", lambda name, text: said)
+    monkeypatch.setattr(run_log, "broadcast_from_primary", lambda name, text: said)
     for values in ([0.5, 0.6], [0.6, 0.5, 0.4]):
         assert after(values).patience_ended() == (said == "True")
 
