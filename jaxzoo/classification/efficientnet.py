@@ -196,16 +196,16 @@ def scaled(width_mult: float, depth_mult: float, dropout: float, **kwargs) -> Ef
     return EfficientNet(setting, first, last, dropout, **kwargs)
 
 
-v1 = partial(register_model, paper="Tan and Le 2019, https://arxiv.org/abs/1905.11946")
-v2 = partial(register_model, paper="Tan and Le 2021, https://arxiv.org/abs/2104.00298")
+register_efficientnet = partial(register_model, paper="Tan and Le 2019, https://arxiv.org/abs/1905.11946")
+register_efficientnet_v2 = partial(register_model, paper="Tan and Le 2021, https://arxiv.org/abs/2104.00298")
 
 
-@v1(weights={"IMAGENET1K_V1": imagenet(77.692, 93.532, 224, 256, "bicubic")})
+@register_efficientnet(weights={"IMAGENET1K_V1": imagenet(77.692, 93.532, 224, 256, "bicubic")})
 def efficientnet_b0(*, dropout: float = 0.2, rngs: nnx.Rngs, **kwargs) -> EfficientNet:
     return scaled(1.0, 1.0, dropout, **kwargs, rngs=rngs)
 
 
-@v1(
+@register_efficientnet(
     input_size=240,
     weights={
         "IMAGENET1K_V2": imagenet(79.838, 94.934, 240, 255),
@@ -216,57 +216,57 @@ def efficientnet_b1(*, dropout: float = 0.2, rngs: nnx.Rngs, **kwargs) -> Effici
     return scaled(1.0, 1.1, dropout, **kwargs, rngs=rngs)
 
 
-@v1(input_size=288, weights={"IMAGENET1K_V1": imagenet(80.608, 95.31, 288, 288, "bicubic")})
+@register_efficientnet(input_size=288, weights={"IMAGENET1K_V1": imagenet(80.608, 95.31, 288, 288, "bicubic")})
 def efficientnet_b2(*, dropout: float = 0.3, rngs: nnx.Rngs, **kwargs) -> EfficientNet:
     return scaled(1.1, 1.2, dropout, **kwargs, rngs=rngs)
 
 
-@v1(input_size=300, weights={"IMAGENET1K_V1": imagenet(82.008, 96.054, 300, 320, "bicubic")})
+@register_efficientnet(input_size=300, weights={"IMAGENET1K_V1": imagenet(82.008, 96.054, 300, 320, "bicubic")})
 def efficientnet_b3(*, dropout: float = 0.3, rngs: nnx.Rngs, **kwargs) -> EfficientNet:
     return scaled(1.2, 1.4, dropout, **kwargs, rngs=rngs)
 
 
-@v1(input_size=380, weights={"IMAGENET1K_V1": imagenet(83.384, 96.594, 380, 384, "bicubic")})
+@register_efficientnet(input_size=380, weights={"IMAGENET1K_V1": imagenet(83.384, 96.594, 380, 384, "bicubic")})
 def efficientnet_b4(*, dropout: float = 0.4, rngs: nnx.Rngs, **kwargs) -> EfficientNet:
     return scaled(1.4, 1.8, dropout, **kwargs, rngs=rngs)
 
 
-@v1(input_size=456, weights={"IMAGENET1K_V1": imagenet(83.444, 96.628, 456, 456, "bicubic")})
+@register_efficientnet(input_size=456, weights={"IMAGENET1K_V1": imagenet(83.444, 96.628, 456, 456, "bicubic")})
 def efficientnet_b5(
     *, dropout: float = 0.4, norm_layer: Layer = LargeBatchNorm, rngs: nnx.Rngs, **kwargs
 ) -> EfficientNet:
     return scaled(1.6, 2.2, dropout, norm_layer=norm_layer, **kwargs, rngs=rngs)
 
 
-@v1(input_size=528, weights={"IMAGENET1K_V1": imagenet(84.008, 96.916, 528, 528, "bicubic")})
+@register_efficientnet(input_size=528, weights={"IMAGENET1K_V1": imagenet(84.008, 96.916, 528, 528, "bicubic")})
 def efficientnet_b6(
     *, dropout: float = 0.5, norm_layer: Layer = LargeBatchNorm, rngs: nnx.Rngs, **kwargs
 ) -> EfficientNet:
     return scaled(1.8, 2.6, dropout, norm_layer=norm_layer, **kwargs, rngs=rngs)
 
 
-@v1(input_size=600, weights={"IMAGENET1K_V1": imagenet(84.122, 96.908, 600, 600, "bicubic")})
+@register_efficientnet(input_size=600, weights={"IMAGENET1K_V1": imagenet(84.122, 96.908, 600, 600, "bicubic")})
 def efficientnet_b7(
     *, dropout: float = 0.5, norm_layer: Layer = LargeBatchNorm, rngs: nnx.Rngs, **kwargs
 ) -> EfficientNet:
     return scaled(2.0, 3.1, dropout, norm_layer=norm_layer, **kwargs, rngs=rngs)
 
 
-@v2(input_size=384, weights={"IMAGENET1K_V1": imagenet(84.228, 96.878, 384, 384)})
+@register_efficientnet_v2(input_size=384, weights={"IMAGENET1K_V1": imagenet(84.228, 96.878, 384, 384)})
 def efficientnet_v2_s(
     *, dropout: float = 0.2, norm_layer: Layer = V2BatchNorm, rngs: nnx.Rngs, **kwargs
 ) -> EfficientNet:
     return EfficientNet(V2_S, 24, 1280, dropout, norm_layer=norm_layer, **kwargs, rngs=rngs)
 
 
-@v2(input_size=480, weights={"IMAGENET1K_V1": imagenet(85.112, 97.156, 480, 480)})
+@register_efficientnet_v2(input_size=480, weights={"IMAGENET1K_V1": imagenet(85.112, 97.156, 480, 480)})
 def efficientnet_v2_m(
     *, dropout: float = 0.3, norm_layer: Layer = V2BatchNorm, rngs: nnx.Rngs, **kwargs
 ) -> EfficientNet:
     return EfficientNet(V2_M, 24, 1280, dropout, norm_layer=norm_layer, **kwargs, rngs=rngs)
 
 
-@v2(
+@register_efficientnet_v2(
     input_size=480,
     weights={
         "IMAGENET1K_V1": Published(

@@ -115,7 +115,7 @@ class EfficientNetLite(nnx.Module):
         return self.classifier(self.dropout(self.global_pool(x)))
 
 
-def model(number: int, size: int, resize: int, interpolation: str, acc1: float, acc5: float):
+def register_efficientnet_lite(number: int, size: int, resize: int, interpolation: str, acc1: float, acc5: float):
     """Registers one of timm's weights: what size evaluation crops from which, and its results-imagenet.csv."""
     preprocess = Preprocess(size, resize, interpolation, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     return register_model(
@@ -126,26 +126,26 @@ def model(number: int, size: int, resize: int, interpolation: str, acc1: float, 
     )
 
 
-@model(0, 224, 256, "bicubic", 74.83, 92.172)
+@register_efficientnet_lite(0, 224, 256, "bicubic", 74.83, 92.172)
 def efficientnet_lite0(*, rngs: nnx.Rngs, **kwargs) -> EfficientNetLite:
     return EfficientNetLite(1.0, 1.0, **kwargs, rngs=rngs)
 
 
-@model(1, 240, 272, "bicubic", 76.644, 93.23)
+@register_efficientnet_lite(1, 240, 272, "bicubic", 76.644, 93.23)
 def efficientnet_lite1(*, rngs: nnx.Rngs, **kwargs) -> EfficientNetLite:
     return EfficientNetLite(1.0, 1.1, **kwargs, rngs=rngs)
 
 
-@model(2, 260, 292, "bicubic", 77.464, 93.75)
+@register_efficientnet_lite(2, 260, 292, "bicubic", 77.464, 93.75)
 def efficientnet_lite2(*, rngs: nnx.Rngs, **kwargs) -> EfficientNetLite:
     return EfficientNetLite(1.1, 1.2, **kwargs, rngs=rngs)
 
 
-@model(3, 300, 331, "bilinear", 79.808, 94.912)
+@register_efficientnet_lite(3, 300, 331, "bilinear", 79.808, 94.912)
 def efficientnet_lite3(*, rngs: nnx.Rngs, **kwargs) -> EfficientNetLite:
     return EfficientNetLite(1.2, 1.4, **kwargs, rngs=rngs)
 
 
-@model(4, 380, 413, "bilinear", 81.532, 95.664)
+@register_efficientnet_lite(4, 380, 413, "bilinear", 81.532, 95.664)
 def efficientnet_lite4(*, rngs: nnx.Rngs, **kwargs) -> EfficientNetLite:
     return EfficientNetLite(1.4, 1.8, **kwargs, rngs=rngs)

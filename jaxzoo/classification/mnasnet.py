@@ -96,24 +96,24 @@ class MNASNet(nnx.Module):
         return self.classifier(flatten(adaptive_avg_pool(self.layers(x), 1)))
 
 
-model = partial(register_model, paper="Tan et al. 2018, https://arxiv.org/abs/1807.11626")
+register_mnasnet = partial(register_model, paper="Tan et al. 2018, https://arxiv.org/abs/1807.11626")
 
 
-@model(weights={"IMAGENET1K_V1": imagenet(67.734, 87.49)})
+@register_mnasnet(weights={"IMAGENET1K_V1": imagenet(67.734, 87.49)})
 def mnasnet0_5(*, rngs: nnx.Rngs, **kwargs) -> MNASNet:
     return MNASNet(0.5, **kwargs, rngs=rngs)
 
 
-@model(weights={"IMAGENET1K_V1": imagenet(71.18, 90.496, 224, 232)})
+@register_mnasnet(weights={"IMAGENET1K_V1": imagenet(71.18, 90.496, 224, 232)})
 def mnasnet0_75(*, rngs: nnx.Rngs, **kwargs) -> MNASNet:
     return MNASNet(0.75, **kwargs, rngs=rngs)
 
 
-@model(weights={"IMAGENET1K_V1": imagenet(73.456, 91.51)})
+@register_mnasnet(weights={"IMAGENET1K_V1": imagenet(73.456, 91.51)})
 def mnasnet1_0(*, rngs: nnx.Rngs, **kwargs) -> MNASNet:
     return MNASNet(1.0, **kwargs, rngs=rngs)
 
 
-@model(weights={"IMAGENET1K_V1": imagenet(76.506, 93.522, 224, 232)})
+@register_mnasnet(weights={"IMAGENET1K_V1": imagenet(76.506, 93.522, 224, 232)})
 def mnasnet1_3(*, rngs: nnx.Rngs, **kwargs) -> MNASNet:
     return MNASNet(1.3, **kwargs, rngs=rngs)

@@ -83,7 +83,7 @@ class MobileNetV1(nnx.Module):
         return self.classifier(self.dropout(flatten(self.avgpool(x))))
 
 
-def model(width: str, resize: int, acc1: float, acc5: float):
+def register_mobilenet_v1(width: str, resize: int, acc1: float, acc5: float):
     preprocess = Preprocess(224, resize, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     return register_model(
         paper="Howard et al. 2017, https://arxiv.org/abs/1704.04861",
@@ -92,11 +92,11 @@ def model(width: str, resize: int, acc1: float, acc5: float):
     )
 
 
-@model("100", 256, 75.382, 92.312)
+@register_mobilenet_v1("100", 256, 75.382, 92.312)
 def mobilenetv1_100(*, rngs: nnx.Rngs, **kwargs) -> MobileNetV1:
     return MobileNetV1(**kwargs, rngs=rngs)
 
 
-@model("125", 248, 76.924, 93.234)
+@register_mobilenet_v1("125", 248, 76.924, 93.234)
 def mobilenetv1_125(*, rngs: nnx.Rngs, **kwargs) -> MobileNetV1:
     return MobileNetV1(**{"channel_multiplier": 1.25, **kwargs}, rngs=rngs)

@@ -181,14 +181,16 @@ class MobileNetV3(nnx.Module):
         return self.classifier(flatten(self.avgpool(self.features(x))))
 
 
-model = partial(register_model, paper="Howard et al. 2019, https://arxiv.org/abs/1905.02244")
+register_mobilenet_v3 = partial(register_model, paper="Howard et al. 2019, https://arxiv.org/abs/1905.02244")
 
 
-@model(weights={"IMAGENET1K_V2": imagenet(75.274, 92.566, 224, 232), "IMAGENET1K_V1": imagenet(74.042, 91.34)})
+@register_mobilenet_v3(
+    weights={"IMAGENET1K_V2": imagenet(75.274, 92.566, 224, 232), "IMAGENET1K_V1": imagenet(74.042, 91.34)}
+)
 def mobilenet_v3_large(*, rngs: nnx.Rngs, **kwargs) -> MobileNetV3:
     return MobileNetV3(LARGE, 1280, **kwargs, rngs=rngs)
 
 
-@model(weights={"IMAGENET1K_V1": imagenet(67.668, 87.402)})
+@register_mobilenet_v3(weights={"IMAGENET1K_V1": imagenet(67.668, 87.402)})
 def mobilenet_v3_small(*, rngs: nnx.Rngs, **kwargs) -> MobileNetV3:
     return MobileNetV3(SMALL, 1024, **kwargs, rngs=rngs)

@@ -218,30 +218,30 @@ class MobileViT(nnx.Module):
         return self.head(self.final_conv(self.stages(self.stem(x))))
 
 
-def mobilevit_model(paper: str, resize: int, name: str, acc1: float, acc5: float):
+def register_timm_mobilevit(paper: str, resize: int, name: str, acc1: float, acc5: float):
     """Registers a network of timm's: to what size evaluation resizes images, and how accurate the weights are."""
     preprocess = Preprocess(256, resize, "bicubic", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     weights = {"cvnets_in1k": Published(preprocess, {"acc@1": acc1, "acc@5": acc5})}
     return register_model(paper=paper, twin=f"timm:{name}", input_size=256, weights=weights)
 
 
-model = partial(mobilevit_model, "Mehta and Rastegari 2021, https://arxiv.org/abs/2110.02178", 284)
+register_mobilevit = partial(register_timm_mobilevit, "Mehta and Rastegari 2021, https://arxiv.org/abs/2110.02178", 284)
 
 
 # Table 4: inverted residuals, channels, and width and depth of the transformer of every stage.
-@model("mobilevit_xxs", 68.932, 88.942)
+@register_mobilevit("mobilevit_xxs", 68.932, 88.942)
 def mobilevit_xxs(*, rngs: nnx.Rngs, **kwargs) -> MobileViT:
     stages = ((1, 16), (3, 24), (1, 48, 64, 2), (1, 64, 80, 4), (1, 80, 96, 3))
     return MobileViT(16, 2, stages, 320, MobileVitBlock, **kwargs, rngs=rngs)
 
 
-@model("mobilevit_xs", 74.636, 92.346)
+@register_mobilevit("mobilevit_xs", 74.636, 92.346)
 def mobilevit_xs(*, rngs: nnx.Rngs, **kwargs) -> MobileViT:
     stages = ((1, 32), (3, 48), (1, 64, 96, 2), (1, 80, 120, 4), (1, 96, 144, 3))
     return MobileViT(16, 4, stages, 384, MobileVitBlock, **kwargs, rngs=rngs)
 
 
-@model("mobilevit_s", 78.312, 94.144)
+@register_mobilevit("mobilevit_s", 78.312, 94.144)
 def mobilevit_s(*, rngs: nnx.Rngs, **kwargs) -> MobileViT:
     stages = ((1, 32), (3, 64), (1, 96, 144, 2), (1, 128, 192, 4), (1, 160, 240, 3))
     return MobileViT(16, 4, stages, 640, MobileVitBlock, **kwargs, rngs=rngs)

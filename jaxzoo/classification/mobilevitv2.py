@@ -15,7 +15,7 @@ from jaxzoo.classification.mobilevit import (
     MobileViT,
     conv1x1,
     fold,
-    mobilevit_model,
+    register_timm_mobilevit,
     resize_to_patches,
     unfold,
 )
@@ -82,39 +82,41 @@ def mobilevitv2(width: float, **kwargs) -> MobileViT:
     return MobileViT(int(32 * width), 2, stages, 0, MobileVitV2Block, **kwargs)
 
 
-model = partial(mobilevit_model, "Mehta and Rastegari 2022, https://arxiv.org/abs/2206.02680", 288)
+register_mobilevitv2 = partial(
+    register_timm_mobilevit, "Mehta and Rastegari 2022, https://arxiv.org/abs/2206.02680", 288
+)
 
 
-@model("mobilevitv2_050", 70.138, 89.92)
+@register_mobilevitv2("mobilevitv2_050", 70.138, 89.92)
 def mobilevitv2_050(*, rngs: nnx.Rngs, **kwargs) -> MobileViT:
     return mobilevitv2(0.5, **kwargs, rngs=rngs)
 
 
-@model("mobilevitv2_075", 75.608, 92.744)
+@register_mobilevitv2("mobilevitv2_075", 75.608, 92.744)
 def mobilevitv2_075(*, rngs: nnx.Rngs, **kwargs) -> MobileViT:
     return mobilevitv2(0.75, **kwargs, rngs=rngs)
 
 
-@model("mobilevitv2_100", 78.076, 94.17)
+@register_mobilevitv2("mobilevitv2_100", 78.076, 94.17)
 def mobilevitv2_100(*, rngs: nnx.Rngs, **kwargs) -> MobileViT:
     return mobilevitv2(1.0, **kwargs, rngs=rngs)
 
 
-@model("mobilevitv2_125", 79.68, 94.858)
+@register_mobilevitv2("mobilevitv2_125", 79.68, 94.858)
 def mobilevitv2_125(*, rngs: nnx.Rngs, **kwargs) -> MobileViT:
     return mobilevitv2(1.25, **kwargs, rngs=rngs)
 
 
-@model("mobilevitv2_150", 80.37, 95.074)
+@register_mobilevitv2("mobilevitv2_150", 80.37, 95.074)
 def mobilevitv2_150(*, rngs: nnx.Rngs, **kwargs) -> MobileViT:
     return mobilevitv2(1.5, **kwargs, rngs=rngs)
 
 
-@model("mobilevitv2_175", 80.86, 95.256)
+@register_mobilevitv2("mobilevitv2_175", 80.86, 95.256)
 def mobilevitv2_175(*, rngs: nnx.Rngs, **kwargs) -> MobileViT:
     return mobilevitv2(1.75, **kwargs, rngs=rngs)
 
 
-@model("mobilevitv2_200", 81.134, 95.362)
+@register_mobilevitv2("mobilevitv2_200", 81.134, 95.362)
 def mobilevitv2_200(*, rngs: nnx.Rngs, **kwargs) -> MobileViT:
     return mobilevitv2(2.0, **kwargs, rngs=rngs)

@@ -101,7 +101,7 @@ class ShuffleNet(nnx.Module):
         return self.output(flatten(self.features(x)))
 
 
-def model(groups: int, acc1: float, acc5: float):
+def register_shufflenet_v1(groups: int, acc1: float, acc5: float):
     """Registers the ShuffleNet of so many groups, with the accuracy of its published weights."""
     return register_model(
         paper="Zhang et al. 2017, https://arxiv.org/abs/1707.01083",
@@ -110,26 +110,26 @@ def model(groups: int, acc1: float, acc5: float):
     )
 
 
-@model(1, 65.07, 86.11)
+@register_shufflenet_v1(1, 65.07, 86.11)
 def shufflenet_v1_g1(*, rngs: nnx.Rngs, **kwargs) -> ShuffleNet:
     return ShuffleNet(1, (144, 288, 576), **kwargs, rngs=rngs)
 
 
-@model(2, 65.75, 86.37)
+@register_shufflenet_v1(2, 65.75, 86.37)
 def shufflenet_v1_g2(*, rngs: nnx.Rngs, **kwargs) -> ShuffleNet:
     return ShuffleNet(2, (200, 400, 800), **kwargs, rngs=rngs)
 
 
-@model(3, 65.61, 86.52)
+@register_shufflenet_v1(3, 65.61, 86.52)
 def shufflenet_v1_g3(*, rngs: nnx.Rngs, **kwargs) -> ShuffleNet:
     return ShuffleNet(3, (240, 480, 960), **kwargs, rngs=rngs)
 
 
-@model(4, 65.81, 86.65)
+@register_shufflenet_v1(4, 65.81, 86.65)
 def shufflenet_v1_g4(*, rngs: nnx.Rngs, **kwargs) -> ShuffleNet:
     return ShuffleNet(4, (272, 544, 1088), **kwargs, rngs=rngs)
 
 
-@model(8, 65.94, 86.58)
+@register_shufflenet_v1(8, 65.94, 86.58)
 def shufflenet_v1_g8(*, rngs: nnx.Rngs, **kwargs) -> ShuffleNet:
     return ShuffleNet(8, (384, 768, 1536), **kwargs, rngs=rngs)

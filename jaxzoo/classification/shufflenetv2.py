@@ -75,24 +75,24 @@ class ShuffleNetV2(nnx.Module):
         return self.fc(flatten(adaptive_avg_pool(self.conv5(x), 1)))
 
 
-model = partial(register_model, paper="Ma et al. 2018, https://arxiv.org/abs/1807.11164")
+register_shufflenet_v2 = partial(register_model, paper="Ma et al. 2018, https://arxiv.org/abs/1807.11164")
 
 
-@model(weights={"IMAGENET1K_V1": imagenet(60.552, 81.746)})
+@register_shufflenet_v2(weights={"IMAGENET1K_V1": imagenet(60.552, 81.746)})
 def shufflenet_v2_x0_5(*, rngs: nnx.Rngs, **kwargs) -> ShuffleNetV2:
     return ShuffleNetV2([4, 8, 4], [24, 48, 96, 192, 1024], **kwargs, rngs=rngs)
 
 
-@model(weights={"IMAGENET1K_V1": imagenet(69.362, 88.316)})
+@register_shufflenet_v2(weights={"IMAGENET1K_V1": imagenet(69.362, 88.316)})
 def shufflenet_v2_x1_0(*, rngs: nnx.Rngs, **kwargs) -> ShuffleNetV2:
     return ShuffleNetV2([4, 8, 4], [24, 116, 232, 464, 1024], **kwargs, rngs=rngs)
 
 
-@model(weights={"IMAGENET1K_V1": imagenet(72.996, 91.086, 224, 232)})
+@register_shufflenet_v2(weights={"IMAGENET1K_V1": imagenet(72.996, 91.086, 224, 232)})
 def shufflenet_v2_x1_5(*, rngs: nnx.Rngs, **kwargs) -> ShuffleNetV2:
     return ShuffleNetV2([4, 8, 4], [24, 176, 352, 704, 1024], **kwargs, rngs=rngs)
 
 
-@model(weights={"IMAGENET1K_V1": imagenet(76.23, 93.006, 224, 232)})
+@register_shufflenet_v2(weights={"IMAGENET1K_V1": imagenet(76.23, 93.006, 224, 232)})
 def shufflenet_v2_x2_0(*, rngs: nnx.Rngs, **kwargs) -> ShuffleNetV2:
     return ShuffleNetV2([4, 8, 4], [24, 244, 488, 976, 2048], **kwargs, rngs=rngs)

@@ -73,14 +73,14 @@ class SqueezeNet(nnx.Module):
         return flatten(self.classifier(self.features(x)))
 
 
-model = partial(register_model, paper="Iandola et al. 2016, https://arxiv.org/abs/1602.07360")
+register_squeezenet = partial(register_model, paper="Iandola et al. 2016, https://arxiv.org/abs/1602.07360")
 
 
-@model(weights={"IMAGENET1K_V1": imagenet(58.092, 80.42)})
+@register_squeezenet(weights={"IMAGENET1K_V1": imagenet(58.092, 80.42)})
 def squeezenet1_0(*, rngs: nnx.Rngs, **kwargs) -> SqueezeNet:
     return SqueezeNet("1_0", **kwargs, rngs=rngs)
 
 
-@model(weights={"IMAGENET1K_V1": imagenet(58.178, 80.624)})
+@register_squeezenet(weights={"IMAGENET1K_V1": imagenet(58.178, 80.624)})
 def squeezenet1_1(*, rngs: nnx.Rngs, **kwargs) -> SqueezeNet:
     return SqueezeNet("1_1", **kwargs, rngs=rngs)

@@ -256,14 +256,14 @@ def _conv_stem(configs: Sequence[ConvStemConfig], channels: int, hidden_dim: int
     return NamedSequential(**layers, conv_last=last)
 
 
-vit_model = partial(register_model, paper="Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929")
+register_vit = partial(register_model, paper="Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929")
 
 LARGE = {"num_layers": 24, "num_heads": 16, "hidden_dim": 1024, "mlp_dim": 4096}
 HUGE = {"patch_size": 14, "num_layers": 32, "num_heads": 16, "hidden_dim": 1280, "mlp_dim": 5120}
 
 
 # SWAG: weights of Singh et al. 2022, https://arxiv.org/abs/2201.08371; those trained end to end take larger images.
-@vit_model(
+@register_vit(
     weights={
         "IMAGENET1K_V1": imagenet(81.072, 95.318),
         "IMAGENET1K_SWAG_E2E_V1": imagenet(85.304, 97.65, 384, 384, "bicubic"),
@@ -274,12 +274,12 @@ def vit_b_16(*, rngs: nnx.Rngs, **kwargs) -> VisionTransformer:
     return VisionTransformer(**kwargs, rngs=rngs)
 
 
-@vit_model(weights={"IMAGENET1K_V1": imagenet(75.912, 92.466)})
+@register_vit(weights={"IMAGENET1K_V1": imagenet(75.912, 92.466)})
 def vit_b_32(*, rngs: nnx.Rngs, **kwargs) -> VisionTransformer:
     return VisionTransformer(**{"patch_size": 32} | kwargs, rngs=rngs)
 
 
-@vit_model(
+@register_vit(
     weights={
         "IMAGENET1K_V1": imagenet(79.662, 94.638, 224, 242),
         "IMAGENET1K_SWAG_E2E_V1": imagenet(88.064, 98.512, 512, 512, "bicubic"),
@@ -290,12 +290,12 @@ def vit_l_16(*, rngs: nnx.Rngs, **kwargs) -> VisionTransformer:
     return VisionTransformer(**LARGE | kwargs, rngs=rngs)
 
 
-@vit_model(weights={"IMAGENET1K_V1": imagenet(76.972, 93.07)})
+@register_vit(weights={"IMAGENET1K_V1": imagenet(76.972, 93.07)})
 def vit_l_32(*, rngs: nnx.Rngs, **kwargs) -> VisionTransformer:
     return VisionTransformer(**{"patch_size": 32} | LARGE | kwargs, rngs=rngs)
 
 
-@vit_model(
+@register_vit(
     weights={
         "IMAGENET1K_SWAG_E2E_V1": imagenet(88.552, 98.694, 518, 518, "bicubic"),
         "IMAGENET1K_SWAG_LINEAR_V1": imagenet(85.708, 97.73, 224, 224, "bicubic"),

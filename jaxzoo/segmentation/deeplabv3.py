@@ -132,10 +132,12 @@ class MobileDeepLabV3(SimpleSegmentationModel):
         super().__init__(backbone, classifier, FCNHead(40, num_classes, rngs=rngs) if aux_loss else None)
 
 
-model = partial(register_model, task="segmentation", paper="Chen et al. 2017, https://arxiv.org/abs/1706.05587")
+register_deeplabv3 = partial(
+    register_model, task="segmentation", paper="Chen et al. 2017, https://arxiv.org/abs/1706.05587"
+)
 
 
-@model(
+@register_deeplabv3(
     input_size=520,
     weights=coco_with_voc_labels(66.4, 92.4, aux_loss=True),
     parts={"resnet50": {"": "backbone."}},
@@ -144,7 +146,7 @@ def deeplabv3_resnet50(*, rngs: nnx.Rngs, **kwargs) -> DeepLabV3:
     return DeepLabV3(resnet50, **kwargs, rngs=rngs)
 
 
-@model(
+@register_deeplabv3(
     input_size=520,
     weights=coco_with_voc_labels(67.4, 92.4, aux_loss=True),
     parts={"resnet101": {"": "backbone."}},
@@ -153,7 +155,7 @@ def deeplabv3_resnet101(*, rngs: nnx.Rngs, **kwargs) -> DeepLabV3:
     return DeepLabV3(resnet101, **kwargs, rngs=rngs)
 
 
-@model(
+@register_deeplabv3(
     input_size=520,
     weights=coco_with_voc_labels(60.3, 91.2, aux_loss=True),
     parts={"mobilenet_v3_large": {"features.": "backbone."}},

@@ -53,10 +53,10 @@ class FCN(SimpleSegmentationModel):
         super().__init__(backbone, classifier, FCNHead(1024, num_classes, rngs=rngs) if aux_loss else None)
 
 
-model = partial(register_model, task="segmentation", paper="Long et al. 2015, https://arxiv.org/abs/1411.4038")
+register_fcn = partial(register_model, task="segmentation", paper="Long et al. 2015, https://arxiv.org/abs/1411.4038")
 
 
-@model(
+@register_fcn(
     input_size=520,
     weights=coco_with_voc_labels(60.5, 91.4, aux_loss=True),
     parts={"resnet50": {"": "backbone."}},
@@ -65,7 +65,7 @@ def fcn_resnet50(*, rngs: nnx.Rngs, **kwargs) -> FCN:
     return FCN(resnet50, **kwargs, rngs=rngs)
 
 
-@model(
+@register_fcn(
     input_size=520,
     weights=coco_with_voc_labels(63.7, 91.9, aux_loss=True),
     parts={"resnet101": {"": "backbone."}},

@@ -128,7 +128,7 @@ class FCN8s(FCN):
 VGG16 = {"vgg16": from_vgg16() | {"classifier.0.": "fc6.", "classifier.3.": "fc7."}}
 SAME = {"": ""}  # every layer that both have
 
-model = partial(
+register_fcn = partial(
     register_model,
     task="segmentation",
     paper="Long et al. 2015, https://arxiv.org/abs/1411.4038",
@@ -136,16 +136,16 @@ model = partial(
 )
 
 
-@model(twin="tests.twins.fcn_vgg:fcn32s", parts=VGG16)
+@register_fcn(twin="tests.twins.fcn_vgg:fcn32s", parts=VGG16)
 def fcn32s(*, rngs: nnx.Rngs, **kwargs) -> FCN32s:
     return FCN32s(**kwargs, rngs=rngs)
 
 
-@model(twin="tests.twins.fcn_vgg:fcn16s", parts={"fcn32s": SAME} | VGG16)
+@register_fcn(twin="tests.twins.fcn_vgg:fcn16s", parts={"fcn32s": SAME} | VGG16)
 def fcn16s(*, rngs: nnx.Rngs, **kwargs) -> FCN16s:
     return FCN16s(**kwargs, rngs=rngs)
 
 
-@model(twin="tests.twins.fcn_vgg:fcn8s", parts={"fcn16s": SAME, "fcn32s": SAME} | VGG16)
+@register_fcn(twin="tests.twins.fcn_vgg:fcn8s", parts={"fcn16s": SAME, "fcn32s": SAME} | VGG16)
 def fcn8s(*, rngs: nnx.Rngs, **kwargs) -> FCN8s:
     return FCN8s(**kwargs, rngs=rngs)
