@@ -13,8 +13,7 @@ import jax
 import numpy as np
 
 from jaxzoo.errors import UsageError
-from train.config import defaults
-from train.config import options as configuration
+from train.config import defaults, provenance
 from train.config.options import Config
 from train.data import write_split
 from train.data.prefetch import Waiting, on_device, read_ahead
@@ -38,7 +37,7 @@ def run(config: Config) -> int:
     Raises:
       UsageError: something given cannot be used; what was learnt until then is saved.
     """
-    config = configuration.located(defaults.named(config))
+    config = provenance.located(defaults.named(config))
     processes.start(config)
     with processes.ending_together():
         return run_together(config)
@@ -62,7 +61,7 @@ def run_together(config: Config) -> int:
     if found:
         origin, arrays, manifest = found
         if not config.eval_only:
-            before = configuration.located(configuration.read(folder)).data
+            before = provenance.located(provenance.read(folder)).data
             check_manifest(manifest, setup.manifest, folder, config.data if config.data != before else None)
         setup.manifest["source"] = manifest["source"]
         state = setup.steps.put_state(checkpoint.filled(state, arrays, str(folder)) | {"skipped": np.int32(0)})
@@ -89,16 +88,16 @@ def run_together(config: Config) -> int:
     processes.barrier("all have read what was there")
     if fresh:
         folder = Path(
-            processes.broadcast_from_primary("folder", str(configuration.make_folder(config)) if is_primary() else "")
+            processes.broadcast_from_primary("folder", str(provenance.make_folder(config)) if is_primary() else "")
         )
     with checkpoint.locked(folder) if is_primary() else contextlib.nullcontext(), checkpoint.explain_full_disk(folder):
         say(f"writing to {folder}" if fresh else f"continuing {folder} after step {step}")
         if processes.is_distributed():
             say(f"if one of {jax.process_count()} processes is lost, all end; then start all with --resume {folder}")
         if is_primary():
-            if changed := configuration.changed_since(folder):
+            if changed := provenance.changed_since(folder):
                 say(f"continuing with {', '.join(changed)}: the numbers may differ from those of a run never stopped")
-            configuration.write(dataclasses.replace(config, **SINGLE_PROCESS), folder, step)
+            provenance.write(dataclasses.replace(config, **SINGLE_PROCESS), folder, step)
             write_split(setup.data, folder)
             checkpoint.recover_folder(folder, step, origin)
         setup.ready(folder)

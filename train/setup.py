@@ -27,8 +27,7 @@ from jaxzoo.inspect.calls import program
 from jaxzoo.preprocess import Preprocess
 from train import inspection
 from train.config import defaults, needs, recipes
-from train.config import options as configuration
-from train.config.options import Config, model_arguments
+from train.config.options import Config, model_arguments, option, stages
 from train.data import Data, names_digest
 from train.data.batches import EvaluationBatches, TrainingBatches
 from train.data.relabelled import relabelled
@@ -232,7 +231,7 @@ def preprocessing(config: Config, data: Data, weights: Weights | None) -> Prepro
     base = jaxzoo.card(config.model).preprocess
     if weights and weights.preprocess:
         base = Preprocess(**weights.preprocess)
-    side = config.image_size or (configuration.stages(config) or [None])[-1]
+    side = config.image_size or (stages(config) or [None])[-1]
     if not side:
         side = smallest(config, data.image_size, base.crop) if data.image_size else base.crop
     return dataclasses.replace(base, crop=side, resize=side) if data.image_size else base.at(side)
@@ -263,9 +262,9 @@ def takes(config: Config, *names: str) -> str | None:
 def arguments_of(config: Config, data: Data, preprocess: Preprocess) -> dict:
     """What the model is built with: --model-args, --drop-path, the classes, the image size where it must know that."""
     size = {"image_size": preprocess.crop} if takes(config, "image_size") else {}
-    for option, value in (("--progressive", config.progressive), ("--train-size", config.train_size)):
-        if size and value:
-            raise UsageError(f"{config.model} is built for one image size: it cannot train with {option}")
+    for name in ("progressive", "train_size"):
+        if size and getattr(config, name):
+            raise UsageError(f"{config.model} is built for one image size: it cannot train with {option(name)}")
     depth = {}
     if config.drop_path is not None:
         name = takes(config, "stochastic_depth_prob", "drop_path_rate")  # torchvision's and timm's
@@ -315,7 +314,7 @@ def check_means_something(config: Config, foreign: Collection[str]) -> None:
     """Refuses options that mean nothing to what the model learns."""
     for field in dataclasses.fields(config):
         if field.name in foreign and getattr(config, field.name) != field.default:
-            what = f"{configuration.option(field.name)} means nothing to {jaxzoo.card(config.model).task}"
+            what = f"{option(field.name)} means nothing to {jaxzoo.card(config.model).task}"
             raise UsageError(f"{what}: {'take another recipe' if config.recipe else 'leave it out'}")
 
 
@@ -325,7 +324,7 @@ def check_fits(config: Config, model: nnx.Module) -> None:
         type(module) in (nn.Dropout, nn.Dropout2d) for _, module in nnx.iter_modules(model)
     ):
         raise UsageError(f"{config.model} has no dropout: leave out --dropout")
-    count = len(configuration.stages(config))
+    count = len(stages(config))
     if count > config.epochs:
         raise UsageError(f"--progressive has {count} stages, which --epochs {config.epochs} is too short for")
 

@@ -13,7 +13,7 @@ from jaxzoo.home import expanded
 from tests.train.test_data import paint
 from train import __main__ as program
 from train import loop, setup
-from train.config import command_line, options
+from train.config import command_line, options, provenance
 from train.config.options import Config
 
 ROOT = Path(__file__).parents[2]
@@ -141,18 +141,18 @@ def test_an_existing_folder_is_left_alone(tmp_path):
 
 def test_a_run_has_a_folder_of_its_own_also_when_two_begin_in_the_same_second(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(options.time, "strftime", lambda form: "20260101-000000")
-    folders = [options.make_folder(Config(model="vgg11", data="folder:/my pets/")) for _ in range(3)]
+    monkeypatch.setattr(provenance.time, "strftime", lambda form: "20260101-000000")
+    folders = [provenance.make_folder(Config(model="vgg11", data="folder:/my pets/")) for _ in range(3)]
     assert [str(folder) for folder in folders] == [
         f"runs/vgg11-my_pets-20260101-000000{end}" for end in ("", "-2", "-3")
     ]
     assert all(folder.is_dir() for folder in folders)
-    assert options.make_folder(Config(out="a/b")) == Path("a/b")
+    assert provenance.make_folder(Config(out="a/b")) == Path("a/b")
     with pytest.raises(UsageError, match="cannot make the folder a/b: File exists; give another --out"):
-        options.make_folder(Config(out="a/b"))
+        provenance.make_folder(Config(out="a/b"))
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot make the folder file/run: Not a directory; give another --out"):
-        options.make_folder(Config(out="file/run"))
+        provenance.make_folder(Config(out="file/run"))
 
 
 def test_a_tilde_means_the_home_folder_wherever_a_path_is_given(tmp_path, monkeypatch):
@@ -170,12 +170,13 @@ def test_a_tilde_means_the_home_folder_wherever_a_path_is_given(tmp_path, monkey
 
 def test_paths_mean_the_same_from_every_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "old").mkdir()
-    found = options.located(Config(data="folder:photos", weights="old#ema", weights_backbone="IMAGENET1K_V1"))
+    for name in ("old", "photos", "mnist"):
+        (tmp_path / name).mkdir()
+    found = provenance.located(Config(data="folder:photos", weights="old#ema", weights_backbone="IMAGENET1K_V1"))
     assert found.data == f"folder:{tmp_path}/photos"
     assert (found.weights, found.weights_backbone) == (f"{tmp_path}/old#ema", "IMAGENET1K_V1")
-    assert options.located(Config(data="tfds:mnist:train")).data == "tfds:mnist:train"
-    assert options.located(Config(data="digits")).data == "digits"
+    assert provenance.located(Config(data="tfds:mnist:train")).data == "tfds:mnist:train"
+    assert provenance.located(Config(data="digits")).data == "digits"
 
 
 # Other commands
@@ -212,7 +213,7 @@ def test_data_has_to_be_named(monkeypatch, capsys):
 @pytest.fixture
 def run(tmp_path):
     """The folder of a run that has only just begun."""
-    options.write(Config(model="resnet18", lr=0.5, model_args=("zero_init_residual=true",)), tmp_path)
+    provenance.write(Config(model="resnet18", lr=0.5, model_args=("zero_init_residual=true",)), tmp_path)
     return tmp_path
 
 
@@ -264,18 +265,18 @@ def test_what_makes_a_continued_run_another_one_is_said(tmp_path, capsys):
 
 
 def test_each_continuation_adds_what_it_was_made_with_and_says_what_changed(run, monkeypatch):
-    made = options.provenance()
-    assert options.made_with(run) == {0: made} and options.changed_since(run) == []
+    made = provenance.provenance()
+    assert provenance.made_with(run) == {0: made} and provenance.changed_since(run) == []
     for step, version in ((10, "0.9"), (20, "0.8"), (15, "0.7")):
-        monkeypatch.setattr(options, "provenance", lambda version=version: made | {"jax": version})
-        assert options.changed_since(run)[0].startswith(f"jax {version} instead of ")
-        options.write(options.read(run), run, step)
-    assert [(step, about["jax"]) for step, about in options.made_with(run).items()] == [
+        monkeypatch.setattr(provenance, "provenance", lambda version=version: made | {"jax": version})
+        assert provenance.changed_since(run)[0].startswith(f"jax {version} instead of ")
+        provenance.write(provenance.read(run), run, step)
+    assert [(step, about["jax"]) for step, about in provenance.made_with(run).items()] == [
         (0, made["jax"]),
         (10, "0.9"),
         (15, "0.7"),
     ]
-    assert options.read(run).lr == 0.5
+    assert provenance.read(run).lr == 0.5
 
 
 # What follows from the configuration

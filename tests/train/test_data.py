@@ -11,6 +11,7 @@ from jaxzoo import UsageError
 from jaxzoo.errors import exit_on_usage_error
 from train import loop
 from train.config import command_line
+from train.config.provenance import read
 from train.data import load, stratified_split, write_split
 from train.data.batches import TrainingBatches
 from train.data.prefetch import read_ahead
@@ -265,7 +266,7 @@ def test_a_run_says_and_writes_down_names_that_are_no_text(cafes, tmp_path, caps
     assert "not complete" not in said and "d\\udce9j\\udce0" in said and "udce91.png cannot be read" in said
     report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "folder:" in report and "déjà" in report and "café" in report
-    assert options.read(tmp_path / "run").data == f"folder:{cafes}"
+    assert read(tmp_path / "run").data == f"folder:{cafes}"
     _, *rows = (tmp_path / "run" / "per_class.csv").read_text(encoding="utf-8").splitlines()
     assert [row.split(",")[0] for row in rows] == ["café", "thé"]
     with pytest.raises(UsageError, match="checkpoints need a folder whose name is UTF-8"):

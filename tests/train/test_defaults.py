@@ -6,7 +6,7 @@ from PIL import Image
 from convert.shapes import abstract
 from jaxzoo import UsageError
 from train import setup
-from train.config import options
+from train.config.check import check
 from train.config.defaults import augmentation_line, filled
 from train.config.options import Config
 from train.data import Data, load, picture_side
@@ -126,7 +126,7 @@ def test_digits_are_not_mirrored():
 def test_features_are_of_images_as_they_are():
     features = chosen(cache_features=True)
     assert (features.flip, features.shift, features.crop_area) == ("no", 0, 1.0)
-    options.check(features)
+    check(features)
 
 
 @pytest.mark.parametrize(("model", "epochs"), [("resnet18", 7), ("swin_t", 7), ("mobilenet_v3_small", 46)])
@@ -154,7 +154,7 @@ def test_the_least_size_is_never_more_than_the_published_one(monkeypatch):
 
 def test_every_default_survives_a_check():
     for model in ("resnet18", "vgg11", "lenet5"):
-        options.check(chosen(model))
+        check(chosen(model))
 
 
 def test_segmentation_has_defaults_of_its_own():

@@ -12,7 +12,7 @@ import torchvision
 import jaxzoo
 from jaxzoo import UsageError
 from train.config import command_line, recipes
-from train.config import options as configuration
+from train.config.check import check
 from train.config.options import Config
 
 TORCHVISIONS = [
@@ -38,7 +38,7 @@ def test_a_recipe_has_options_of_the_trainer_with_possible_values(name):
                 assert type(value) is int, option
             else:
                 assert type(value) in (int, float), option
-        configuration.check(Config(**{**recipe.options, **values}))
+        check(Config(**{**recipe.options, **values}))
     assert recipe.sources and recipe.options.keys() >= {"lr", "batch_size", "epochs", "schedule", "weight_decay"}
 
 

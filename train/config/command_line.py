@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxzoo.command_help import explained
 from jaxzoo.errors import UsageError
 from jaxzoo.home import expanded
 from train.config import recipes
+from train.config.check import check
 from train.config.needs import check_options
-from train.config.options import GROUPS, RESUMABLE, UNCHANGED, Config, check, option, read
+from train.config.options import RESUMABLE, SECTIONS, UNCHANGED, Config, option
+from train.config.provenance import read
 
 
 def parse(arguments: Sequence[str] | None = None, prog: str = "python -m train", about: str = Config.__doc__) -> Config:
@@ -51,14 +54,13 @@ def parse(arguments: Sequence[str] | None = None, prog: str = "python -m train",
     return config
 
 
+# Not nested dataclasses in `Config` itself, since scripts write Config(model=..., lr=...). Nor tyro's subcommands for
+# `data` and `recipes`, since options of training need none before them.
 def sectioned(default: Config) -> type:
     """The options for tyro, each section under a title of its own in --help."""
-
-    def part(section: type) -> Any:
-        return section(**{field.name: getattr(default, field.name) for field in dataclasses.fields(section)})
-
-    sections = [(section.__name__.lower(), section, dataclasses.field(default=part(section))) for section in GROUPS]
-    return dataclasses.make_dataclass("Sectioned", sections, frozen=True)
+    sections = [(kind.__name__.lower(), explained(kind, default)) for kind in SECTIONS]
+    fields = [(name, kind, dataclasses.field(default=kind())) for name, kind in sections]
+    return dataclasses.make_dataclass("Sectioned", fields, frozen=True)
 
 
 def _parsed(arguments: Sequence[str], default: Config, prog: str, about: str) -> Config:
@@ -71,9 +73,7 @@ def _parsed(arguments: Sequence[str], default: Config, prog: str, about: str) ->
         description=inspect.cleandoc(about),
         config=(tyro.conf.OmitArgPrefixes,),
     )
-    return Config(
-        **{name: value for section in GROUPS for name, value in vars(getattr(parsed, section.__name__.lower())).items()}
-    )
+    return Config(**{name: value for section in vars(parsed).values() for name, value in vars(section).items()})
 
 
 def _value_of(option: str, arguments: Sequence[str]) -> str | None:

@@ -74,13 +74,6 @@ def load(name: str, task: str = "classification", *, val_fraction: float = 0.2, 
     raise UsageError(f"unknown data {name!r} for {task}; it is {known}")
 
 
-def located(name: str, task: str) -> str:
-    """The same name of data with an absolute path, if it has one."""
-    kind, _, place = name.partition(":")
-    paths = {pattern.partition(":")[0] for pattern in SOURCES[task]} - {"tfds"}
-    return f"{kind}:{Path(place).absolute()}" if place and kind in paths else name
-
-
 def write_split(data: Data, folder: Path) -> None:
     """Writes split.csv into a run's folder: which files were drawn to be held out. Nothing where none were.
 
