@@ -1,0 +1,34 @@
+"""Operations of detection with torchvision's results, gradients and names, of fixed size and so usable under `jax.jit`.
+
+Where torchvision returns as many rows as it finds, these return a fixed number and a mask of those that count. Images
+and feature maps are channels last. See docs/ops.md.
+"""
+
+from jaxzoo.nn.ops.box_coder import BoxCoder, BoxLinearCoder
+from jaxzoo.nn.ops.box_losses import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
+from jaxzoo.nn.ops.boxes import (
+    box_area,
+    box_convert,
+    box_iou,
+    clip_boxes_to_image,
+    complete_box_iou,
+    distance_box_iou,
+    generalized_box_iou,
+    remove_small_boxes,
+)
+
+__all__ = [
+    "BoxCoder",
+    "BoxLinearCoder",
+    "box_area",
+    "box_convert",
+    "box_iou",
+    "clip_boxes_to_image",
+    "complete_box_iou",
+    "complete_box_iou_loss",
+    "distance_box_iou",
+    "distance_box_iou_loss",
+    "generalized_box_iou",
+    "generalized_box_iou_loss",
+    "remove_small_boxes",
+]
