@@ -18,6 +18,7 @@ from convert.diff import diff
 from convert.inspect import inspect
 from convert.to_flax import to_flax
 from convert.to_torch import to_torch
+from jaxzoo.command_help import explained
 from jaxzoo.errors import exit_on_usage_error
 from jaxzoo.home import expanded
 
@@ -29,7 +30,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m convert") -> 
     chosen = next((word for word in (sys.argv[1:] if argv is None else argv) if word in COMMANDS), None)
     with exit_on_usage_error(signature(COMMANDS[chosen]).parameters if chosen else ()):
         code = tyro.extras.subcommand_cli_from_dict(
-            COMMANDS,
+            {name: explained(command) for name, command in COMMANDS.items()},
             prog=prog,
             description="PyTorch ↔ Flax: the same weights on both sides.",
             args=expanded(sys.argv[1:] if argv is None else argv),

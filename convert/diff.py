@@ -40,13 +40,13 @@ def diff(
     """Runs a model and its PyTorch twin on the same input and compares every layer; exit code 1 if they differ.
 
     Args:
-        model: name of the model, as jaxzoo.list_models() gives it.
-        weights: what both compute with, as to-flax takes it; random ones unless given.
-        image: the input, through the model's preprocessing; random numbers unless given.
-        size: height and width of the input, in pixels; the model's own unless given.
-        dtype: float64 tells a wrong architecture from rounding; float32 is what runs in practice.
-        seed: of random weights and input.
-        match: as to-flax takes it.
+        model: Model, such as resnet50; `jaxzoo list` shows all.
+        weights: Weights for both sides, as for to-flax. Default: random.
+        image: Input image, which goes through the model's preprocessing. Default: random numbers.
+        size: Height and width of the input, in pixels. Default: the model's own.
+        dtype: float64 tells a wrong architecture from rounding; float32 shows the difference in practice.
+        seed: Seed of the random weights and input.
+        match: How to pair tensors, as for to-flax.
     """
     import jax
 

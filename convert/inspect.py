@@ -25,11 +25,11 @@ BUFFERS = ("running_mean", "running_var")
 
 
 def inspect(file: tyro.conf.Positional[str], /, all: Annotated[bool, tyro.conf.arg(name="all")] = False) -> None:
-    """Says what a file of weights holds: tensors, shapes, dtypes, where they lay, and the registered models it fits.
+    """Shows the content of a weights file: tensors, shapes, dtypes, their place in it, and the models that it fits.
 
     Args:
-        file: a .pth, .pt or .safetensors file, a converted directory, or the folder of a training run.
-        all: list every tensor.
+        file: A .pth, .pt or .safetensors file, a converted directory, or the folder of a training run.
+        all: List every tensor.
     """
     from rich.console import Console
     from rich.markup import escape

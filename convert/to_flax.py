@@ -18,15 +18,15 @@ def to_flax(
     """Converts PyTorch weights to an Orbax directory with a manifest. Every tensor keeps its dtype.
 
     Args:
-        model: name of the model, as jaxzoo.list_models() gives it.
-        weights: a .pth, .pt or .safetensors file (file.pth#key where it holds several sets of weights), by the
+        model: Model, such as resnet50; `jaxzoo list` shows all.
+        weights: A .pth, .pt or .safetensors file (file.pth#key where it holds several sets of weights), with the
             reference's names or timm's; or published weights of torchvision or timm, such as IMAGENET1K_V1 or DEFAULT.
-        out: the directory to write; it must not exist.
-        head: 'skip' leaves a classifier of another size freshly initialised, and says so.
-        num_classes: as many as the weights have, unless given.
-        image_size: in pixels, of models that are built for one: the weights' own unless given, else their table of
-            positions is resampled.
-        match: 'order' pairs tensors under other names that are the same ones in the same order, and prints the pairs.
+        out: Directory to write; it must not exist.
+        head: What to do with a classifier of another size: refuse it, or skip it and initialise it afresh.
+        num_classes: Number of classes. Default: as in the weights.
+        image_size: Image size in pixels, for a model that is built for one; at another size than the weights' own the
+            position embedding is resampled. Default: the weights' own.
+        match: How to pair tensors with the model's: by their names, or by order and shape, which prints the pairs.
     """
     import jaxzoo
     from convert import rules, store

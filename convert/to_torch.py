@@ -15,10 +15,10 @@ def to_torch(
     """Writes a state_dict that torchvision loads with strict=True: its keys, its layouts, the dtypes that came in.
 
     Args:
-        from_: a converted directory, a training checkpoint, or the folder of a training run (its best, else its last);
-            RUN#ema is the average of its weights.
-        out: the file to write, ending in .pth, .pt or .safetensors; it must not exist.
-        dialect: whose names to write: timm's, where timm has a network that computes the same, or the reference's.
+        from_: A converted directory, a training checkpoint, or the folder of a training run (its best, else its last
+            checkpoint); RUN#ema is the moving average of its weights.
+        out: File to write, ending in .pth, .pt or .safetensors; it must not exist.
+        dialect: Naming of the tensors: timm's, where timm has the same network. Default: the reference's.
     """
     from convert import files
     from convert.names import in_dialect

@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _run(name: str, rest: Sequence[str]) -> int | None:
     import tyro
 
+    from jaxzoo.command_help import explained
     from jaxzoo.commands import completion
     from jaxzoo.memory import keep_freed_memory
 
@@ -52,7 +53,7 @@ def _run(name: str, rest: Sequence[str]) -> int | None:
         nothing = completion.commands(lambda name: lambda: None)
         return nothing.cli(prog="jaxzoo", description=DESCRIPTION, args=[name, *rest])
     keep_freed_memory()
-    return tyro.cli(command(name), prog=f"jaxzoo {name}", args=rest)
+    return tyro.cli(explained(command(name)), prog=f"jaxzoo {name}", args=rest)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ NAMES = {str: "STR", int: "INT", float: "FLOAT", Path: "PATH", bool: "{True,Fals
 def explained(command: Callable, default: Any = None) -> Callable:
     """A function, or a dataclass with the values of `default`, whose annotations hold what its docstrings say.
 
-    An argument's text may end with "Default: the model's own." The help then has that in place of None or of nothing,
-    and any other value as it is. (tyro alone shows both, and breaks lines within sentences.)
+    An argument's text may end with "Default: the model's own.", which the help has in place of the value. (tyro alone
+    shows both, and breaks lines within sentences.)
     """
     import docstring_parser  # as tyro does
 
@@ -47,7 +47,7 @@ def _annotated(hint: Any, text: str) -> Any:
     optional = typing.get_origin(hint) in (types.UnionType, typing.Union) and len(parts) == 1
 
     def shown(value: str) -> str:
-        return f"(default: {usual.rstrip('.') or 'none' if value in ('None', '', repr('')) else value})"
+        return f"(default: {usual.rstrip('.') or ('none' if value in ('None', '') else value)})"
 
     return Annotated[
         hint,

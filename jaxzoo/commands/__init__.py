@@ -6,11 +6,11 @@ from importlib import import_module
 SUMMARIES = {
     "train": "Train a model, continue a run, or evaluate; `train data` shows data, `train recipes` recipes.",
     "convert": "Move weights between PyTorch and Flax, and compare both sides.",
-    "predict": "Say what is in pictures, or which pixels are what.",
-    "list": "Compare models: size, cost, published accuracy.",
-    "info": "Show a model: where it comes from, and what it consists of.",
-    "bench": "Measure speed and memory, beside PyTorch's.",
-    "inspect": "Draw which pixels reach an output.",
+    "predict": "Classify or segment images.",
+    "list": "List the models: size, cost, published accuracy.",
+    "info": "Show a model: paper, published weights, modules.",
+    "bench": "Measure speed and memory, beside PyTorch.",
+    "inspect": "Show a model's receptive field.",
 }
 
 

@@ -41,23 +41,23 @@ def bench(
     seconds: float = 30.0,
     csv: Path | None = None,
 ) -> None:
-    """Speed and memory of inference and of training, measured in turns with PyTorch's on the same images.
+    """Measure speed and memory of inference and training, in turns with PyTorch on the same images.
 
     Training is forward, backward and SGD with momentum, with statistics of the batch. The table has the faster of
     torch's memory layouts, the CSV both. FLOPs are those that the architecture asks for: two per multiply-add, and
     three times as many in training. Memory is what a step takes beyond weights, optimizer and images.
 
     Args:
-        model: one name or several, with commas between; jaxzoo.list_models() gives them.
-        against: torch also measures the PyTorch twin.
-        batch: images per step; several numbers are measured one after the other.
-        size: height and width of the images, in pixels; the model's own unless given.
-        precision: float32 is exact on a GPU too (no TF32); bfloat16 keeps trained parameters in float32.
-        device: JAX's default unless given, for both sides.
-        threads: of each side on a CPU.
-        compile: torch.compile instead of eager torch; the default on a GPU.
-        seconds: to measure each model and batch, beside compiling and warming up.
-        csv: file to write all figures to.
+        model: Model or models, such as resnet50,swin_t; `jaxzoo list` shows all.
+        against: Whether to measure the same model in PyTorch too.
+        batch: Batch size, or several, such as 1 8 64, which are measured one after the other.
+        size: Height and width of the images, in pixels. Default: the model's own.
+        precision: Dtype of the computation: float32 without TF32, or bfloat16 with parameters in float32.
+        device: Device for both sides. Default: JAX's default.
+        threads: CPU threads of each side.
+        compile: Whether to use torch.compile instead of eager PyTorch. Default: True on a GPU, else False.
+        seconds: Seconds of measurement for each model and batch size, compilation and warm-up not included.
+        csv: CSV file to write all figures to.
     """
     cards = [card(name) for name in model.split(",")]
     if min(*batch, threads, seconds, 1 if size is None else size) <= 0:

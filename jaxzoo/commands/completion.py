@@ -9,6 +9,7 @@ from pathlib import Path
 import tyro
 from tyro.extras import SubcommandApp
 
+from jaxzoo.command_help import explained
 from jaxzoo.commands import SUMMARIES, command
 from jaxzoo.errors import UsageError
 
@@ -44,9 +45,9 @@ def _in_full(name: str) -> Callable | SubcommandApp:
 
         app = SubcommandApp()
         for part, function in COMMANDS.items():
-            app.command(function, name=part)
+            app.command(explained(function), name=part)
         return app
-    return command(name)
+    return explained(command(name))
 
 
 def _script(shell: str) -> str:

@@ -14,15 +14,15 @@ from jaxzoo.registry import argument_names, card, create_model
 
 
 def info(name: tyro.conf.Positional[str], /, image_size: int | None = None, depth: int = 2) -> None:
-    """What a model is, its published weights, and its modules with output shapes, parameters and FLOPs.
+    """Show a model: its published weights, and its modules with output shapes, parameters and FLOPs.
 
     A FLOP is an addition or a multiplication; those of convolutions and products of matrices count. Modules without an
     output do not run in eval mode.
 
     Args:
-        name: name of the model; `python -m jaxzoo list` has them all.
-        image_size: side of the square image, in pixels; the native size unless given.
-        depth: how many levels of modules inside modules to show.
+        name: Model, such as resnet50; `jaxzoo list` shows all.
+        image_size: Side of the square input image, in pixels. Default: the model's own.
+        depth: Levels of nested modules to show.
     """
     c, known = card(name), argument_names(name)
     side = c.input_size if image_size is None else image_size

@@ -26,18 +26,17 @@ def inspect(
     whole: bool = False,
     out: Path | None = None,
 ) -> None:
-    """Which pixels of the image reach the output's central pixel: how far they are, and how many between them do not.
+    """Show the receptive field of the output's central pixel: its extent, and the pixels in it without influence.
 
     That depends on the architecture alone, so no weights are needed.
 
     Args:
-        what: what to look at.
-        name: name of the model; `python -m jaxzoo list` has them all.
-        size: side of the square image, in pixels; the native size unless given.
-        layer: the part of the model whose output is meant, as `python -m jaxzoo info NAME` calls it, joined by dots;
-            the model's own unless given.
-        whole: whether averages of the whole image, which reach every pixel, count too.
-        out: a new PNG file for a picture of these pixels, the darker the stronger, in a red frame.
+        what: What to inspect.
+        name: Model, such as resnet50; `jaxzoo list` shows all.
+        size: Side of the square input image, in pixels. Default: the model's own.
+        layer: Path of a module, such as layer3.0.conv1; `jaxzoo info NAME` shows them. Default: the whole model.
+        whole: Include paths through global averages (pooling, squeeze-and-excitation), which every pixel reaches.
+        out: New PNG file for a map of these pixels, darker where their influence is stronger, in a red frame.
     """
     side = card(name).input_size if size is None else size
     if side < 1:

@@ -13,13 +13,13 @@ from jaxzoo.registry import list_models
 
 
 def list(pattern: tyro.conf.Positional[str] = "*", /) -> None:
-    """A table of the models: parameters, multiply-adds (GMACs) per image of the input size, and the published weights.
+    """List the models: parameters, multiply-adds (GMACs) per image of the input size, and published weights.
 
     The weights' default stands first, each with its accuracy on ImageNet-1K (acc@1) or its mIoU, in percent, as
     published.
 
     Args:
-        pattern: only names like this: a part of the name, or a shell pattern such as 'resnet?0*'.
+        pattern: Part of a name, such as resnet, or a shell pattern, such as 'resnet?0*'. Default: all models.
     """
     names = list_models(pattern if any(c in pattern for c in "*?[") else f"*{pattern}*")
     if not names:

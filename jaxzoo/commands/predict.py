@@ -29,25 +29,25 @@ def predict(
     json: Path | None = None,
     csv: Path | None = None,
 ) -> int:
-    """The likeliest classes of images, with their probabilities; of segmentation models, which pixels are what.
+    """Classify images, with probabilities; or segment them, with a model for segmentation.
 
     Images are prepared exactly as the weights were evaluated. Those that cannot be read are named on stderr and left
     out; the exit code is 1 then, or 2 if none could be read.
 
     Args:
-        images: image files, and folders, which stand for all images below them.
-        model: name of the model; `python -m jaxzoo list` has them all.
-        weights: a .pth, .pt or .safetensors file, a converted directory, the folder of a training run, or the name of
-            published weights such as DEFAULT, which is downloaded.
-        top: how many classes to name for each image.
-        temperature: the logits are divided by this before the softmax; above 1 it makes the model less sure.
-        batch_size: images in each pass through a classifier; the others see one at a time.
-        annotate: a new folder for a copy of each image with its classes below it (classifiers).
-        out: a new folder for a palette image of each image's classes, and for their colours over the image
-            (segmentation, which needs it).
-        crf: whether a fully connected CRF refines the borders (segmentation).
-        json: a new file for the results.
-        csv: a new file for the results, one row for each class of each image.
+        images: Image files, or folders, of which all images are taken, subfolders too.
+        model: Model, such as resnet50; `jaxzoo list` shows all.
+        weights: A .pth, .pt or .safetensors file, a converted directory, the folder of a training run, or the name of
+            published weights to download, such as DEFAULT.
+        top: Number of classes to print for each image.
+        temperature: Divisor of the logits before the softmax; above 1 the probabilities get closer to each other.
+        batch_size: Images per forward pass of a classifier; segmentation models take one at a time.
+        annotate: New folder for a copy of each image with its classes written below it (classification).
+        out: New folder for each image's mask as a palette PNG, and for the mask drawn over the image (segmentation,
+            which needs it).
+        crf: Refine the mask's borders by a fully connected CRF (segmentation).
+        json: New JSON file for the results.
+        csv: New CSV file for the results, with one row for each class of each image.
     """
     if top < 1 or batch_size < 1 or not 0 < temperature < float("inf"):
         raise UsageError("--top and --batch-size must be at least 1, and --temperature a number above 0")
