@@ -18,8 +18,8 @@ import skimage.data
 from PIL import Image
 
 from jaxzoo.memory import keep_freed_memory
+from train.augment import Augmentation
 from train.augment.host import augmented, crop_box
-from train.config.options import Augmentation
 from train.data import Data, load
 from train.data.batches import Batch, TrainingBatches
 from train.data.prefetch import read_ahead

@@ -11,8 +11,7 @@ from torchvision.transforms import functional as F
 
 from jaxzoo import Preprocess, UsageError
 from jaxzoo.preprocess import resize_and_crop
-from train.augment import host
-from train.config.options import Augmentation
+from train.augment import Augmentation, host
 
 SIZES = [(61, 47), (32, 32), (40, 97), (1, 3)]
 # Of every operation the weakest, the strongest of any policy, and some that are no whole numbers.

@@ -1,17 +1,21 @@
 """Images with masks from VOC's layout, from pairs of folders, from COCO's annotations and from tensorflow-datasets."""
 
+import contextlib
 import io
 import json
 
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as reference
 
 from jaxzoo import UsageError
 from jaxzoo.voc import VOC_CLASSES, colored
 from tests.train.test_data import damage, paint
 from train.data import load, masks
-from train.data.sources import coco, coco_rle, pairs, voc
+from train.data.sources import coco, pairs, voc
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:pycocotools")
 
 
 def write_mask(path, values, mode="P"):
@@ -225,12 +229,10 @@ def box(left, top, right, bottom):
 def test_cocos_instances_become_masks_small_ones_on_top_and_crowds_ignored(tmp_path):
     crowd = np.zeros((40, 60), bool)
     crowd[:, 40:] = True
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], crowd.T.ravel(), [0]])))
-    lengths = np.diff(np.concatenate([[0], edges, [2400]])).tolist()
     annotations = [
         {"category_id": 3, "area": 100, "iscrowd": 0, "segmentation": box(10, 10, 20, 20)},
         {"category_id": 7, "area": 1000, "iscrowd": 0, "segmentation": box(5, 5, 50, 30)},
-        {"category_id": 7, "area": 800, "iscrowd": 1, "segmentation": {"size": [40, 60], "counts": lengths}},
+        {"category_id": 7, "area": 800, "iscrowd": 1, "segmentation": {"size": [40, 60], "counts": lengths_of(crowd)}},
     ]
     for part in ("train", "val"):
         write_coco(tmp_path, annotations, part=part)
@@ -243,47 +245,44 @@ def test_cocos_instances_become_masks_small_ones_on_top_and_crowds_ignored(tmp_p
     assert image.size == (60, 40) and data.held_out.size(0) == (40, 60)
 
 
-def test_run_lengths_are_those_of_pycocotools():
-    from pycocotools import mask as reference
-
+def test_run_lengths_compressed_or_not_give_the_mask_they_were_made_of():
     rng = np.random.default_rng(0)
     for size in ((1, 1), (7, 5), (61, 83), (300, 211)):
         for density in (0.0, 0.02, 0.5, 1.0):
             inside = rng.random(size) < density
             encoded = reference.encode(np.asfortranarray(inside.astype(np.uint8)))
-            for counts in (encoded["counts"], encoded["counts"].decode()):
+            for counts in (encoded["counts"], encoded["counts"].decode(), lengths_of(inside)):
                 np.testing.assert_array_equal(coco.drawn_outline({"size": list(size), "counts": counts}, size), inside)
-            plain = coco_rle.decompressed(encoded["counts"])
-            np.testing.assert_array_equal(coco_rle.run_lengths(plain, size), inside)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:pycocotools")
-def test_polygons_cover_exactly_what_those_of_pycocotools_cover():
-    from pycocotools import mask as reference
+def lengths_of(inside):
+    """Lengths of runs without and with the object in turn, down one column after the other."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], inside.T.ravel(), [0]])))
+    return np.diff(np.concatenate([[0], edges, [inside.size]])).tolist()
 
+
+def test_a_polygon_covers_a_square_whole_and_several_what_any_of_them_covers():
+    squares = ([1, 2, 5, 2, 5, 4, 1, 4], [0, 0, 2, 0, 2, 3, 0, 3.0])
+    expected = np.zeros((2, 6, 7), bool)
+    expected[0, 2:4, 1:5] = expected[1, :3, :2] = True
+    np.testing.assert_array_equal(coco.drawn_outline([squares[0]], (6, 7)), expected[0])
+    np.testing.assert_array_equal(coco.drawn_outline(squares[0], (6, 7)), expected[0])
+    np.testing.assert_array_equal(coco.drawn_outline(list(squares), (6, 7)), expected.any(0))
+
+
+@pytest.mark.parametrize("corners", [[1, 2, 5, 2], [1, 2, 5, 2, 5, np.nan], [1, 2, 5, 2, 5, 1e9]])
+def test_a_polygon_that_would_take_all_memory_is_refused(corners):
+    with pytest.raises(ValueError, match="three corners"):
+        coco.drawn_outline([[0, 0, 1, 0, 1, 1], corners], (6, 7))
+
+
+def test_damaged_run_lengths_are_refused_or_read_and_never_crash():
     rng = np.random.default_rng(0)
-    for number in range(300):
-        height, width = rng.integers(1, 60, 2).tolist()
-        corners = rng.uniform(-20, 80, (rng.integers(3, 12), 2))
-        polygon = (
-            corners,  # reaching beyond the image
-            np.round(corners),
-            np.round(2 * corners) / 2,
-            corners.clip(0, (width, height)),
-            np.concatenate([np.repeat(corners, 2, 0), corners[:1]]),  # corners that come twice
-        )[number % 5]
-        theirs = reference.decode(reference.frPyObjects([polygon.ravel().tolist()], height, width))[:, :, 0]
-        np.testing.assert_array_equal(coco_rle.filled(polygon, (height, width)), theirs)
-
-
-def test_a_polygon_covers_a_square_whole():
-    square = np.array([[1.0, 2.0], [5.0, 2.0], [5.0, 4.0], [1.0, 4.0]])
-    expected = np.zeros((6, 7), bool)
-    expected[2:4, 1:5] = True
-    np.testing.assert_array_equal(coco_rle.filled(square, (6, 7)), expected)
-    for wrong in (square[:2], square * np.nan, square * 1e9):
-        with pytest.raises(ValueError, match="three corners"):
-            coco_rle.filled(wrong, (6, 7))
+    for _ in range(500):
+        size = tuple(rng.integers(1, 60, 2).tolist())
+        text = rng.integers(48, 112, rng.integers(0, 30)).astype(np.uint8).tobytes()
+        with contextlib.suppress(ValueError):
+            assert coco.drawn_outline({"size": size, "counts": text}, size).shape == size
 
 
 @pytest.mark.parametrize(
@@ -292,7 +291,7 @@ def test_a_polygon_covers_a_square_whole():
         ({"category_id": 9, "segmentation": box(1, 1, 5, 5)}, r"annotation 0 of .*1\.jpg .*KeyError: '9'"),
         ({"category_id": 3, "segmentation": {"size": [4, 4], "counts": [16]}}, "run lengths for"),
         ({"category_id": 3, "segmentation": {"size": [40, 60], "counts": [16]}}, "run lengths of 16 pixels"),
-        ({"category_id": 3, "segmentation": {"size": [40, 60], "counts": "P"}}, "end within a number"),
+        ({"category_id": 3, "segmentation": {"size": [40, 60], "counts": "P"}}, "Invalid RLE"),
         ({"category_id": 3, "segmentation": [[1, 2, 3, 4]]}, "three corners"),
     ],
 )

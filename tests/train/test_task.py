@@ -54,7 +54,7 @@ def test_flips_mirror_some_images_and_change_nothing_else():
         seen["images"] = x
         return jnp.zeros((32, 3))
 
-    task = classification(flip="yes")
+    task = classification(flip=True)
     task.training_loss(model, batch, jax.random.key(0))
     plain, mirrored = task.normalised(images), task.normalised(images[:, :, ::-1])
     is_plain = [bool((a == b).all()) for a, b in zip(seen["images"], plain, strict=True)]

@@ -24,7 +24,7 @@ from jaxzoo.classification.resnet import Bottleneck, ResNet
 from jaxzoo.classification.vision_transformer import VisionTransformer
 from tests.compare import arrays, cast, close
 from tests.train.tiny import Tiny
-from train.augment.host import Augmentation
+from train.augment import Augmentation
 from train.config.options import Config
 from train.engine import step
 from train.optim.optimizers import learning_rate, optimizer

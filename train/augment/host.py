@@ -14,8 +14,8 @@ from PIL import Image
 
 from jaxzoo.errors import UsageError
 from jaxzoo.preprocess import Preprocess, resize_and_crop
+from train.augment import Augmentation
 from train.augment.pil_ops import OPERATIONS, SIGNED, Box, Fill, adjusted, apply, cropped
-from train.config.options import Augmentation
 
 # The strongest magnitude of operations with a direction: in AutoAugment and RandAugment, and in TrivialAugmentWide.
 # Units are those of `apply`, but that the first translate by parts of the side.
@@ -57,32 +57,32 @@ IMAGENET_POLICY = (
 
 
 def augmented(
-    image: Image.Image, rng: np.random.Generator, config: Augmentation, side: int, interpolation: str = "bilinear"
+    image: Image.Image, rng: np.random.Generator, wanted: Augmentation, side: int, interpolation: str = "bilinear"
 ) -> Image.Image:
-    """A training image of `side` x `side` pixels: random crop, colour jitter, then the policy, as `config` asks for.
+    """A training image of `side` x `side` pixels: random crop, colour jitter, then the policy, as `wanted`.
 
     Args:
-      config: of it `crop_area` (a number), `color_jitter`, `auto_augment`, `ra_ops` and `ra_magnitude` are read. With
+      wanted: of it `crop_area`, `color_jitter`, `auto_augment`, `ra_ops` and `ra_magnitude` are read. With
         a `crop_area` of 1 there is no random crop: an image of the right size stays as it is, of others the shorter
         side is resized to `side` and the centre taken.
       interpolation: `bilinear` or `bicubic`, of crop and policy alike, as in torchvision's reference training.
     """
-    if config.crop_area < 1:
-        image = cropped(image, crop_box(image.size, rng, (config.crop_area, 1.0)), side, interpolation)
+    if wanted.crop_area < 1:
+        image = cropped(image, crop_box(image.size, rng, (wanted.crop_area, 1.0)), side, interpolation)
     elif image.size != (side, side):
         image = resize_and_crop(image, Preprocess(crop=side, interpolation=interpolation))
-    if any(config.color_jitter):
-        image = color_jitter(image, rng, *config.color_jitter)
-    match config.auto_augment:
+    if any(wanted.color_jitter):
+        image = color_jitter(image, rng, *wanted.color_jitter)
+    match wanted.auto_augment:
         case "none":
             return image
         case "autoaugment":
             return autoaugment(image, rng, interpolation=interpolation)
         case "randaugment":
-            return randaugment(image, rng, config.ra_ops, config.ra_magnitude, interpolation=interpolation)
+            return randaugment(image, rng, wanted.ra_ops, wanted.ra_magnitude, interpolation=interpolation)
         case "trivialaugment":
             return trivialaugment(image, rng, interpolation=interpolation)
-    raise UsageError(f"unknown --auto-augment {config.auto_augment!r}; it is autoaugment, randaugment, trivialaugment")
+    raise UsageError(f"unknown --auto-augment {wanted.auto_augment!r}; it is autoaugment, randaugment, trivialaugment")
 
 
 def crop_box(

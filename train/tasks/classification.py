@@ -14,9 +14,10 @@ from PIL import Image
 
 from jaxzoo.outputs import class_logits
 from jaxzoo.preprocess import Preprocess, resize_and_crop
+from train.augment import Augmentation
 from train.augment.device import erased, flipped, mixed, normalised
 from train.augment.host import augmented
-from train.config.options import Augmentation, Config, Segmentation, stages
+from train.config.options import Config, Segmentation, stages
 from train.data import Data
 from train.data.batches import Lot
 from train.engine.stages import strengths
@@ -25,7 +26,7 @@ from train.reporting.batch import batch_tiles
 from train.reporting.contact_sheet import Tile, draw_sheet
 from train.tasks import Batch, Sums, Task
 
-PLAIN = Augmentation(flip="no", crop_area=1.0, shift=0)
+PLAIN = Augmentation()
 DEFAULTS = {"label_smoothing": 0.1}
 BATCH_SIZE = 64
 DEMO_EPOCHS, DEMO_LR_SCALE = 7, 1.0
@@ -36,9 +37,8 @@ INAPPLICABLE_OPTIONS = {field.name for field in dataclasses.fields(Segmentation)
 def tasks_of(config: Config, data: Data, preprocess: Preprocess) -> list[Task]:
     """As it evaluates, and then for each stage of training, which differ in image size and strength."""
     sizes = stages(config) or [config.train_size or preprocess.crop]
-    augmentation = Augmentation(
-        **{field.name: getattr(config, field.name) for field in dataclasses.fields(Augmentation)}
-    )
+    options = {field.name: getattr(config, field.name) for field in dataclasses.fields(Augmentation)}
+    augmentation = Augmentation(**options | {"flip": config.flip == "yes"})
 
     def task(size: int, strength: float) -> Task:
         return Classification(
@@ -104,7 +104,7 @@ class Classification:
     def augmented(self, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         """What the model sees of a training batch, and its targets (N, classes); both float32."""
         wanted, (flipping, erasing, mixing) = self.augmentation, jax.random.split(key, 3)
-        images = flipped(batch["image"], flipping) if wanted.flip == "yes" else batch["image"]
+        images = flipped(batch["image"], flipping) if wanted.flip else batch["image"]
         images = self.normalised(images)
         targets = jax.nn.one_hot(batch["label"], len(self.classes), dtype=images.dtype)
         if wanted.random_erase:
