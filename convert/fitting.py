@@ -11,9 +11,9 @@ from flax import nnx
 
 from convert import adapting, pairing, rules
 from convert.differences import differences, listed
-from convert.heads import Heads, heads_of, replaced
+from convert.heads import Heads, auxiliary, heads_of, replaced
 from convert.leftovers import in_words, leftovers
-from convert.shapes import Shapes, abstract, auxiliary, image_size_of, shapes_at
+from convert.shapes import Shapes, abstract, image_size_of, shapes_at
 from convert.weights import Weights
 from jaxzoo import UsageError, create_model
 from jaxzoo.errors import Remedy
@@ -115,9 +115,10 @@ def infer_arguments(
     wrong = {key for key, shape in wanted.items() if shapes.get(key) != shape}
     if not wrong and shapes.keys() <= wanted.keys():
         return arguments, None
-    argument, aside = auxiliary(name, arguments)
-    if argument and argument not in given and aside.isdisjoint(shapes) != aside.isdisjoint(wanted):
-        arguments[argument] = not aside.isdisjoint(shapes)
+    argument, aside = auxiliary(name)
+    there, built = (any(key.startswith(aside) for key in keys) for keys in (shapes, wanted))
+    if argument and argument not in given and there != built:
+        arguments[argument] = there
     stem = next((key for key, shape in wanted.items() if len(shape) == 4), None)
     channels = shapes.get(stem, ())
     if "in_channels" not in given and len(channels) == 4 and _but_channels(channels) == _but_channels(wanted[stem]):

@@ -1,10 +1,13 @@
 """The parts of a model that depend on the number of classes: which they are, and which of them a file lacks."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from convert.shapes import Shapes, auxiliary, head_of
+from convert.shapes import Shapes, shapes_at, sizes_that_differ
+from jaxzoo.registry import argument_names, card
+
+FEW, MORE = 7, 11  # numbers of classes at which a model is built whose card does not name its head
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,10 +27,46 @@ class Heads:
 
 def heads_of(name: str, shapes: Shapes, arguments: Mapping[str, Any]) -> Heads:
     """The heads of a model that is built with these arguments, in a file of these shapes."""
-    argument, aside = auxiliary(name, arguments)
-    main, classes = head_of(name, shapes, arguments, without=aside)
-    side, side_classes = head_of(name, {key: shapes[key] for key in aside & shapes.keys()}, arguments)
-    return Heads(main, classes, [key for key in side if key in aside], side_classes, argument)
+    argument, aside = auxiliary(name)
+    begin = head_prefixes(name, arguments)
+    keys = [key for key in shapes_at(name, arguments) if key.startswith(begin)]
+    side = [key for key in keys if key.startswith(aside)]
+    main = [key for key in keys if key not in side]
+    return Heads(main, _classes(name, main, shapes, arguments), side, _classes(name, side, shapes, arguments), argument)
+
+
+def head_prefixes(name: str, arguments: Mapping[str, Any]) -> tuple[str, ...]:
+    """How the names of the tensors begin whose shapes depend on the number of classes."""
+    if (modules := card(name).head) is not None:
+        return tuple(f"{module}." for module in modules)
+    small, large = _few_and_more(name, arguments)
+    return tuple(key for key in small if small[key] != large[key])
+
+
+def auxiliary(name: str) -> tuple[str | None, tuple[str, ...]]:
+    """The argument that asks for heads which count in training only, and how the names of their tensors begin."""
+    argument = next((known for known in argument_names(name) if known.startswith("aux_")), None)
+    if argument is None or card(name).head is not None:
+        return argument, tuple(f"{module}." for module in card(name).auxiliary)
+    without, having = (shapes_at(name, {argument: wanted}) for wanted in (False, True))
+    return argument, tuple(key for key in having if key not in without)
+
+
+def _few_and_more(name: str, arguments: Mapping[str, Any]) -> list[Shapes]:
+    if "num_classes" not in argument_names(name):
+        return [{}, {}]
+    return [shapes_at(name, {**arguments, "num_classes": count}) for count in (FEW, MORE)]
+
+
+def _classes(name: str, keys: Iterable[str], shapes: Shapes, arguments: Mapping[str, Any]) -> int | None:
+    """The number of classes of the head of these tensors, in a file of these shapes."""
+    if card(name).head is not None:
+        return next((shapes[key][0] for key in keys if shapes.get(key)), None)
+    for at_few, at_more, size in sizes_that_differ(keys, *_few_and_more(name, arguments), shapes):
+        classes = FEW + (size - at_few) * (MORE - FEW) / (at_more - at_few)  # sizes grow linearly
+        if classes >= 1 and classes.is_integer():
+            return int(classes)
+    return None
 
 
 def replaced(heads: Heads, wanted: Shapes, given: Shapes) -> tuple[str, ...]:

@@ -106,13 +106,13 @@ def fitting(tensors: dict[str, "np.ndarray"]) -> tuple[dict[str, list[str]], str
 
 def _readings(tensors: dict[str, "np.ndarray"]) -> Iterator[tuple[str, "Reading"]]:
     """What may be a network: the tensors below each prefix that many of them share, by the names of each dialect."""
-    from convert.dialects import Reading, Table, readings
+    from convert.dialects import Reading, Table, all_tables, readings
 
     counts = collections.Counter(key[: i + 1] for key in tensors for i, letter in enumerate(key) if letter == ".")
     for prefix in ["", *(prefix for prefix, count in counts.items() if SHARE * count > len(tensors))]:
         below = {key.removeprefix(prefix): array for key, array in tensors.items() if key.startswith(prefix)}
         yield prefix, Reading("", Table(()), below)
-        yield from ((prefix, reading) for reading in readings(below))
+        yield from ((prefix, reading) for reading in readings(below, all_tables()))
 
 
 def _in_order(tensors: dict[str, "np.ndarray"], models: Iterable[str]) -> dict[str, list[str]]:
@@ -159,9 +159,10 @@ def _alike(names: Iterable[str], others: Iterable[str]) -> bool:
 def _fit(name: str, reading: "Reading") -> list[str] | None:
     """What there is to say of a model that these tensors fill; None if they do not."""
     from convert.fitting import fit_weights
+    from convert.heads import heads_of
     from convert.leftovers import leftovers
     from convert.names import check_dialect
-    from convert.shapes import default_shapes, head_of
+    from convert.shapes import default_shapes
     from convert.weights import Weights
 
     wanted = default_shapes(name)
@@ -176,7 +177,7 @@ def _fit(name: str, reading: "Reading") -> list[str] | None:
             arguments = fit_weights(name, Weights(Path(name), tensors)).arguments
         except UsageError:
             return None
-    if "num_classes" not in arguments and (classes := head_of(name, shapes, arguments)[1]):
+    if "num_classes" not in arguments and (classes := heads_of(name, shapes, arguments).classes):
         arguments = {"num_classes": classes} | arguments
     words = [f"{key}={value}" for key, value in arguments.items()]
     if reading.dialect:

@@ -11,7 +11,8 @@ import numpy as np
 
 from convert import dialects, pairing, rules
 from convert.differences import listed
-from convert.shapes import Shapes, auxiliary, default, default_shapes, epsilons, head_of
+from convert.heads import auxiliary, heads_of
+from convert.shapes import Shapes, default, default_shapes, epsilons
 from convert.weights import Weights
 from jaxzoo import UsageError, card
 
@@ -62,7 +63,7 @@ def located(name: str, weights: Weights) -> Weights:
 
 def _networks(name: str, tensors: Tensors) -> list[_Network]:
     """What may be the model's network, by where it lies; the outermost first, and there under its own names."""
-    wanted = default_shapes(name)
+    wanted, tables = default_shapes(name), dialects.tables_of(name)
     inside: dict[str, dict[str, np.ndarray]] = {"": {}}
     for key, array in tensors.items():
         for start in (0, *(i + 1 for i, letter in enumerate(key) if letter == ".")):
@@ -72,7 +73,7 @@ def _networks(name: str, tensors: Tensors) -> list[_Network]:
         if prefix and 2 * len(below) <= len(wanted):
             continue
         own = _network(prefix, below, None, wanted)
-        others = (_network(prefix, reading.tensors, reading, wanted) for reading in dialects.readings(below))
+        others = (_network(prefix, reading.tensors, reading, wanted) for reading in dialects.readings(below, tables))
         networks += [own, *(other for other in others if other.named > max(own.named, len(wanted) // 2))]
     return networks
 
@@ -101,7 +102,7 @@ def in_dialect(name: str, dialect: str, tensors: Mapping[str, np.ndarray]) -> di
     """
     if card(name).twin.startswith(f"{dialect}:"):
         return dict(tensors)
-    found = dialects.written(dialect, tensors)
+    found = dialects.written(dialect, name, tensors)
     if found is None:
         raise UsageError(
             f"{name} cannot be written in {dialect}'s names: {dialect} has no network that computes the same"
@@ -143,8 +144,9 @@ def match_by_order(name: str, path: Path, tensors: Tensors) -> Weights:
 
 
 def _without_heads(name: str, leaves: list[rules.Leaf], path: Path, tensors: Tensors) -> list[tuple[str, str]] | None:
-    aside = auxiliary(name, {})[1]
-    heads = set(head_of(name, {}, {}, without=aside)[0])
+    _, prefixes = auxiliary(name)
+    aside = {leaf.key for leaf in leaves if leaf.key.startswith(prefixes)}
+    heads = set(heads_of(name, {}, {}).main)
     parts = tuple(key.partition(".")[0] + "." for key in heads)
     whole = {leaf.key for leaf in leaves if leaf.key.startswith(parts)}
     names = [key for key in tensors if not key.endswith(pairing.COUNTER)]

@@ -60,7 +60,7 @@ def model_info(name: str) -> ModelInfo:
     size = stored().get(name)
     if size is None:
         abstract = nnx.eval_shape(lambda: create_model(name))
-        size = measure(abstract, c.example().shape)
+        size = measure(abstract, c.example_inputs().shape)
     return ModelInfo(
         name, c.task, size.parameters, size.multiply_adds, c.input_size, c.preprocess, c.weights, c.twin, c.paper
     )

@@ -8,7 +8,7 @@ import inspect
 import numbers
 import pkgutil
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,19 +20,27 @@ from jaxzoo.nn.dropout import Stream
 from jaxzoo.preprocess import Preprocess
 
 TASKS = ("classification", "segmentation")
+UNITS = {"acc@1": "%", "acc@5": "%", "miou": "%", "pixel_acc": "%"}
+"""Of published metrics, which bear torchvision's names."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Published:
     """What is known of published weights.
 
-    `metrics` are those that the reference reports ("acc@1" in percent, for example), `arguments` what the builder is
-    given so that the weights compute what they were trained for.
+    `metrics` are those that the reference reports of the images `data`, the one that people compare first, in the units
+    that `UNITS` gives; `arguments` is what the builder is given so that the weights compute what they were trained for.
     """
 
     preprocess: Preprocess
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    data: str = "ImageNet-1K"
+
+    def described(self) -> str:
+        """The metrics in words: "acc@1 69.758 %, acc@5 89.078 % on ImageNet-1K"."""
+        metrics = ", ".join(f"{name} {value} {UNITS.get(name, '')}".strip() for name, value in self.metrics.items())
+        return f"{metrics} on {self.data}" if metrics else ""
 
 
 def imagenet(
@@ -47,14 +55,14 @@ def imagenet(
     return Published(Preprocess(crop, resize, interpolation), {"acc@1": acc1, "acc@5": acc5}, arguments)
 
 
+def one_image(batch: int, size: int, in_channels: int = 3) -> jax.ShapeDtypeStruct:
+    """The input of most networks: images (batch, size, size, in_channels) of float32."""
+    return jax.ShapeDtypeStruct((batch, size, size, in_channels), jnp.float32)
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelCard:
-    """What is known of a model without building it.
-
-    `twin` names the PyTorch reference as `package:builder`. `weights` are the published ones by name, the reference's
-    `DEFAULT` first. `parts` says which other models a part of this one is: by their names, and for each how the keys of
-    its state_dict begin there and here, as `{"resnet50": {"": "backbone."}}`.
-    """
+    """What is known of a model without building it; the fields are explained at `register_model`."""
 
     name: str
     task: str
@@ -63,16 +71,26 @@ class ModelCard:
     paper: str
     input_size: int
     weights: Mapping[str, Published]
-    parts: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
+    parts: Mapping[str, Mapping[str, str]]
+    head: tuple[str, ...] | None
+    auxiliary: tuple[str, ...]
+    timm: str | None
+    tables: tuple[str, ...]
+    inputs: Callable[..., Any]
 
     @property
     def preprocess(self) -> Preprocess:
         return next((w.preprocess for w in self.weights.values()), Preprocess(self.input_size))
 
-    def example(self, batch: int = 1, size: int | None = None, in_channels: int = 3) -> jax.ShapeDtypeStruct:
-        """What the network takes: (batch, size, size, in_channels) of float32; the native size unless given."""
-        size = self.input_size if size is None else size
-        return jax.ShapeDtypeStruct((batch, size, size, in_channels), jnp.float32)
+    def example_inputs(self, batch: int = 1, size: int | None = None, **arguments) -> Any:
+        """The network's input as shapes and dtypes, a pytree; of most models one image array.
+
+        Args:
+          batch: number of examples.
+          size: height and width in pixels; the native ones unless given.
+          **arguments: further ones of the card's `inputs`, such as `in_channels`.
+        """
+        return self.inputs(batch, self.input_size if size is None else size, **arguments)
 
 
 _cards: dict[str, ModelCard] = {}
@@ -86,6 +104,11 @@ def register_model(
     input_size: int = 224,
     weights: Mapping[str, Published] | None = None,
     parts: Mapping[str, Mapping[str, str]] | None = None,
+    head: Sequence[str] | None = None,
+    auxiliary: Sequence[str] = (),
+    timm: str | None = None,
+    tables: Sequence[str] = (),
+    inputs: Callable[..., Any] = one_image,
 ) -> Callable[[Callable], Callable]:
     """Decorator that enters a builder `name(*, rngs, **arguments) -> Network` under its own name.
 
@@ -94,11 +117,19 @@ def register_model(
 
     Args:
       paper: author, title and address of the paper.
-      task: what the outputs mean; decides loss, metrics and the parity suite's treatment.
+      task: what the outputs mean: one of `TASKS`, or the dotted path of a module of yours that trains it and has what
+        commands ask for (`train.tasks` and `jaxzoo.commands.tasks` say what that is).
       twin: the PyTorch reference, `package:builder`; torchvision's builder of the same name unless given.
       input_size: height and width of the native input, in pixels.
-      weights: published weights by name, the default first.
-      parts: other models whose weights a part of this one can start from, see `ModelCard`.
+      weights: published weights by name, the reference's default first.
+      parts: other models whose weights a part of this one can start from: by their names, and for each how the keys of
+        its state_dict begin there and here, as `{"resnet50": {"": "backbone."}}`.
+      head: dotted paths of the modules whose sizes depend on the number of classes, the main one first, those of
+        auxiliary heads too. A path stands for all that is inside. Found by building the model twice unless given.
+      auxiliary: modules that only training runs, and that the argument `aux_logits` or `aux_loss` asks for.
+      timm: timm's model that computes the same under other names.
+      tables: the names that weights of other projects bear, as tables of `convert.dialects`: `("timm.SWIN",)`.
+      inputs: `inputs(batch, size)` gives what the network takes, a pytree of `jax.ShapeDtypeStruct`.
 
     Raises:
       UsageError: the name is taken, or the task unknown.
@@ -111,9 +142,20 @@ def register_model(
             _import_families()  # so that a name of the zoo is known to be taken
         if name in _cards:
             raise UsageError(f"a model named {name!r} is registered already; rename the function that builds yours")
-        twin_of_same_name = f"torchvision:{name}"
         _cards[name] = ModelCard(
-            name, task, builder, twin or twin_of_same_name, paper, input_size, weights or {}, parts or {}
+            name=name,
+            task=task,
+            builder=builder,
+            twin=twin or f"torchvision:{name}",
+            paper=paper,
+            input_size=input_size,
+            weights=weights or {},
+            parts=parts or {},
+            head=None if head is None else tuple(head),
+            auxiliary=tuple(auxiliary),
+            timm=timm,
+            tables=tuple(tables),
+            inputs=inputs,
         )
         return builder
 
@@ -121,8 +163,11 @@ def register_model(
 
 
 def _check_task(task: str) -> None:
-    if task not in TASKS:
-        raise UsageError(f"unknown task {task!r}; the tasks are: {', '.join(TASKS)}")
+    if task not in TASKS and "." not in task:
+        raise UsageError(
+            f"unknown task {task!r}{nearest(task, TASKS)}; the tasks are {', '.join(TASKS)}, "
+            "and yours go by the dotted path of their module"
+        )
 
 
 @functools.cache

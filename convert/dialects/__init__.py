@@ -8,12 +8,15 @@ directions. A table goes by names alone and knows no model.
 import collections
 import dataclasses
 import functools
+import importlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
+
+from jaxzoo.registry import card
 
 Tensors = Mapping[str, np.ndarray]
 _PIECES = re.compile(r"(\{\d*[a-z](?:[+-]\d+)?\}|\*)")
@@ -162,35 +165,45 @@ class Reading(NamedTuple):
     complete: bool = True  # no name was unknown
 
 
-def _tables() -> Iterator[tuple[str, ModuleType]]:
-    from convert.dialects import deeplab_pytorch, microsoft, timm, torchvision
-
-    yield from (("timm", timm), ("torchvision", torchvision), ("deeplab-pytorch", deeplab_pytorch))
-    yield "Microsoft", microsoft
+MODULES = ("timm", "torchvision", "deeplab_pytorch", "microsoft")
 
 
-def readings(tensors: Tensors) -> Iterator[Reading]:
-    """What the tables make of these tensors that know more than half of the names, some of them by another."""
-    for dialect, module in _tables():
-        for table in module.TABLES:
-            known = table.knows(tensors)
-            if 2 * known > len(tensors) and (read := table.read(tensors)).keys() != tensors.keys():
-                yield Reading(dialect, table, read, known == len(tensors))
+def _modules() -> Iterator[ModuleType]:
+    return (importlib.import_module(f"convert.dialects.{module}") for module in MODULES)
+
+
+def tables_of(name: str) -> list[tuple[str, Table]]:
+    """The tables that the card of a model names, each with its dialect."""
+    found = (table.partition(".") for table in card(name).tables)
+    modules = [(importlib.import_module(f"convert.dialects.{module}"), table) for module, _, table in found]
+    return [(module.NAME, getattr(module, table)) for module, table in modules]
+
+
+def all_tables() -> list[tuple[str, Table]]:
+    """Every table, for weights of which nobody knows the model."""
+    return [(module.NAME, table) for module in _modules() for table in module.TABLES]
+
+
+def readings(tensors: Tensors, tables: Iterable[tuple[str, Table]]) -> Iterator[Reading]:
+    """These tensors by the names of each table that knows more than half of them, some of them by another."""
+    for dialect, table in tables:
+        known = table.knows(tensors)
+        if 2 * known > len(tensors) and (read := table.read(tensors)).keys() != tensors.keys():
+            yield Reading(dialect, table, read, known == len(tensors))
 
 
 def refusal(tensors: Tensors) -> str:
     """Why no table reads these tensors, where their names tell; "" where they do not."""
-    for _, module in _tables():
+    for module in _modules():
         for refused in module.REFUSED:
             if all(any(_any((mark,), name) for name in tensors) for mark in refused.marks):
                 return refused.reason
     return ""
 
 
-def written(dialect: str, tensors: Tensors) -> Reading | None:
-    """Tensors of ours by a dialect's names; None if it has no family that they all belong to."""
-    for table in dict(_tables())[dialect].TABLES:
-        found = table.write(tensors)
-        if found is not None:
+def written(dialect: str, name: str, tensors: Tensors) -> Reading | None:
+    """A model's tensors by a dialect's names; None if the model's card names no table that has them all."""
+    for other, table in tables_of(name):
+        if other == dialect and (found := table.write(tensors)) is not None:
             return Reading(dialect, table, found)
     return None

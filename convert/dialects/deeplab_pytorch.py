@@ -20,5 +20,6 @@ V2 = Table(
     epsilon=1e-5,
 )
 
+NAME = "deeplab-pytorch"
 TABLES = (V2,)
 REFUSED = ()

@@ -2,5 +2,6 @@
 
 from convert.dialects.timm import swin_tables
 
-TABLES = swin_tables("features.{2s+2}", "head")
+NAME = "Microsoft"
+SWIN, SWIN_V2 = TABLES = swin_tables("features.{2s+2}", "head")
 REFUSED = ()

@@ -17,5 +17,6 @@ VIT = Table(  # torchvision.models.vision_transformer.MLPBlock
     ),
 )
 
+NAME = "torchvision"
 TABLES = (DENSENET, VIT)
 REFUSED = ()

@@ -46,6 +46,7 @@ class AlexNet(nnx.Module):
 
 
 @register_model(
+    head=("classifier.6",),
     paper="Krizhevsky 2014, https://arxiv.org/abs/1404.5997",
     weights={"IMAGENET1K_V1": imagenet(56.522, 79.066)},
 )

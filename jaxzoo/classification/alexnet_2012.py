@@ -97,8 +97,9 @@ class AlexNet(nnx.Module):
 
 
 @register_model(
+    head=("output.fc3",),
     paper="Krizhevsky et al. 2012, doi:10.1145/3065386",
-    twin="tests.twins.alexnet_2012:alexnet_2012",
+    twin="convert.twins.alexnet_2012:alexnet_2012",
     weights={"in1k": imagenet(61.5, 83.36, groups=1)},
 )
 def alexnet_2012(groups: int = 2, *, rngs: nnx.Rngs, **kwargs) -> AlexNet:

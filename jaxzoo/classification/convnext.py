@@ -96,24 +96,29 @@ class ConvNeXt(nnx.Module):
         return self.classifier(self.avgpool(self.features(x)))
 
 
-register_convnext = partial(register_model, paper="Liu et al. 2022, https://arxiv.org/abs/2201.03545")
+register_convnext = partial(
+    register_model,
+    head=("classifier.2",),
+    tables=("timm.CONVNEXT",),
+    paper="Liu et al. 2022, https://arxiv.org/abs/2201.03545",
+)
 
 
-@register_convnext(weights={"IMAGENET1K_V1": imagenet(82.52, 96.146, 224, 236)})
+@register_convnext(timm="convnext_tiny", weights={"IMAGENET1K_V1": imagenet(82.52, 96.146, 224, 236)})
 def convnext_tiny(*, stochastic_depth_prob: float = 0.1, rngs: nnx.Rngs, **kwargs) -> ConvNeXt:
     return ConvNeXt((96, 192, 384, 768), (3, 3, 9, 3), stochastic_depth_prob, **kwargs, rngs=rngs)
 
 
-@register_convnext(weights={"IMAGENET1K_V1": imagenet(83.616, 96.65, 224, 230)})
+@register_convnext(timm="convnext_small", weights={"IMAGENET1K_V1": imagenet(83.616, 96.65, 224, 230)})
 def convnext_small(*, stochastic_depth_prob: float = 0.4, rngs: nnx.Rngs, **kwargs) -> ConvNeXt:
     return ConvNeXt((96, 192, 384, 768), (3, 3, 27, 3), stochastic_depth_prob, **kwargs, rngs=rngs)
 
 
-@register_convnext(weights={"IMAGENET1K_V1": imagenet(84.062, 96.87, 224, 232)})
+@register_convnext(timm="convnext_base", weights={"IMAGENET1K_V1": imagenet(84.062, 96.87, 224, 232)})
 def convnext_base(*, stochastic_depth_prob: float = 0.5, rngs: nnx.Rngs, **kwargs) -> ConvNeXt:
     return ConvNeXt((128, 256, 512, 1024), (3, 3, 27, 3), stochastic_depth_prob, **kwargs, rngs=rngs)
 
 
-@register_convnext(weights={"IMAGENET1K_V1": imagenet(84.414, 96.976, 224, 232)})
+@register_convnext(timm="convnext_large", weights={"IMAGENET1K_V1": imagenet(84.414, 96.976, 224, 232)})
 def convnext_large(*, stochastic_depth_prob: float = 0.5, rngs: nnx.Rngs, **kwargs) -> ConvNeXt:
     return ConvNeXt((192, 384, 768, 1536), (3, 3, 27, 3), stochastic_depth_prob, **kwargs, rngs=rngs)

@@ -130,24 +130,29 @@ class DenseNet(nnx.Module):
         return self.classifier(flatten(adaptive_avg_pool(relu(self.features(x)), 1)))
 
 
-register_densenet = partial(register_model, paper="Huang et al. 2016, https://arxiv.org/abs/1608.06993")
+register_densenet = partial(
+    register_model,
+    head=("classifier",),
+    tables=("timm.DENSENET", "torchvision.DENSENET"),
+    paper="Huang et al. 2016, https://arxiv.org/abs/1608.06993",
+)
 
 
-@register_densenet(weights={"IMAGENET1K_V1": imagenet(74.434, 91.972)})
+@register_densenet(timm="densenet121", weights={"IMAGENET1K_V1": imagenet(74.434, 91.972)})
 def densenet121(*, rngs: nnx.Rngs, **kwargs) -> DenseNet:
     return DenseNet(32, (6, 12, 24, 16), 64, **kwargs, rngs=rngs)
 
 
-@register_densenet(weights={"IMAGENET1K_V1": imagenet(77.138, 93.56)})
+@register_densenet(timm="densenet161", weights={"IMAGENET1K_V1": imagenet(77.138, 93.56)})
 def densenet161(*, rngs: nnx.Rngs, **kwargs) -> DenseNet:
     return DenseNet(48, (6, 12, 36, 24), 96, **kwargs, rngs=rngs)
 
 
-@register_densenet(weights={"IMAGENET1K_V1": imagenet(75.6, 92.806)})
+@register_densenet(timm="densenet169", weights={"IMAGENET1K_V1": imagenet(75.6, 92.806)})
 def densenet169(*, rngs: nnx.Rngs, **kwargs) -> DenseNet:
     return DenseNet(32, (6, 12, 32, 32), 64, **kwargs, rngs=rngs)
 
 
-@register_densenet(weights={"IMAGENET1K_V1": imagenet(76.896, 93.37)})
+@register_densenet(timm="densenet201", weights={"IMAGENET1K_V1": imagenet(76.896, 93.37)})
 def densenet201(*, rngs: nnx.Rngs, **kwargs) -> DenseNet:
     return DenseNet(32, (6, 12, 48, 32), 64, **kwargs, rngs=rngs)

@@ -196,16 +196,26 @@ def scaled(width_mult: float, depth_mult: float, dropout: float, **kwargs) -> Ef
     return EfficientNet(setting, first, last, dropout, **kwargs)
 
 
-register_efficientnet = partial(register_model, paper="Tan and Le 2019, https://arxiv.org/abs/1905.11946")
-register_efficientnet_v2 = partial(register_model, paper="Tan and Le 2021, https://arxiv.org/abs/2104.00298")
+register_efficientnet = partial(
+    register_model,
+    head=("classifier.1",),
+    tables=("timm.EFFICIENTNET",),
+    paper="Tan and Le 2019, https://arxiv.org/abs/1905.11946",
+)
+register_efficientnet_v2 = partial(
+    register_model,
+    head=("classifier.1",),
+    paper="Tan and Le 2021, https://arxiv.org/abs/2104.00298",
+)
 
 
-@register_efficientnet(weights={"IMAGENET1K_V1": imagenet(77.692, 93.532, 224, 256, "bicubic")})
+@register_efficientnet(timm="efficientnet_b0", weights={"IMAGENET1K_V1": imagenet(77.692, 93.532, 224, 256, "bicubic")})
 def efficientnet_b0(*, dropout: float = 0.2, rngs: nnx.Rngs, **kwargs) -> EfficientNet:
     return scaled(1.0, 1.0, dropout, **kwargs, rngs=rngs)
 
 
 @register_efficientnet(
+    timm="efficientnet_b1",
     input_size=240,
     weights={
         "IMAGENET1K_V2": imagenet(79.838, 94.934, 240, 255),
@@ -216,17 +226,23 @@ def efficientnet_b1(*, dropout: float = 0.2, rngs: nnx.Rngs, **kwargs) -> Effici
     return scaled(1.0, 1.1, dropout, **kwargs, rngs=rngs)
 
 
-@register_efficientnet(input_size=288, weights={"IMAGENET1K_V1": imagenet(80.608, 95.31, 288, 288, "bicubic")})
+@register_efficientnet(
+    timm="efficientnet_b2", input_size=288, weights={"IMAGENET1K_V1": imagenet(80.608, 95.31, 288, 288, "bicubic")}
+)
 def efficientnet_b2(*, dropout: float = 0.3, rngs: nnx.Rngs, **kwargs) -> EfficientNet:
     return scaled(1.1, 1.2, dropout, **kwargs, rngs=rngs)
 
 
-@register_efficientnet(input_size=300, weights={"IMAGENET1K_V1": imagenet(82.008, 96.054, 300, 320, "bicubic")})
+@register_efficientnet(
+    timm="efficientnet_b3", input_size=300, weights={"IMAGENET1K_V1": imagenet(82.008, 96.054, 300, 320, "bicubic")}
+)
 def efficientnet_b3(*, dropout: float = 0.3, rngs: nnx.Rngs, **kwargs) -> EfficientNet:
     return scaled(1.2, 1.4, dropout, **kwargs, rngs=rngs)
 
 
-@register_efficientnet(input_size=380, weights={"IMAGENET1K_V1": imagenet(83.384, 96.594, 380, 384, "bicubic")})
+@register_efficientnet(
+    timm="efficientnet_b4", input_size=380, weights={"IMAGENET1K_V1": imagenet(83.384, 96.594, 380, 384, "bicubic")}
+)
 def efficientnet_b4(*, dropout: float = 0.4, rngs: nnx.Rngs, **kwargs) -> EfficientNet:
     return scaled(1.4, 1.8, dropout, **kwargs, rngs=rngs)
 

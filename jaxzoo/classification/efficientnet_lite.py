@@ -119,6 +119,7 @@ def register_efficientnet_lite(number: int, size: int, resize: int, interpolatio
     """Registers one of timm's weights: what size evaluation crops from which, and its results-imagenet.csv."""
     preprocess = Preprocess(size, resize, interpolation, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     return register_model(
+        head=("classifier",),
         paper="Tan and Le 2019, https://arxiv.org/abs/1905.11946",
         twin=f"timm:tf_efficientnet_lite{number}",
         input_size=size,

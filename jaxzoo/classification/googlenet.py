@@ -190,6 +190,8 @@ class GoogLeNet(nnx.Module):
 
 
 @register_model(
+    head=("fc", "aux1.fc2", "aux2.fc2"),
+    auxiliary=("aux1", "aux2"),
     paper="Szegedy et al. 2014, https://arxiv.org/abs/1409.4842",
     weights={"IMAGENET1K_V1": imagenet(69.778, 89.53, transform_input=True)},
 )

@@ -225,6 +225,10 @@ class Inception3(nnx.Module):
 
 
 @register_model(
+    timm="inception_v3",
+    head=("fc", "AuxLogits.fc"),
+    auxiliary=("AuxLogits",),
+    tables=("timm.INCEPTION",),
     paper="Szegedy et al. 2015, https://arxiv.org/abs/1512.00567",
     input_size=299,
     weights={"IMAGENET1K_V1": imagenet(77.294, 93.45, 299, 342, transform_input=True)},

@@ -1,7 +1,7 @@
 """LeNet-5.
 
 LeCun, Bottou, Bengio and Haffner 1998, Gradient-Based Learning Applied to Document Recognition,
-http://yann.lecun.com/exdb/publis/pdf/lecun-98.pdf, §II.B. Reference: tests/twins/lenet.py, written from the paper.
+http://yann.lecun.com/exdb/publis/pdf/lecun-98.pdf, §II.B. Reference: convert/twins/lenet.py, written from the paper.
 
 As published, with two differences: the last layer is linear, where the paper has distances to fixed 7×12 bitmaps of
 the ten digits, which only those classes have; and images are RGB unless `in_channels` is 1.
@@ -95,6 +95,8 @@ class LeNet5(nnx.Module):
         return self.output(self.squash(self.f6(x)))
 
 
-@register_model(paper="LeCun et al. 1998, doi:10.1109/5.726791", twin="tests.twins.lenet:lenet5", input_size=32)
+@register_model(
+    head=("output",), paper="LeCun et al. 1998, doi:10.1109/5.726791", twin="convert.twins.lenet:lenet5", input_size=32
+)
 def lenet5(*, rngs: nnx.Rngs, **kwargs) -> LeNet5:
     return LeNet5(**kwargs, rngs=rngs)

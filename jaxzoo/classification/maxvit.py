@@ -300,6 +300,7 @@ class MaxVit(nnx.Module):
 
 
 @register_model(
+    head=("classifier.5",),
     paper="Tu et al. 2022, https://arxiv.org/abs/2204.01697",
     weights={"IMAGENET1K_V1": imagenet(83.7, 96.722, 224, 224, "bicubic")},
 )

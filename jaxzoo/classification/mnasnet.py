@@ -96,20 +96,25 @@ class MNASNet(nnx.Module):
         return self.classifier(flatten(adaptive_avg_pool(self.layers(x), 1)))
 
 
-register_mnasnet = partial(register_model, paper="Tan et al. 2018, https://arxiv.org/abs/1807.11626")
+register_mnasnet = partial(
+    register_model,
+    head=("classifier.1",),
+    tables=("timm.MNASNET",),
+    paper="Tan et al. 2018, https://arxiv.org/abs/1807.11626",
+)
 
 
-@register_mnasnet(weights={"IMAGENET1K_V1": imagenet(67.734, 87.49)})
+@register_mnasnet(timm="mnasnet_050", weights={"IMAGENET1K_V1": imagenet(67.734, 87.49)})
 def mnasnet0_5(*, rngs: nnx.Rngs, **kwargs) -> MNASNet:
     return MNASNet(0.5, **kwargs, rngs=rngs)
 
 
-@register_mnasnet(weights={"IMAGENET1K_V1": imagenet(71.18, 90.496, 224, 232)})
+@register_mnasnet(timm="mnasnet_075", weights={"IMAGENET1K_V1": imagenet(71.18, 90.496, 224, 232)})
 def mnasnet0_75(*, rngs: nnx.Rngs, **kwargs) -> MNASNet:
     return MNASNet(0.75, **kwargs, rngs=rngs)
 
 
-@register_mnasnet(weights={"IMAGENET1K_V1": imagenet(73.456, 91.51)})
+@register_mnasnet(timm="mnasnet_100", weights={"IMAGENET1K_V1": imagenet(73.456, 91.51)})
 def mnasnet1_0(*, rngs: nnx.Rngs, **kwargs) -> MNASNet:
     return MNASNet(1.0, **kwargs, rngs=rngs)
 

@@ -86,6 +86,7 @@ class MobileNetV1(nnx.Module):
 def register_mobilenet_v1(width: str, resize: int, acc1: float, acc5: float):
     preprocess = Preprocess(224, resize, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     return register_model(
+        head=("classifier",),
         paper="Howard et al. 2017, https://arxiv.org/abs/1704.04861",
         twin=f"timm:mobilenetv1_{width}",
         weights={"ra4_e3600_r224_in1k": Published(preprocess, {"acc@1": acc1, "acc@5": acc5})},

@@ -110,6 +110,9 @@ class MobileNetV2(nnx.Module):
 
 
 @register_model(
+    timm="mobilenetv2_100",
+    head=("classifier.1",),
+    tables=("timm.MOBILENET_V2",),
     paper="Sandler et al. 2018, https://arxiv.org/abs/1801.04381",
     weights={"IMAGENET1K_V2": imagenet(72.154, 90.822, 224, 232), "IMAGENET1K_V1": imagenet(71.878, 90.286)},
 )

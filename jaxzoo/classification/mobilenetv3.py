@@ -181,7 +181,9 @@ class MobileNetV3(nnx.Module):
         return self.classifier(flatten(self.avgpool(self.features(x))))
 
 
-register_mobilenet_v3 = partial(register_model, paper="Howard et al. 2019, https://arxiv.org/abs/1905.02244")
+register_mobilenet_v3 = partial(
+    register_model, head=("classifier.3",), paper="Howard et al. 2019, https://arxiv.org/abs/1905.02244"
+)
 
 
 @register_mobilenet_v3(

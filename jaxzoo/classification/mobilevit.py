@@ -222,7 +222,7 @@ def register_timm_mobilevit(paper: str, resize: int, name: str, acc1: float, acc
     """Registers a network of timm's: to what size evaluation resizes images, and how accurate the weights are."""
     preprocess = Preprocess(256, resize, "bicubic", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     weights = {"cvnets_in1k": Published(preprocess, {"acc@1": acc1, "acc@5": acc5})}
-    return register_model(paper=paper, twin=f"timm:{name}", input_size=256, weights=weights)
+    return register_model(head=("head.fc",), paper=paper, twin=f"timm:{name}", input_size=256, weights=weights)
 
 
 register_mobilevit = partial(register_timm_mobilevit, "Mehta and Rastegari 2021, https://arxiv.org/abs/2110.02178", 284)

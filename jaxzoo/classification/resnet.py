@@ -169,70 +169,86 @@ class ResNet(nnx.Module):
         return self.fc(flatten(self.avgpool(x)))
 
 
-register_resnet = partial(register_model, paper="He et al. 2015, https://arxiv.org/abs/1512.03385")
-register_resnext = partial(register_model, paper="Xie et al. 2016, https://arxiv.org/abs/1611.05431")
-register_wide_resnet = partial(register_model, paper="Zagoruyko and Komodakis 2016, https://arxiv.org/abs/1605.07146")
+register_resnet = partial(
+    register_model, head=("fc",), tables=("timm.RESNET",), paper="He et al. 2015, https://arxiv.org/abs/1512.03385"
+)
+register_resnext = partial(
+    register_model, head=("fc",), tables=("timm.RESNET",), paper="Xie et al. 2016, https://arxiv.org/abs/1611.05431"
+)
+register_wide_resnet = partial(
+    register_model,
+    head=("fc",),
+    tables=("timm.RESNET",),
+    paper="Zagoruyko and Komodakis 2016, https://arxiv.org/abs/1605.07146",
+)
 
 
-@register_resnet(weights={"IMAGENET1K_V1": imagenet(69.758, 89.078)})
+@register_resnet(timm="resnet18", weights={"IMAGENET1K_V1": imagenet(69.758, 89.078)})
 def resnet18(*, rngs: nnx.Rngs, **kwargs) -> ResNet:
     return ResNet(BasicBlock, [2, 2, 2, 2], **kwargs, rngs=rngs)
 
 
-@register_resnet(weights={"IMAGENET1K_V1": imagenet(73.314, 91.42)})
+@register_resnet(timm="resnet34", weights={"IMAGENET1K_V1": imagenet(73.314, 91.42)})
 def resnet34(*, rngs: nnx.Rngs, **kwargs) -> ResNet:
     return ResNet(BasicBlock, [3, 4, 6, 3], **kwargs, rngs=rngs)
 
 
 @register_resnet(
-    weights={"IMAGENET1K_V2": imagenet(80.858, 95.434, 224, 232), "IMAGENET1K_V1": imagenet(76.13, 92.862)}
+    timm="resnet50",
+    weights={"IMAGENET1K_V2": imagenet(80.858, 95.434, 224, 232), "IMAGENET1K_V1": imagenet(76.13, 92.862)},
 )
 def resnet50(*, rngs: nnx.Rngs, **kwargs) -> ResNet:
     return ResNet(Bottleneck, [3, 4, 6, 3], **kwargs, rngs=rngs)
 
 
 @register_resnet(
-    weights={"IMAGENET1K_V2": imagenet(81.886, 95.78, 224, 232), "IMAGENET1K_V1": imagenet(77.374, 93.546)}
+    timm="resnet101",
+    weights={"IMAGENET1K_V2": imagenet(81.886, 95.78, 224, 232), "IMAGENET1K_V1": imagenet(77.374, 93.546)},
 )
 def resnet101(*, rngs: nnx.Rngs, **kwargs) -> ResNet:
     return ResNet(Bottleneck, [3, 4, 23, 3], **kwargs, rngs=rngs)
 
 
 @register_resnet(
-    weights={"IMAGENET1K_V2": imagenet(82.284, 96.002, 224, 232), "IMAGENET1K_V1": imagenet(78.312, 94.046)}
+    timm="resnet152",
+    weights={"IMAGENET1K_V2": imagenet(82.284, 96.002, 224, 232), "IMAGENET1K_V1": imagenet(78.312, 94.046)},
 )
 def resnet152(*, rngs: nnx.Rngs, **kwargs) -> ResNet:
     return ResNet(Bottleneck, [3, 8, 36, 3], **kwargs, rngs=rngs)
 
 
 @register_resnext(
-    weights={"IMAGENET1K_V2": imagenet(81.198, 95.34, 224, 232), "IMAGENET1K_V1": imagenet(77.618, 93.698)}
+    timm="resnext50_32x4d",
+    weights={"IMAGENET1K_V2": imagenet(81.198, 95.34, 224, 232), "IMAGENET1K_V1": imagenet(77.618, 93.698)},
 )
 def resnext50_32x4d(*, rngs: nnx.Rngs, **kwargs) -> ResNet:
     return ResNet(Bottleneck, [3, 4, 6, 3], **{"groups": 32, "width_per_group": 4, **kwargs}, rngs=rngs)
 
 
 @register_resnext(
-    weights={"IMAGENET1K_V2": imagenet(82.834, 96.228, 224, 232), "IMAGENET1K_V1": imagenet(79.312, 94.526)}
+    timm="resnext101_32x8d",
+    weights={"IMAGENET1K_V2": imagenet(82.834, 96.228, 224, 232), "IMAGENET1K_V1": imagenet(79.312, 94.526)},
 )
 def resnext101_32x8d(*, rngs: nnx.Rngs, **kwargs) -> ResNet:
     return ResNet(Bottleneck, [3, 4, 23, 3], **{"groups": 32, "width_per_group": 8, **kwargs}, rngs=rngs)
 
 
-@register_resnext(weights={"IMAGENET1K_V1": imagenet(83.246, 96.454, 224, 232)})
+@register_resnext(timm="resnext101_64x4d", weights={"IMAGENET1K_V1": imagenet(83.246, 96.454, 224, 232)})
 def resnext101_64x4d(*, rngs: nnx.Rngs, **kwargs) -> ResNet:
     return ResNet(Bottleneck, [3, 4, 23, 3], **{"groups": 64, "width_per_group": 4, **kwargs}, rngs=rngs)
 
 
 @register_wide_resnet(
-    weights={"IMAGENET1K_V2": imagenet(81.602, 95.758, 224, 232), "IMAGENET1K_V1": imagenet(78.468, 94.086)}
+    timm="wide_resnet50_2",
+    weights={"IMAGENET1K_V2": imagenet(81.602, 95.758, 224, 232), "IMAGENET1K_V1": imagenet(78.468, 94.086)},
 )
 def wide_resnet50_2(*, rngs: nnx.Rngs, **kwargs) -> ResNet:
     return ResNet(Bottleneck, [3, 4, 6, 3], **{"width_per_group": 128, **kwargs}, rngs=rngs)
 
 
 @register_wide_resnet(
-    weights={"IMAGENET1K_V2": imagenet(82.51, 96.02, 224, 232), "IMAGENET1K_V1": imagenet(78.848, 94.284)}
+    timm="wide_resnet101_2",
+    weights={"IMAGENET1K_V2": imagenet(82.51, 96.02, 224, 232), "IMAGENET1K_V1": imagenet(78.848, 94.284)},
 )
 def wide_resnet101_2(*, rngs: nnx.Rngs, **kwargs) -> ResNet:
     return ResNet(Bottleneck, [3, 4, 23, 3], **{"width_per_group": 128, **kwargs}, rngs=rngs)

@@ -104,6 +104,7 @@ class ShuffleNet(nnx.Module):
 def register_shufflenet_v1(groups: int, acc1: float, acc5: float):
     """Registers the ShuffleNet of so many groups, with the accuracy of its published weights."""
     return register_model(
+        head=("output",),
         paper="Zhang et al. 2017, https://arxiv.org/abs/1707.01083",
         twin=f"pytorchcv:shufflenet_g{groups}_w1",
         weights={"in1k": imagenet(acc1, acc5)},

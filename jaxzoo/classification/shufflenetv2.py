@@ -75,7 +75,7 @@ class ShuffleNetV2(nnx.Module):
         return self.fc(flatten(adaptive_avg_pool(self.conv5(x), 1)))
 
 
-register_shufflenet_v2 = partial(register_model, paper="Ma et al. 2018, https://arxiv.org/abs/1807.11164")
+register_shufflenet_v2 = partial(register_model, head=("fc",), paper="Ma et al. 2018, https://arxiv.org/abs/1807.11164")
 
 
 @register_shufflenet_v2(weights={"IMAGENET1K_V1": imagenet(60.552, 81.746)})

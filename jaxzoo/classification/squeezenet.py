@@ -73,7 +73,9 @@ class SqueezeNet(nnx.Module):
         return flatten(self.classifier(self.features(x)))
 
 
-register_squeezenet = partial(register_model, paper="Iandola et al. 2016, https://arxiv.org/abs/1602.07360")
+register_squeezenet = partial(
+    register_model, head=("classifier.1",), paper="Iandola et al. 2016, https://arxiv.org/abs/1602.07360"
+)
 
 
 @register_squeezenet(weights={"IMAGENET1K_V1": imagenet(58.092, 80.42)})

@@ -337,35 +337,58 @@ SMALL = {"depths": (2, 2, 18, 2), "stochastic_depth_prob": 0.3}
 BASE = {"embed_dim": 128, "depths": (2, 2, 18, 2), "num_heads": (4, 8, 16, 32), "stochastic_depth_prob": 0.5}
 
 
-register_swin = partial(register_model, paper="Liu et al. 2021, https://arxiv.org/abs/2103.14030")
-register_swin_v2 = partial(register_model, input_size=256, paper="Liu et al. 2022, https://arxiv.org/abs/2111.09883")
+register_swin = partial(
+    register_model,
+    head=("head",),
+    tables=("timm.SWIN", "microsoft.SWIN"),
+    paper="Liu et al. 2021, https://arxiv.org/abs/2103.14030",
+)
+register_swin_v2 = partial(
+    register_model,
+    head=("head",),
+    tables=("timm.SWIN_V2", "microsoft.SWIN_V2"),
+    input_size=256,
+    paper="Liu et al. 2022, https://arxiv.org/abs/2111.09883",
+)
 
 
-@register_swin(weights={"IMAGENET1K_V1": imagenet(81.474, 95.776, 224, 232, "bicubic")})
+@register_swin(
+    timm="swin_tiny_patch4_window7_224", weights={"IMAGENET1K_V1": imagenet(81.474, 95.776, 224, 232, "bicubic")}
+)
 def swin_t(*, rngs: nnx.Rngs, **kwargs) -> SwinTransformer:
     return SwinTransformer(**TINY | kwargs, rngs=rngs)
 
 
-@register_swin(weights={"IMAGENET1K_V1": imagenet(83.196, 96.36, 224, 246, "bicubic")})
+@register_swin(
+    timm="swin_small_patch4_window7_224", weights={"IMAGENET1K_V1": imagenet(83.196, 96.36, 224, 246, "bicubic")}
+)
 def swin_s(*, rngs: nnx.Rngs, **kwargs) -> SwinTransformer:
     return SwinTransformer(**SMALL | kwargs, rngs=rngs)
 
 
-@register_swin(weights={"IMAGENET1K_V1": imagenet(83.582, 96.64, 224, 238, "bicubic")})
+@register_swin(
+    timm="swin_base_patch4_window7_224", weights={"IMAGENET1K_V1": imagenet(83.582, 96.64, 224, 238, "bicubic")}
+)
 def swin_b(*, rngs: nnx.Rngs, **kwargs) -> SwinTransformer:
     return SwinTransformer(**BASE | kwargs, rngs=rngs)
 
 
-@register_swin_v2(weights={"IMAGENET1K_V1": imagenet(82.072, 96.132, 256, 260, "bicubic")})
+@register_swin_v2(
+    timm="swinv2_tiny_window8_256", weights={"IMAGENET1K_V1": imagenet(82.072, 96.132, 256, 260, "bicubic")}
+)
 def swin_v2_t(*, rngs: nnx.Rngs, **kwargs) -> SwinTransformer:
     return SwinTransformer(**V2 | TINY | kwargs, rngs=rngs)
 
 
-@register_swin_v2(weights={"IMAGENET1K_V1": imagenet(83.712, 96.816, 256, 260, "bicubic")})
+@register_swin_v2(
+    timm="swinv2_small_window8_256", weights={"IMAGENET1K_V1": imagenet(83.712, 96.816, 256, 260, "bicubic")}
+)
 def swin_v2_s(*, rngs: nnx.Rngs, **kwargs) -> SwinTransformer:
     return SwinTransformer(**V2 | SMALL | kwargs, rngs=rngs)
 
 
-@register_swin_v2(weights={"IMAGENET1K_V1": imagenet(84.112, 96.864, 256, 272, "bicubic")})
+@register_swin_v2(
+    timm="swinv2_base_window8_256", weights={"IMAGENET1K_V1": imagenet(84.112, 96.864, 256, 272, "bicubic")}
+)
 def swin_v2_b(*, rngs: nnx.Rngs, **kwargs) -> SwinTransformer:
     return SwinTransformer(**V2 | BASE | kwargs, rngs=rngs)

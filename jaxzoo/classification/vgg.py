@@ -78,44 +78,49 @@ class VGG(nnx.Module):
 # Liu et al. 2016 (SSD) trained these on pixels of 0 to 255 less the mean, so their deviation is one step of a pixel.
 FEATURES = Published(Preprocess(224, 256, mean=(0.48235, 0.45882, 0.40784), std=(0.00392156862745098,) * 3))
 
-register_vgg = partial(register_model, paper="Simonyan and Zisserman 2014, https://arxiv.org/abs/1409.1556")
+register_vgg = partial(
+    register_model,
+    head=("classifier.6",),
+    tables=("timm.VGG",),
+    paper="Simonyan and Zisserman 2014, https://arxiv.org/abs/1409.1556",
+)
 
 
-@register_vgg(weights={"IMAGENET1K_V1": imagenet(69.02, 88.628)})
+@register_vgg(timm="vgg11", weights={"IMAGENET1K_V1": imagenet(69.02, 88.628)})
 def vgg11(*, rngs: nnx.Rngs, **kwargs) -> VGG:
     return VGG(A, False, **kwargs, rngs=rngs)
 
 
-@register_vgg(weights={"IMAGENET1K_V1": imagenet(70.37, 89.81)})
+@register_vgg(timm="vgg11_bn", weights={"IMAGENET1K_V1": imagenet(70.37, 89.81)})
 def vgg11_bn(*, rngs: nnx.Rngs, **kwargs) -> VGG:
     return VGG(A, True, **kwargs, rngs=rngs)
 
 
-@register_vgg(weights={"IMAGENET1K_V1": imagenet(69.928, 89.246)})
+@register_vgg(timm="vgg13", weights={"IMAGENET1K_V1": imagenet(69.928, 89.246)})
 def vgg13(*, rngs: nnx.Rngs, **kwargs) -> VGG:
     return VGG(B, False, **kwargs, rngs=rngs)
 
 
-@register_vgg(weights={"IMAGENET1K_V1": imagenet(71.586, 90.374)})
+@register_vgg(timm="vgg13_bn", weights={"IMAGENET1K_V1": imagenet(71.586, 90.374)})
 def vgg13_bn(*, rngs: nnx.Rngs, **kwargs) -> VGG:
     return VGG(B, True, **kwargs, rngs=rngs)
 
 
-@register_vgg(weights={"IMAGENET1K_V1": imagenet(71.592, 90.382), "IMAGENET1K_FEATURES": FEATURES})
+@register_vgg(timm="vgg16", weights={"IMAGENET1K_V1": imagenet(71.592, 90.382), "IMAGENET1K_FEATURES": FEATURES})
 def vgg16(*, rngs: nnx.Rngs, **kwargs) -> VGG:
     return VGG(D, False, **kwargs, rngs=rngs)
 
 
-@register_vgg(weights={"IMAGENET1K_V1": imagenet(73.36, 91.516)})
+@register_vgg(timm="vgg16_bn", weights={"IMAGENET1K_V1": imagenet(73.36, 91.516)})
 def vgg16_bn(*, rngs: nnx.Rngs, **kwargs) -> VGG:
     return VGG(D, True, **kwargs, rngs=rngs)
 
 
-@register_vgg(weights={"IMAGENET1K_V1": imagenet(72.376, 90.876)})
+@register_vgg(timm="vgg19", weights={"IMAGENET1K_V1": imagenet(72.376, 90.876)})
 def vgg19(*, rngs: nnx.Rngs, **kwargs) -> VGG:
     return VGG(E, False, **kwargs, rngs=rngs)
 
 
-@register_vgg(weights={"IMAGENET1K_V1": imagenet(74.218, 91.842)})
+@register_vgg(timm="vgg19_bn", weights={"IMAGENET1K_V1": imagenet(74.218, 91.842)})
 def vgg19_bn(*, rngs: nnx.Rngs, **kwargs) -> VGG:
     return VGG(E, True, **kwargs, rngs=rngs)

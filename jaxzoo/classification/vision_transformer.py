@@ -256,7 +256,12 @@ def _conv_stem(configs: Sequence[ConvStemConfig], channels: int, hidden_dim: int
     return NamedSequential(**layers, conv_last=last)
 
 
-register_vit = partial(register_model, paper="Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929")
+register_vit = partial(
+    register_model,
+    head=("heads.head",),
+    tables=("timm.VIT", "torchvision.VIT"),
+    paper="Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929",
+)
 
 LARGE = {"num_layers": 24, "num_heads": 16, "hidden_dim": 1024, "mlp_dim": 4096}
 HUGE = {"patch_size": 14, "num_layers": 32, "num_heads": 16, "hidden_dim": 1280, "mlp_dim": 5120}
@@ -264,42 +269,45 @@ HUGE = {"patch_size": 14, "num_layers": 32, "num_heads": 16, "hidden_dim": 1280,
 
 # SWAG: weights of Singh et al. 2022, https://arxiv.org/abs/2201.08371; those trained end to end take larger images.
 @register_vit(
+    timm="vit_base_patch16_224",
     weights={
         "IMAGENET1K_V1": imagenet(81.072, 95.318),
         "IMAGENET1K_SWAG_E2E_V1": imagenet(85.304, 97.65, 384, 384, "bicubic"),
         "IMAGENET1K_SWAG_LINEAR_V1": imagenet(81.886, 96.18, 224, 224, "bicubic"),
-    }
+    },
 )
 def vit_b_16(*, rngs: nnx.Rngs, **kwargs) -> VisionTransformer:
     return VisionTransformer(**kwargs, rngs=rngs)
 
 
-@register_vit(weights={"IMAGENET1K_V1": imagenet(75.912, 92.466)})
+@register_vit(timm="vit_base_patch32_224", weights={"IMAGENET1K_V1": imagenet(75.912, 92.466)})
 def vit_b_32(*, rngs: nnx.Rngs, **kwargs) -> VisionTransformer:
     return VisionTransformer(**{"patch_size": 32} | kwargs, rngs=rngs)
 
 
 @register_vit(
+    timm="vit_large_patch16_224",
     weights={
         "IMAGENET1K_V1": imagenet(79.662, 94.638, 224, 242),
         "IMAGENET1K_SWAG_E2E_V1": imagenet(88.064, 98.512, 512, 512, "bicubic"),
         "IMAGENET1K_SWAG_LINEAR_V1": imagenet(85.146, 97.422, 224, 224, "bicubic"),
-    }
+    },
 )
 def vit_l_16(*, rngs: nnx.Rngs, **kwargs) -> VisionTransformer:
     return VisionTransformer(**LARGE | kwargs, rngs=rngs)
 
 
-@register_vit(weights={"IMAGENET1K_V1": imagenet(76.972, 93.07)})
+@register_vit(timm="vit_large_patch32_224", weights={"IMAGENET1K_V1": imagenet(76.972, 93.07)})
 def vit_l_32(*, rngs: nnx.Rngs, **kwargs) -> VisionTransformer:
     return VisionTransformer(**{"patch_size": 32} | LARGE | kwargs, rngs=rngs)
 
 
 @register_vit(
+    timm="vit_huge_patch14_224",
     weights={
         "IMAGENET1K_SWAG_E2E_V1": imagenet(88.552, 98.694, 518, 518, "bicubic"),
         "IMAGENET1K_SWAG_LINEAR_V1": imagenet(85.708, 97.73, 224, 224, "bicubic"),
-    }
+    },
 )
 def vit_h_14(*, rngs: nnx.Rngs, **kwargs) -> VisionTransformer:
     return VisionTransformer(**HUGE | kwargs, rngs=rngs)

@@ -18,6 +18,7 @@ STAGES = (
 
 
 @register_model(
+    head=("output.fc3",),
     paper="Zeiler and Fergus 2013, https://arxiv.org/abs/1311.2901",
     twin="pytorchcv:zfnet",
     weights={"in1k": imagenet(60.21, 82.73)},

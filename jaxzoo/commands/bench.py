@@ -73,11 +73,11 @@ def bench(
             arguments = {"image_size": size} if size and "image_size" in argument_names(c.name) else {}
             side = size or c.input_size
             abstract = nnx.eval_shape(lambda c=c, arguments=arguments: create_model(c.name, **arguments))
-            flops = 2 * multiply_adds(abstract, c.example(size=side).shape)[""]
+            flops = 2 * multiply_adds(abstract, c.example_inputs(size=side).shape)[""]
             for n in batch:
                 console.print(f"\n{c.name}, {n} × {side}², {digits(flops / 1e9)} GFLOPs per image")
                 generator = np.random.default_rng(0)
-                images = generator.standard_normal(c.example(n, side).shape, np.float32)
+                images = generator.standard_normal(c.example_inputs(n, side).shape, np.float32)
                 labels = generator.integers(0, 10, (n, side, side) if c.task == "segmentation" else n, np.int32)
                 table = Table(
                     *("step", "side"), *(Column(name, justify="right") for name in COLUMNS), box=box.SIMPLE_HEAD

@@ -31,7 +31,7 @@ def info(name: tyro.conf.Positional[str], /, image_size: int | None = None, dept
     arguments = {"image_size": side} if image_size and "image_size" in known else {}
     try:
         model = nnx.eval_shape(lambda: create_model(name, **arguments))
-        rows = summary(model, c.example(size=side).shape)
+        rows = summary(model, c.example_inputs(size=side).shape)
     except (TypeError, ValueError, ZeroDivisionError) as error:
         if image_size is None:
             raise

@@ -52,9 +52,10 @@ class DeepLabV1(VGG16Stages):
 
 
 @register_model(
+    head=("fc8",),
     task="segmentation",
     paper="Chen et al. 2014, https://arxiv.org/abs/1412.7062",
-    twin="tests.twins.deeplabv1:deeplabv1_vgg16",
+    twin="convert.twins.deeplabv1:deeplabv1_vgg16",
     input_size=321,
     parts={"vgg16": from_vgg16()},
 )

@@ -153,9 +153,11 @@ RESNET101 = (3, 4, 23, 3)
 
 
 @register_model(
+    head=("base.aspp",),
+    tables=("deeplab_pytorch.V2",),
     task="segmentation",
     paper="Chen et al. 2016, https://arxiv.org/abs/1606.00915",
-    twin="tests.twins.deeplabv2:deeplabv2_resnet101",
+    twin="convert.twins.deeplabv2:deeplabv2_resnet101",
     input_size=321,
     parts={"resnet101": from_resnet(RESNET101)},
 )

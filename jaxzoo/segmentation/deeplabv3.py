@@ -133,7 +133,11 @@ class MobileDeepLabV3(SimpleSegmentationModel):
 
 
 register_deeplabv3 = partial(
-    register_model, task="segmentation", paper="Chen et al. 2017, https://arxiv.org/abs/1706.05587"
+    register_model,
+    head=("classifier.4", "aux_classifier.4"),
+    auxiliary=("aux_classifier",),
+    task="segmentation",
+    paper="Chen et al. 2017, https://arxiv.org/abs/1706.05587",
 )
 
 

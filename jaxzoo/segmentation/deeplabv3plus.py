@@ -128,22 +128,26 @@ def dilate_instead(output_stride: int, *stages: Sequence[nnx.Module]) -> None:
 
 
 register_deeplabv3plus = partial(
-    register_model, task="segmentation", paper="Chen et al. 2018, https://arxiv.org/abs/1802.02611", input_size=512
+    register_model,
+    head=("segmentation_head.0",),
+    task="segmentation",
+    paper="Chen et al. 2018, https://arxiv.org/abs/1802.02611",
+    input_size=512,
 )
 
 
-@register_deeplabv3plus(twin="tests.twins.smp:deeplabv3plus_resnet50", parts={"resnet50": {"": "encoder."}})
+@register_deeplabv3plus(twin="convert.twins.smp:deeplabv3plus_resnet50", parts={"resnet50": {"": "encoder."}})
 def deeplabv3plus_resnet50(*, rngs: nnx.Rngs, **kwargs) -> DeepLabV3Plus:
     return DeepLabV3Plus(partial(resnet_encoder, resnet50), 256, 2048, **kwargs, rngs=rngs)
 
 
-@register_deeplabv3plus(twin="tests.twins.smp:deeplabv3plus_resnet101", parts={"resnet101": {"": "encoder."}})
+@register_deeplabv3plus(twin="convert.twins.smp:deeplabv3plus_resnet101", parts={"resnet101": {"": "encoder."}})
 def deeplabv3plus_resnet101(*, rngs: nnx.Rngs, **kwargs) -> DeepLabV3Plus:
     return DeepLabV3Plus(partial(resnet_encoder, resnet101), 256, 2048, **kwargs, rngs=rngs)
 
 
 @register_deeplabv3plus(
-    twin="tests.twins.smp:deeplabv3plus_mobilenet_v2", parts={"mobilenet_v2": {"features.": "encoder.features."}}
+    twin="convert.twins.smp:deeplabv3plus_mobilenet_v2", parts={"mobilenet_v2": {"features.": "encoder.features."}}
 )
 def deeplabv3plus_mobilenet_v2(*, rngs: nnx.Rngs, **kwargs) -> DeepLabV3Plus:
     return DeepLabV3Plus(mobilenet_encoder, 24, 1280, **kwargs, rngs=rngs)

@@ -53,7 +53,13 @@ class FCN(SimpleSegmentationModel):
         super().__init__(backbone, classifier, FCNHead(1024, num_classes, rngs=rngs) if aux_loss else None)
 
 
-register_fcn = partial(register_model, task="segmentation", paper="Long et al. 2015, https://arxiv.org/abs/1411.4038")
+register_fcn = partial(
+    register_model,
+    head=("classifier.4", "aux_classifier.4"),
+    auxiliary=("aux_classifier",),
+    task="segmentation",
+    paper="Long et al. 2015, https://arxiv.org/abs/1411.4038",
+)
 
 
 @register_fcn(

@@ -136,16 +136,24 @@ register_fcn = partial(
 )
 
 
-@register_fcn(twin="tests.twins.fcn_vgg:fcn32s", parts=VGG16)
+@register_fcn(twin="convert.twins.fcn_vgg:fcn32s", head=("score_fr", "upscore"), parts=VGG16)
 def fcn32s(*, rngs: nnx.Rngs, **kwargs) -> FCN32s:
     return FCN32s(**kwargs, rngs=rngs)
 
 
-@register_fcn(twin="tests.twins.fcn_vgg:fcn16s", parts={"fcn32s": SAME} | VGG16)
+@register_fcn(
+    twin="convert.twins.fcn_vgg:fcn16s",
+    head=("score_fr", "score_pool4", "upscore2", "upscore16"),
+    parts={"fcn32s": SAME} | VGG16,
+)
 def fcn16s(*, rngs: nnx.Rngs, **kwargs) -> FCN16s:
     return FCN16s(**kwargs, rngs=rngs)
 
 
-@register_fcn(twin="tests.twins.fcn_vgg:fcn8s", parts={"fcn16s": SAME, "fcn32s": SAME} | VGG16)
+@register_fcn(
+    twin="convert.twins.fcn_vgg:fcn8s",
+    head=("score_fr", "score_pool3", "score_pool4", "upscore2", "upscore8", "upscore_pool4"),
+    parts={"fcn16s": SAME, "fcn32s": SAME} | VGG16,
+)
 def fcn8s(*, rngs: nnx.Rngs, **kwargs) -> FCN8s:
     return FCN8s(**kwargs, rngs=rngs)

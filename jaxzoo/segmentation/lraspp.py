@@ -50,6 +50,7 @@ class LRASPP(nnx.Module):
 
 
 @register_model(
+    head=("classifier.low_classifier", "classifier.high_classifier"),
     task="segmentation",
     paper="Howard et al. 2019, https://arxiv.org/abs/1905.02244",
     input_size=520,

@@ -56,9 +56,12 @@ def dilated_stages(output_stride: int) -> tuple[bool, bool, bool]:
 
 
 def coco_with_voc_labels(miou: float, pixel_acc: float, **arguments) -> Mapping[str, Published]:
-    """torchvision's weights, trained on the images of COCO with the 20 classes of Pascal VOC; metrics in percent."""
+    """torchvision's weights, trained on the images of COCO with the 20 classes of Pascal VOC."""
     return {
         "COCO_WITH_VOC_LABELS_V1": Published(
-            Preprocess(520), {"miou": miou, "pixel_acc": pixel_acc}, {"num_classes": 21, **arguments}
+            Preprocess(520),
+            {"miou": miou, "pixel_acc": pixel_acc},
+            {"num_classes": 21, **arguments},
+            "COCO-val2017-VOC-labels",
         )
     }

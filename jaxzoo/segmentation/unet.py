@@ -85,6 +85,7 @@ class UNet(nnx.Module):
 
 register_unet = partial(
     register_model,
+    head=("segmentation_head.0",),
     task="segmentation",
     paper="Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597",
     input_size=256,
@@ -93,16 +94,16 @@ register_unet = partial(
 BASIC, BOTTLENECK = (64, 64, 128, 256, 512), (64, 256, 512, 1024, 2048)  # channels of a ResNet's features
 
 
-@register_unet(twin="tests.twins.smp:unet_resnet18", parts={"resnet18": {"": "encoder."}})
+@register_unet(twin="convert.twins.smp:unet_resnet18", parts={"resnet18": {"": "encoder."}})
 def unet_resnet18(*, rngs: nnx.Rngs, **kwargs) -> UNet:
     return UNet(resnet18, BASIC, **kwargs, rngs=rngs)
 
 
-@register_unet(twin="tests.twins.smp:unet_resnet34", parts={"resnet34": {"": "encoder."}})
+@register_unet(twin="convert.twins.smp:unet_resnet34", parts={"resnet34": {"": "encoder."}})
 def unet_resnet34(*, rngs: nnx.Rngs, **kwargs) -> UNet:
     return UNet(resnet34, BASIC, **kwargs, rngs=rngs)
 
 
-@register_unet(twin="tests.twins.smp:unet_resnet50", parts={"resnet50": {"": "encoder."}})
+@register_unet(twin="convert.twins.smp:unet_resnet50", parts={"resnet50": {"": "encoder."}})
 def unet_resnet50(*, rngs: nnx.Rngs, **kwargs) -> UNet:
     return UNet(resnet50, BOTTLENECK, **kwargs, rngs=rngs)

@@ -51,7 +51,7 @@ def test_only_the_first_convolution_sees_more_channels_and_only_the_classifier_i
 def test_features_are_as_many_as_timms(name):
     model = abstract(name, num_classes=0, in_chans=1)
     model.train()  # auxiliary heads are gone too
-    y = nnx.eval_shape(lambda model, x: model(x), model, jaxzoo.card(name).example(2, in_channels=1))
+    y = nnx.eval_shape(lambda model, x: model(x), model, jaxzoo.card(name).example_inputs(2, in_channels=1))
     if name in IN_TIMM:
         with torch.device("meta"):
             twin = timm.create_model(IN_TIMM[name], num_classes=0, in_chans=1).eval()

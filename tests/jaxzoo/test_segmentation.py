@@ -13,12 +13,11 @@ import convert
 import jaxzoo
 from convert.rules import leaves
 from convert.shapes import abstract, cast
-from convert.twins import arrays, randomise
+from convert.twins import arrays, randomise, smp
 from jaxzoo import UsageError
 from jaxzoo.classification.resnet import Bottleneck, ResNet
 from jaxzoo.segmentation.deeplabv3 import DeepLabV3
 from tests.compare import close, normal, to_last
-from tests.twins import smp
 
 SHALLOW = [1, 1, 1, 3]  # blocks of a ResNet's stages; the last one has a dilation of its own for each
 

@@ -11,10 +11,11 @@ import convert
 import jaxzoo
 from convert.dialects.deeplab_pytorch import V2
 from convert.files import write
+from convert.heads import heads_of
 from convert.loading import load_part
 from convert.names import located
 from convert.rules import leaves
-from convert.shapes import abstract, default_shapes, head_of, shapes_of
+from convert.shapes import abstract, default_shapes, shapes_of
 from convert.twins import abstract_twin, build_twin
 from convert.weights import Weights
 from jaxzoo.nn import resize
@@ -67,7 +68,7 @@ def test_dropout_is_as_strong_as_the_twins(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_checkpoint_tells_its_number_of_classes(name):
-    assert head_of(name, shapes_of(abstract(name, num_classes=9)), {})[1] == 9
+    assert heads_of(name, shapes_of(abstract(name, num_classes=9)), {}).classes == 9
 
 
 # what a part leaves behind, and what is left to start fresh

@@ -7,6 +7,7 @@ import torch
 
 import jaxzoo
 from convert.files import torch_state_dict
+from convert.heads import auxiliary
 from convert.rules import leaves, load_state_dict, state_dict, versions
 from convert.twins import abstract_twin
 from tests.parity import ladder
@@ -101,6 +102,22 @@ def test_l0_structure(name, model, abstract):
     ]
     plain = abstract_twin(jaxzoo.card(name))
     assert jaxzoo.model_info(name).parameters == sum(p.numel() for p in plain.parameters())
+
+
+def test_l0_head(name, model):
+    """The card names what depends on the number of classes, and what only training runs."""
+    card, arguments = jaxzoo.card(name), ladder.with_auxiliary_head(name)
+    shapes, others = (
+        {x.key: x.torch_shape for x in leaves(found)}
+        for found in (model, ladder.abstract_model(name, **arguments, num_classes=7))
+    )
+    depend = {key for key in shapes if shapes[key] != others[key]}
+    assert depend == {key for key in shapes if key.startswith(tuple(f"{path}." for path in card.head))}
+    argument, prefixes = auxiliary(name)
+    if argument:
+        without = {x.key for x in leaves(ladder.abstract_model(name, **{argument: False}))}
+        assert shapes.keys() - without == {key for key in shapes if key.startswith(prefixes)}
+    assert (argument is None) == (not prefixes)
 
 
 def test_l0_attributes(model, abstract):

@@ -1,14 +1,13 @@
 """Training a part of a network: which variables learn."""
 
-import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
 
-from convert.shapes import abstract
+from convert.heads import heads_of
+from convert.shapes import shapes_at
 from jaxzoo import card, nn
 from jaxzoo.errors import UsageError, nearest
 from train.config.options import Config
@@ -55,25 +54,15 @@ def learning(config: Config, model: nnx.Module, arguments: Mapping[str, Any]) ->
 
 
 def head_paths(name: str, arguments: Mapping[str, Any]) -> list[str]:
-    """The modules that make up a model's head, those of auxiliary heads too, and before it.
+    """The modules that make up a model's head; those of auxiliary heads come first.
 
     Where a part of the model is another one, all that is not; else what depends on the number of classes.
     """
-    return list(_head_paths(name, json.dumps(dict(arguments), sort_keys=True)))
-
-
-@functools.cache
-def _head_paths(name: str, arguments: str) -> tuple[str, ...]:
     begin = tuple(here for keys in card(name).parts.values() for here in keys.values())
     if begin and all(begin):
-        state = nnx.to_flat_state(nnx.state(abstract(name, **json.loads(arguments))))
-        names = (".".join(map(str, path)) for path, _ in state)
-        return tuple(dict.fromkeys(name.partition(".")[0] for name in names if not name.startswith(begin)))
-    shapes = [
-        {path: leaf.shape for path, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param))}
-        for model in (abstract(name, **{**json.loads(arguments), "num_classes": count}) for count in (7, 8))
-    ]
-    return tuple(sorted({".".join(map(str, path[:-1])) for path in shapes[0] if shapes[0][path] != shapes[1][path]}))
+        return sorted({key.partition(".")[0] for key in shapes_at(name, arguments) if not key.startswith(begin)})
+    heads = heads_of(name, {}, arguments)
+    return list(dict.fromkeys(key.rpartition(".")[0] for key in (*heads.side, *heads.main)))
 
 
 def start_at_zero(model: nnx.Module, heads: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tests.twins.vgg import add_stages, dense, run_stage
+from convert.twins.vgg import add_stages, dense, run_stage
 
 
 def silent(ins: int, outs: int) -> nn.Conv2d:

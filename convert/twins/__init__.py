@@ -1,4 +1,4 @@
-"""PyTorch twins: the reference module that a model's card names."""
+"""PyTorch twins: the reference module that a model's card names; here are those that no package has."""
 
 import importlib
 import inspect
@@ -40,10 +40,9 @@ def build_twin(card: ModelCard, **arguments):
         else:
             builder = getattr(importlib.import_module(package), name)
     except ImportError as error:
-        way = f"needs: pip install {error.name}"
-        if package.startswith("tests.") and f"{package}.".startswith(f"{error.name}."):
-            way = "is in jaxzoo's repository alone: run python -m convert there"
-        raise UsageError(f"the reference of {card.name} is {card.twin}, which {way}") from None
+        raise UsageError(
+            f"the reference of {card.name} is {card.twin}, which needs: pip install {error.name}"
+        ) from None
     except (ValueError, AttributeError):
         raise UsageError(
             f"the reference of {card.name} is {card.twin}, which this version of {package} lacks"

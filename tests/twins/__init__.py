@@ -1,1 +1,0 @@
-"""PyTorch references that no package has."""
