@@ -31,6 +31,7 @@ from jaxzoo.images import folders, hidden, read_image
 from jaxzoo.voc import IGNORED
 from train.data import Data, drawn
 from train.data.masks import Item, image_size, turned_like
+from train.data.sources.coco_rle import run_lengths
 from train.data.splits import part_named, sides
 
 KINDS = ("instances", "coco", "annotations", "")  # what files of annotations are called, the surest first
@@ -130,24 +131,16 @@ def load(path: str | Path, *, val_fraction: float = 0.2, seed: int = 0) -> Data:
 
 
 def drawn_outline(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
-    """The pixels that an object covers, bool (H, W), by pycocotools: from polygons or run lengths, compressed or not.
+    """The pixels that an object covers, bool (H, W): from polygons, or run lengths, compressed or not.
 
     Raises:
       ValueError: run lengths of another size, or damaged; a polygon with fewer than three corners, or with one that is
         no number or farther away than images are large, for which pycocotools would take all memory.
     """
-    from pycocotools import mask
-
     if isinstance(segmentation, dict):
         if tuple(map(int, segmentation["size"])) != size:
             raise ValueError(f"run lengths for {segmentation['size']} pixels")
-        counts = segmentation["counts"]
-        if isinstance(counts, str | bytes):
-            return mask.decode({"size": size, "counts": counts}).astype(bool)
-        counts = [int(count) for count in counts]
-        if sum(counts) != math.prod(size) or min(counts) < 0:
-            raise ValueError(f"run lengths of {sum(counts)} pixels for {math.prod(size)}")
-        return mask.decode(mask.frPyObjects({"size": size, "counts": counts}, *size)).astype(bool)
+        return run_lengths(segmentation["counts"], size)
     if not segmentation or not any(segmentation):
         raise ValueError("it has no outline")
     if not isinstance(segmentation[0], list):  # one polygon without the list around it
@@ -156,6 +149,8 @@ def drawn_outline(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
         corners = np.asarray(polygon, np.float64).reshape(-1, 2)
         if len(corners) < 3 or not (np.abs(corners) < FARTHEST).all():
             raise ValueError("a polygon needs three corners or more, each a place in the image")
+    from pycocotools import mask
+
     polygons = [[float(number) for number in polygon] for polygon in segmentation]
     return mask.decode(mask.merge(mask.frPyObjects(polygons, *size))).astype(bool)
 
