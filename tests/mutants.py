@@ -316,8 +316,8 @@ MUTANTS = {
     "checkpoint-without-optimizer": Mutant(
         "a checkpoint lacks the optimizer's state",
         "train/engine/checkpoint.py",
-        'KEPT = ("params", "stats", "ema", "optimizer", "step", "sums")',
-        'KEPT = ("params", "stats", "ema", "step", "sums")',
+        'KEPT = ("params", "stats", "ema", "optimizer", "step", "metrics")',
+        'KEPT = ("params", "stats", "ema", "step", "metrics")',
         (f"{TRAIN}checkpoint.py::test_what_is_read_is_what_was_written",),
     ),
     "seed-without-step": Mutant(
@@ -330,8 +330,8 @@ MUTANTS = {
     "auxiliary-loss": Mutant(
         "auxiliary heads have no loss",
         "train/tasks/classification.py",
-        "loss = losses.mean() + sum(model.aux_weight * other.mean() for other in others)",
-        "loss = losses.mean()",
+        "return main + other, ({",
+        "return main, ({",
         (f"{TRAIN}task.py::test_the_loss_of_auxiliary_heads_counts_as_the_model_says",),
     ),
     "label-smoothing": Mutant(
@@ -343,9 +343,9 @@ MUTANTS = {
     ),
     "mask-ignored-in-accuracy": Mutant(
         "the filling of the last batch counts as right or wrong",
-        "train/tasks/classification.py",
-        '"correct": (mask & best[:, 0]).sum(), "count": mask.sum()}',
-        '"correct": best[:, 0].sum(), "count": mask.sum()}',
+        "train/metrics/top_k.py",
+        "{self.counted: (mask & found).sum(),",
+        "{self.counted: found.sum(),",
         (f"{TRAIN}task.py::test_metrics_leave_out_what_the_mask_leaves_out",),
     ),
     "border-counts": Mutant(
@@ -359,7 +359,7 @@ MUTANTS = {
     ),
     "union": Mutant(
         "IoU divides by truth and prediction without taking off what both have",
-        "train/reporting/segments.py",
+        "train/metrics/mean_iou.py",
         "columns = (right / (true + predicted - right),",
         "columns = (right / (true + predicted),",
         (f"{TRAIN}segmentation.py::test_metrics_are_those_of_scikit_learns_confusion_matrix",),
@@ -420,15 +420,15 @@ MUTANTS = {
     "average": Mutant(
         "the average of weights forgets what it should keep",
         "train/engine/step.py",
-        "jnp.where(step < average.start, 0.0, average.decay)",
-        "jnp.where(step < average.start, 0.0, 1 - average.decay)",
+        "jnp.where(step < self.average.start, 0.0, self.average.decay)",
+        "jnp.where(step < self.average.start, 0.0, 1 - self.average.decay)",
         (f"{TRAIN}step.py::test_an_average_is_torchs_at_every_step",),
     ),
     "order-of-epochs": Mutant(
         "every epoch has the same order",
         "train/data/batches.py",
-        "np.random.default_rng((self.seed, epoch)), self.repeats)",
-        "np.random.default_rng((self.seed, 0)), self.repeats)",
+        "np.random.SeedSequence((self.seed, epoch), spawn_key=key)",
+        "np.random.SeedSequence((self.seed, 0), spawn_key=key)",
         (f"{TRAIN}batches.py::test_an_epoch_shows_no_image_twice_and_the_next_one_has_another_order_and_other_noise",),
     ),
     "resize-without-antialiasing": Mutant(

@@ -16,13 +16,16 @@ from jaxzoo.errors import UsageError
 from train.config import defaults, provenance
 from train.config.options import Config
 from train.data import write_split
+from train.data.batches import Batch
 from train.data.prefetch import Waiting, on_device, read_ahead
 from train.distributed import processes
 from train.distributed.processes import is_primary
 from train.engine import checkpoint
+from train.engine.evaluation import Evaluation, evaluate
 from train.engine.step import State, weights_of
+from train.metrics import written
 from train.reporting.progress import progress, say
-from train.run_log import Journal, shown
+from train.run_log import Journal
 from train.setup import Setup, check_manifest, prepare
 
 # How many processes there are is not remembered: those that continue a run say it anew.
@@ -46,43 +49,20 @@ def run(config: Config) -> int:
 def run_together(config: Config) -> int:
     """`run`, in each of the processes that train together."""
     fresh, folder = not (config.resume or config.eval_only), Path(config.resume or config.out or "")
-    if fresh and config.out and is_primary() and folder.exists():
-        raise UsageError(f"{folder} exists already; give another --out, or continue it with --resume {folder}")
-    if config.resume and not config.eval_only and is_primary() and not os.access(folder, os.W_OK):
-        raise UsageError(
-            f"{folder} cannot be written, and a run that goes on writes there: evaluate it with --eval-only, or begin "
-            f"a new one with --weights {folder}"
-        )
+    check_folder(config, folder)
     found = checkpoint.newest(folder, say) if config.resume else None
     setup, state = prepare(config, folder, continuing=bool(found))
     config = setup.config
     say(setup.summary)
     step, origin = 0, None
     if found:
-        origin, arrays, manifest = found
-        if not config.eval_only:
-            before = provenance.located(provenance.read(folder)).data
-            check_manifest(manifest, setup.manifest, folder, config.data if config.data != before else None)
-        setup.manifest["source"] = manifest["source"]
-        state = setup.steps.put_state(checkpoint.filled(state, arrays, str(folder)) | {"skipped": np.int32(0)})
-        step = manifest["train"]["step"]
-        if setup.batches and step > config.epochs * setup.batches.per_epoch:
-            raise UsageError(f"{folder} is at step {step} already, and --epochs {config.epochs} ends before that")
-
-    processes.assert_same(
-        {
-            f"--{name.replace('_', '-')}": value
-            for name, value in vars(config).items()
-            if name not in PER_PROCESS_OPTIONS
-        }
-        | {"classes": setup.data.classes, "images": (len(setup.data.train), len(setup.data.held_out))}
-        | {"held-out batches": len(setup.held_out)}
-        | {"images whose names have the digest": setup.manifest["train"]["names"]}
-        | {f"{folder} at step": step}
-    )
+        origin = found[0]
+        state, step = restored(config, setup, state, folder, found)
+    check_same(config, setup, folder, step)
     if config.eval_only:
         for name, ema in (("held out", False), ("its average", True))[: 1 + bool(config.ema and config.resume)]:
-            say(f"{name}: {shown(setup.task.metrics(evaluate(setup, weights_of(state, ema=ema), Stop())))}")
+            numbers = evaluated(setup, weights_of(state, ema=ema), Stop()).numbers
+            say(f"{name}: {written(numbers, setup.task.quantities)}")
         return 0
 
     processes.barrier("all have read what was there")
@@ -104,15 +84,55 @@ def run_together(config: Config) -> int:
         return fit(config, setup, folder, state, step)
 
 
+def check_folder(config: Config, folder: Path) -> None:
+    """Refuses a new run in a folder that is there, and one that goes on where nothing can be written."""
+    if config.eval_only or not is_primary():
+        return
+    if config.out and not config.resume and folder.exists():
+        raise UsageError(f"{folder} exists already; give another --out, or continue it with --resume {folder}")
+    if config.resume and not os.access(folder, os.W_OK):
+        raise UsageError(
+            f"{folder} cannot be written, and a run that goes on writes there: evaluate it with --eval-only, or begin "
+            f"a new one with --weights {folder}"
+        )
+
+
+def restored(config: Config, setup: Setup, state: State, folder: Path, found: tuple) -> tuple[State, int]:
+    """The state of a run's newest checkpoint, as `checkpoint.newest` found it, and its step."""
+    _, arrays, manifest = found
+    if not config.eval_only:
+        before = provenance.located(provenance.read(folder)).data
+        check_manifest(manifest, setup.manifest, folder, config.data if config.data != before else None)
+    setup.manifest["source"] = manifest["source"]
+    state = setup.steps.put_state(checkpoint.filled(state, arrays, str(folder)) | {"skipped": np.int32(0)})
+    step = manifest["train"]["step"]
+    if setup.batches and step > config.epochs * setup.batches.per_epoch:
+        raise UsageError(f"{folder} is at step {step} already, and --epochs {config.epochs} ends before that")
+    return state, step
+
+
+def check_same(config: Config, setup: Setup, folder: Path, step: int) -> None:
+    """Refuses processes that were started with other options, or find other data. Raises UsageError."""
+    options = {
+        f"--{name.replace('_', '-')}": value for name, value in vars(config).items() if name not in PER_PROCESS_OPTIONS
+    }
+    processes.assert_same(
+        options
+        | {"classes": setup.data.classes, "images": (len(setup.data.train), len(setup.data.held_out))}
+        | {"held-out batches": len(setup.held_out)}
+        | {"images whose names have the digest": setup.manifest["train"]["names"]}
+        | {f"{folder} at step": step}
+    )
+
+
 def fit(config: Config, setup: Setup, folder: Path, state: State, step: int) -> int:
     """Trains from `step` to the last one. Returns 0, or 128 + the number of the signal that asked to stop."""
     per_epoch, total = setup.batches.per_epoch, config.epochs * setup.batches.per_epoch
     checkpoints = checkpoint.Checkpoints(folder, setup.manifest, config.keep)
-    journal = Journal(config, setup, folder, step)
-    results, batch = Results(config, setup), None
+    journal, reports, batch = Journal(config, setup, folder, step), DeferredReports(config, setup), None
 
     def write_down() -> None:  # before the checkpoint, since who continues from that does not
-        if numbers := results.last():
+        if numbers := reports.last():
             journal.step(step, numbers, batches.seconds, bar)
 
     def save() -> None:
@@ -133,62 +153,68 @@ def fit(config: Config, setup: Setup, folder: Path, state: State, step: int) -> 
         stack.enter_context(processes.finishing_first(checkpoints.wait))
         stop = stack.enter_context(stopping())
         bar = stack.enter_context(progress(step, total, "step", "compiling the training step"))
-        made = read_ahead(setup.batches, step, total, workers=config.workers)
-        if processes.is_distributed():
-            made = results.without_end(made)
-        batches = Waiting(
-            stack.enter_context(contextlib.closing(on_device(made, stop.with_batch(setup.steps.put_batch))))
-        )
+        batches = Waiting(stack.enter_context(contextlib.closing(training_batches(setup, step, total, stop, reports))))
         stack.enter_context(saving_before_errors(save_what_is_good, folder))  # before it is waited for more images
-        while not stop.now(results.asked_to_stop):
-            # At the end of an epoch: save, look at the held-out images, write down what came of it.
+        while not stop.now(reports.asked_to_stop):
+            # At the end of an epoch: save, look at the validation images, write down what came of it.
             if step > 0 and step % per_epoch == 0:
                 save()
-                sums = {"val": evaluate(setup, weights_of(state), stop)}
+                found = {"val": evaluated(setup, weights_of(state), stop)}
                 if config.ema:
-                    sums["ema"] = evaluate(setup, weights_of(state, ema=True), stop)
+                    found["ema"] = evaluated(setup, weights_of(state, ema=True), stop)
                 if stop.now(False):
                     break
-                journal.epoch(step, state, sums, last_batch=batch)
+                journal.epoch(step, state, found, last_batch=batch)
                 checkpoints.mark_best(step, *journal.latest())
                 if step == total or journal.patience_ended():
                     break
 
-            # A step. The device has the next one to do before the result of the last one is fetched.
-            batch = next(batches)
-            state, report = setup.steps.train[setup.batches.at(step)](state, batch)
-            numbers = results.following(report, batch, step)
+            # A step. The device has the next one to do before the report of the last one is fetched.
+            batch, control = next(batches)
+            state, report = setup.steps.train[setup.batches.at(step)](state, batch, control)
+            numbers = reports.push(report, batch["indices"], step)
             step += 1
             if numbers:
                 journal.step(step - 1, numbers, batches.seconds, bar)
             if config.save_every and step % config.save_every == 0:
                 save()
 
-        if stop.now(results.asked_to_stop):
+        if stop.now(reports.asked_to_stop):
             save()
     checkpoints.wait()
-    if stop.now(results.asked_to_stop):
+    if stop.now(reports.asked_to_stop):
         say(f"stopped after step {step} of {total}; continue with: {continuing(folder)}")
         return 128 + (stop.signal or signal.SIGTERM)
     journal.summarise()
     return 0
 
 
-def evaluate(setup: Setup, weights: State, stop: "Stop") -> dict[str, np.ndarray]:
-    """The task's sums over all held-out images, or over those until `stop`."""
-    sums = setup.steps.no_sums
-    for batch in read_ahead(setup.held_out, 0, len(setup.held_out), workers=setup.config.workers):
-        if stop.now(False):
-            break
-        sums = setup.steps.evaluate(weights, sums, setup.steps.put_batch(batch))
-    return jax.device_get(sums)
+def training_batches(
+    setup: Setup, step: int, total: int, stop: "Stop", reports: "DeferredReports"
+) -> Iterator[tuple[Batch, jax.Array]]:
+    """The batches from `step` on, and with each what this process has to tell the others; both on the device."""
+    made = read_ahead(setup.batches, step, total, workers=setup.config.workers)
+    alone = not processes.is_distributed()
+    fed = ((batch, False) for batch in made) if alone else reports.pad_with_blank_batches(made, step)
+
+    def put(fed: tuple[Batch, bool]) -> tuple[Batch, jax.Array]:
+        batch, missing = fed
+        return setup.steps.put_batch(batch), setup.steps.put_control(stop=stop.signal is not None, missing=missing)
+
+    return on_device(fed, put)
+
+
+def evaluated(setup: Setup, weights: State, stop: "Stop") -> Evaluation:
+    """What came of all validation images, or of those until `stop`."""
+    batches = read_ahead(setup.held_out, 0, len(setup.held_out), workers=setup.config.workers)
+    return evaluate(setup.steps, setup.task, weights, batches, lambda: stop.now(False))
 
 
 class Diverged(processes.Agreed):
     """The numbers of a run are no longer worth going on with."""
 
 
-class Results:
+class DeferredReports:
     """What steps report, fetched one step late, so that the device never waits for the host."""
 
     def __init__(self, config: Config, setup: Setup):
@@ -197,23 +223,26 @@ class Results:
         self.asked_to_stop, self.skipped = False, 0
         self.error: UsageError | None = None
 
-    def without_end(self, batches: Iterator[dict]) -> Iterator[dict]:
-        """`batches`, and when they fail, blank ones: so all processes learn of it, and end at the same step."""
-        batch = None
+    def pad_with_blank_batches(self, batches: Iterator[Batch], step: int) -> Iterator[tuple[Batch, bool]]:
+        """The `batches` from `step` on, and when they fail, earlier ones of the same shapes with the word that they are
+        missing: so all processes learn of it, and end at the same step."""
+        bucket, known = self.setup.batches.bucket, {}
         try:
             for batch in batches:
-                yield batch
+                known[bucket(step)] = batch
+                yield batch, False
+                step += 1
         except UsageError as error:
-            if batch is None:
-                raise
             self.error = error
-            while True:
-                yield {name: np.full_like(value, -1 if name == "indices" else 0) for name, value in batch.items()}
+            while bucket(step) in known:
+                yield known[bucket(step)], True
+                step += 1
+            raise
 
-    def following(self, report: dict, batch: dict, step: int) -> dict[str, float] | None:
+    def push(self, report: dict, indices: jax.Array, step: int) -> dict[str, float] | None:
         """Takes the report of `step`, and gives the numbers of the one before. Raises as `last`."""
         numbers = self.last()
-        self.pending = report, batch["indices"], step
+        self.pending = report, indices, step
         return numbers
 
     def last(self) -> dict[str, float] | None:
@@ -227,7 +256,7 @@ class Results:
             return None
         (report, indices, step), self.pending = self.pending, None
         numbers = {name: float(value) for name, value in jax.device_get(report).items()}
-        if numbers.pop("missing", False):
+        if numbers.pop("missing"):
             raise processes.Agreed(str(self.error or f"another process could not read its images for step {step}"))
         self.asked_to_stop |= bool(numbers.pop("stop"))
         wrong = [name for name in ("loss", "gradient_norm") if not math.isfinite(numbers[name])]
@@ -249,17 +278,13 @@ class Results:
 
 
 class Stop:
-    """Whether a signal asked the run to end, of this process or, as the batches say, of any."""
+    """Whether a signal asked the run to end, of this process or, as the steps report, of any."""
 
     signal: int | None = None
 
     def now(self, asked_anywhere: bool) -> bool:
         """Whether to end here. One of many processes does so only when all have heard of it, at the same step."""
         return asked_anywhere or (self.signal is not None and jax.process_count() == 1)
-
-    def with_batch(self, put: Callable[[dict], dict]) -> Callable[[dict], dict]:
-        """`put`, with a word to all processes whether this one was asked."""
-        return lambda batch: put(batch | {"stop": np.full(len(batch["indices"]), self.signal is not None)})
 
 
 @contextlib.contextmanager

@@ -1,17 +1,19 @@
 """What a run writes down for people while it trains: numbers, pictures, the report. Only the first process writes."""
 
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
-import numpy as np
 
 from train.config.options import Config
+from train.data.batches import Batch
 from train.distributed.processes import broadcast_from_primary, is_primary
 from train.engine import checkpoint
+from train.engine.evaluation import Evaluation
 from train.engine.step import State, augmenting_and_dropping
+from train.metrics import Quantity, compute, written
 from train.reporting import page, records, worth_less_than_the_run
 from train.reporting.curves import draw_curves
 from train.reporting.progress import Bar, Lines, say
@@ -19,6 +21,8 @@ from train.reporting.tensorboard import Events, histograms
 from train.setup import Setup
 
 DRAWING = 0.1  # the part of a run's time that pictures may take; those of its end are always drawn
+
+TABLES = ("metrics.csv", "per_class.csv")  # said at the end of a run
 
 
 class Journal:
@@ -34,7 +38,7 @@ class Journal:
             if start == 0:
                 key = augmenting_and_dropping(config.seed, 0)[0]
                 with worth_less_than_the_run(say):
-                    setup.task.first_pictures(setup.batches(0), setup.held_out(0), key, folder)
+                    setup.task.draw_first_batches(setup.batches(0), setup.held_out(0), key, folder)
                     page.write(folder)
             if config.tensorboard:
                 self.events = Events(folder / "tensorboard", after=start if config.resume else None)
@@ -52,23 +56,23 @@ class Journal:
             if self.events:
                 self.events.scalars(step, {f"step/{name}": value for name, value in row.items()})
 
-    def epoch(self, step: int, state: State, sums: Mapping[str, Any], last_batch: Any) -> None:
-        """The end of an epoch: metrics of training and of the held-out images, with raw and averaged weights."""
-        task, trained = self.setup.task, jax.device_get(state["sums"])
-        metrics = {f"train_{name}": value for name, value in task.metrics(trained).items()}
-        for side, found in sums.items():
-            metrics |= {f"{side}_{name}": value for name, value in task.metrics(found).items()}
+    def epoch(self, step: int, state: State, found: Mapping[str, Evaluation], last_batch: Batch | None) -> None:
+        """The end of an epoch: metrics of training and of the validation images, with raw and averaged weights."""
+        task = self.setup.task
+        trained = compute(task.training_metrics, jax.device_get(state["metrics"]))
+        numbers = {"train": trained} | {side: evaluation.numbers for side, evaluation in found.items()}
+        metrics = {f"{side}_{name}": value for side, of in numbers.items() for name, value in of.items()}
         position = {"epoch": step // self.setup.batches.per_epoch, "step": step}
         row = position | {"lr": float(self.setup.schedule(step - 1))} | metrics
         self.rows = [earlier for earlier in self.rows if earlier["step"] < step] + [row]
-        say(f"epoch {position['epoch']}: {shown(task.metrics(trained))}; held out: {shown(task.metrics(sums['val']))}"
-            + (f"; average: {shown(task.metrics(sums['ema']))}" if "ema" in sums else ""))  # fmt: skip
+        said = {side: written(of, task.quantities) for side, of in numbers.items()}
+        average = f"; average: {said['ema']}" if "ema" in said else ""
+        say(f"epoch {position['epoch']}: {said['train']}; held out: {said['val']}{average}")
         counted = {}
         if self.config.tensorboard:  # of many processes all compute, and the first writes
             counted = histograms(state["params"])
             if last_batch is None:  # continued where an epoch ends
-                last = self.setup.batches(step - 1)
-                last_batch = self.setup.steps.put_batch(last | {"stop": np.zeros(len(last["indices"]), bool)})
+                last_batch = self.setup.steps.put_batch(self.setup.batches(step - 1))
             gradients = self.setup.steps.gradients(state, last_batch)
             counted |= {f"gradients/{name}": value for name, value in histograms(gradients).items()}
         if not is_primary():
@@ -78,7 +82,7 @@ class Journal:
             seconds = {"images": self.clock.images, "seconds": self.clock.seconds, "waiting": self.clock.waited}
             records.append(self.folder / "timing.csv", position | seconds)
         self.clock = Clock()
-        self.undrawn = sums.get("ema", sums["val"])
+        self.undrawn = found.get("ema", found["val"]).states
         with worth_less_than_the_run(say):
             if self.events:
                 self.events.scalars(step, {"lr": row["lr"]} | metrics)
@@ -90,19 +94,24 @@ class Journal:
         """Pictures and the report of the last epoch, unless they are drawn already."""
         if self.undrawn is None:
             return
-        begun, sums, self.undrawn = time.monotonic(), self.undrawn, None
+        begun, states, self.undrawn = time.monotonic(), self.undrawn, None
         with worth_less_than_the_run(say):
             draw_curves(self.rows, f"{self.config.model} on {self.config.data}", self.folder / "curves.png")
-            self.setup.task.pictures(sums, self.setup.held_out.source, self.folder)
+            self.setup.task.draw(states, self.setup.held_out.source, self.folder)
             if self.events:
                 pictures = {path.stem: path for path in sorted(self.folder.glob("*.png"))}
                 self.events.pictures(self.rows[-1]["step"], pictures)
             page.write(self.folder)
         self.drawing += time.monotonic() - begun
 
-    def latest(self) -> tuple[str, float]:
-        """The metric that chooses the best weights, and its newest value; that of the average where there is one."""
-        return self.setup.task.metric, self.rows[-1][self.column]
+    def latest(self) -> tuple[str, float, Quantity]:
+        """The metric that chooses the best weights, its newest value, that of the average where there is one, and how
+        it is read."""
+        return self.setup.task.metric, self.rows[-1][self.column], self.quantity
+
+    @property
+    def quantity(self) -> Quantity:
+        return self.setup.task.quantities.get(self.setup.task.metric, Quantity())
 
     @property
     def column(self) -> str:
@@ -113,8 +122,12 @@ class Journal:
         may look older to another one, and one that goes on alone would wait for ever."""
         if not self.config.patience:
             return False
-        values = [row[self.column] for row in self.rows]
-        waited = len(values) - 1 - int(np.argmax(np.nan_to_num(values, nan=-np.inf)))
+        best = 0
+        for place, row in enumerate(self.rows):
+            value, highest = row[self.column], self.rows[best][self.column]
+            if self.quantity.is_better(value, highest) or (math.isnan(highest) and not math.isnan(value)):
+                best = place
+        waited = len(self.rows) - 1 - best
         ended = waited >= self.config.patience
         if ended:
             say(f"no better {self.setup.task.metric} for {waited} epochs: ending here")
@@ -127,12 +140,13 @@ class Journal:
         self.draw()
         folder, best, timing = self.folder, checkpoint.best_of(self.folder), records.read(self.folder / "timing.csv")
         images, seconds = (sum(row[name] for row in timing) for name in ("images", "seconds"))
-        metric, value = self.latest()
+        metric, value, quantity = self.latest()
         speed = f", {images / seconds:.1f} images/s" if seconds else ""
-        chosen = f", best {best['value']:.2%} after step {best['step']}" if best else ""  # none where all were NaN
-        say(f"done: held-out {metric} {value:.2%}{chosen}{speed}")
+        chosen = f", best {quantity.write(best['value'])} after step {best['step']}" if best else ""  # none if all NaN
+        say(f"done: held-out {metric} {quantity.write(value)}{chosen}{speed}")
         say(f"  everything  {folder}/report.html")
-        say(f"  numbers     {folder}/metrics.csv, {folder}/per_class.csv")
+        tables = [name for name in TABLES if (folder / name).exists()]
+        say(f"  numbers     {', '.join(f'{folder}/{name}' for name in tables)}")
         weights = f"{folder}{'/best' if best else ''}{'#ema' if self.config.ema else ''}"
         say(f"  weights     {weights}")
         say(f"  in PyTorch  python -m convert to-torch --from {weights} --out FILE.pth")
@@ -162,10 +176,3 @@ class Clock:
     def waiting(self) -> float:
         """The part of the time that went into waiting for data."""
         return self.waited / self.seconds if self.seconds else 0.0
-
-
-def shown(metrics: Mapping[str, float]) -> str:
-    """`loss 0.0812, accuracy 97.50%`"""
-    return ", ".join(
-        f"{name} {value:.4f}" if name == "loss" else f"{name} {value:.2%}" for name, value in metrics.items()
-    )

@@ -33,6 +33,7 @@ from train.data.batches import EvaluationBatches, TrainingBatches
 from train.data.relabelled import relabelled
 from train.distributed import processes
 from train.engine import step
+from train.engine.network import flat
 from train.engine.stages import Stages, dropout_rates
 from train.optim.optimizers import learning_rate, optimizer, updates
 from train.optim.parameter_groups import depths, parameter_kinds
@@ -108,7 +109,13 @@ def prepare(config: Config, run: Path, *, continuing: bool = False) -> tuple[Set
     batches, per_epoch = None, 1
     if not config.eval_only:
         one = TrainingBatches(
-            sources[0], tasks[0].training_example, config.batch_size, config.seed, repeats=config.repeats, **of_process
+            sources[0],
+            tasks[0].training_example,
+            config.batch_size,
+            config.seed,
+            repeats=config.repeats,
+            buckets=tasks[0].training_buckets(sources[0]),
+            **of_process,
         )
         batches = Stages([one, *(one.with_example(other.training_example) for other in tasks[1:])], config.epochs)
         per_epoch = batches.per_epoch
@@ -118,15 +125,15 @@ def prepare(config: Config, run: Path, *, continuing: bool = False) -> tuple[Set
             f"--eval-batch-size {config.eval_batch_size} cannot be shared equally among {len(devices)} devices; take a "
             f"multiple of {len(devices)}"
         )
-    lots = task.lots(sources[1], config.batch_size, config.eval_batch_size, len(devices))
-    held_out = EvaluationBatches(sources[1], lots=lots, **of_process)
+    buckets = task.evaluation_buckets(sources[1], config.batch_size, config.eval_batch_size, len(devices))
+    held_out = EvaluationBatches(sources[1], buckets=buckets, **of_process)
     schedule = learning_rate(config, per_epoch)
     steps, state = step.build(
         model,
         tasks,
         optimizer(config, schedule, parameter_kinds(model), depths(model), heads),
         schedule,
-        example=blank_batch(task, config.batch_size // jax.process_count()),
+        batch_size=config.batch_size,
         per_epoch=per_epoch,
         seed=config.seed,
         dtype=jnp.dtype(config.precision),
@@ -153,7 +160,7 @@ def prepare(config: Config, run: Path, *, continuing: bool = False) -> tuple[Set
         },
     }
     count, fixed = (
-        sum(leaf.size for name, leaf in step.flat(nnx.state(model, nnx.Param)).items() if learns(name) is wanted)
+        sum(leaf.size for name, leaf in flat(nnx.state(model, nnx.Param)).items() if learns(name) is wanted)
         for wanted in (True, False)
     )
     summary = (
@@ -211,16 +218,6 @@ def average_of(config: Config, per_epoch: int) -> step.Average | None:
     if not config.ema:
         return None
     return step.Average(config.ema, start=config.accumulate * (updates(config, per_epoch)[1] + 1))
-
-
-def blank_batch(task: Task, rows: int) -> dict:
-    """The shapes of a batch, with so many rows."""
-    example = {name: jnp.zeros((rows, *value.shape), value.dtype) for name, value in task.blank().items()}
-    return example | {
-        "mask": jnp.ones(rows, bool),
-        "indices": jnp.zeros(rows, jnp.int32),
-        "stop": jnp.zeros(rows, bool),
-    }
 
 
 def preprocessing(config: Config, data: Data, weights: Weights | None) -> Preprocess:

@@ -26,8 +26,8 @@ def run(name: str, conditions: Conditions) -> Iterator[dict]:
         setup, state = prepare(config, Path("nowhere"))
         reports = []
         for number in range(epochs * setup.batches.per_epoch):
-            rows = setup.batches(number) | {"stop": np.zeros(batch, bool)}
-            state, report = setup.steps.train[0](state, setup.steps.put_batch(rows))
+            rows = setup.batches(number)
+            state, report = setup.steps.train[0](state, setup.steps.put_batch(rows), setup.steps.put_control())
             reports.append(report["loss"])
         losses[precision] = np.convolve(jax.device_get(reports), np.ones(WINDOW) / WINDOW, "valid")
     wide, narrow = losses.values()

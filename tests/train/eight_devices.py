@@ -15,7 +15,8 @@ from tests.train.test_torch_equality import Exact
 from tests.train.tiny import Tiny
 from train.data import masks
 from train.engine import checkpoint, step
-from train.tasks.segmentation import Segmentation, whole
+from train.metrics.mean_iou import whole
+from train.tasks.segmentation import Segmentation
 
 CLASSES = [str(i) for i in range(10)]
 ROWS = 32
@@ -29,8 +30,7 @@ def small_arrays_are_divided_too(monkeypatch):
 def batch(index):
     rng = np.random.default_rng([3, index])
     images, labels = rng.integers(0, 256, (ROWS, 32, 32, 3), np.uint8), rng.integers(0, 10, ROWS).astype(np.int32)
-    none = np.zeros(ROWS, bool)
-    return {"image": images, "label": labels, "mask": ~none, "indices": np.arange(ROWS, dtype=np.int32), "stop": none}
+    return {"image": images, "label": labels, "mask": np.ones(ROWS, bool), "indices": np.arange(ROWS, dtype=np.int32)}
 
 
 def build(devices=8, *, dropout=0.1, transform=None, **options):
@@ -38,13 +38,13 @@ def build(devices=8, *, dropout=0.1, transform=None, **options):
     task = Exact(CLASSES, Preprocess(crop=32), dtype=jnp.float64)
     chosen = {"per_epoch": 3, "seed": 0, "dtype": jnp.float64, "devices": jax.devices()[:devices]} | options
     transform = transform or optax.adamw(1e-2)
-    return step.build(model, [task], transform, optax.constant_schedule(1e-2), batch(0), **chosen)
+    return step.build(model, [task], transform, optax.constant_schedule(1e-2), ROWS, **chosen)
 
 
 def train(built, count, first=0):
     (steps, state), reports = built, []
     for index in range(first, first + count):
-        state, report = steps.train[0](state, steps.put_batch(batch(index)))
+        state, report = steps.train[0](state, steps.put_batch(batch(index)), steps.put_control())
         reports.append(jax.device_get(report))
     return state, reports
 
@@ -107,7 +107,7 @@ def test_evaluation_with_divided_parameters_is_the_same():
     sums = []
     for divide in (False, True):
         steps, state = build(shard_params=divide)
-        sums.append(steps.evaluate(step.weights_of(state), steps.no_sums, steps.put_batch(batch(0))))
+        sums.append(steps.evaluate(step.weights_of(state), steps.init_metrics, steps.put_batch(batch(0))))
     assert_equal(sums[0], sums[1])
 
 
@@ -175,23 +175,22 @@ def test_confused_pixels_are_counted_to_the_last_one(batch_norm):
         "target": np.where(rng.random((ROWS, 16, 16)) < 0.1, 255, rng.integers(0, 10, (ROWS, 16, 16))).astype(np.uint8),
         "indices": np.arange(ROWS, dtype=np.int32),
         "mask": np.arange(ROWS) != 5,
-        "stop": np.zeros(ROWS, bool),
     }
     found = {}
     for devices in (1, 8):
         model = Pixels(10, aux_loss=True, rngs=nnx.Rngs(params=0, dropout=0))
         chosen = {"per_epoch": 3, "seed": 0, "devices": jax.devices()[:devices], "batch_norm": batch_norm}
-        steps, state = step.build(model, [task], optax.sgd(0.0), optax.constant_schedule(0.0), seen, **chosen)
-        sums = steps.no_sums
+        steps, state = step.build(model, [task], optax.sgd(0.0), optax.constant_schedule(0.0), ROWS, **chosen)
+        sums = steps.init_metrics
         for _ in range(2):
-            sums = steps.evaluate(step.weights_of(state), sums, steps.put_batch(seen))
-        state, _ = steps.train[0](state, steps.put_batch(seen))
-        found[devices] = jax.device_get((sums, state["sums"]))
+            sums, _ = steps.evaluate(step.weights_of(state), sums, steps.put_batch(seen))
+        state, _ = steps.train[0](state, steps.put_batch(seen), steps.put_control())
+        found[devices] = jax.device_get((sums, state["metrics"]))
     (ours, trained), (theirs, _) = found[8], found[1]
-    np.testing.assert_array_equal(ours["confusion"], theirs["confusion"])
+    np.testing.assert_array_equal(ours["pixels"]["confusion"], theirs["pixels"]["confusion"])
     labelled = seen["target"] != 255
-    assert whole(ours["confusion"]).sum() == 2 * labelled[seen["mask"]].sum()
-    assert whole(trained["confusion"]).sum() == labelled.sum()
+    assert whole(ours["pixels"]["confusion"]).sum() == 2 * labelled[seen["mask"]].sum()
+    assert whole(trained["pixels"]["confusion"]).sum() == labelled.sum()
     for part in ("first", "worst"):
         np.testing.assert_array_equal(ours[part]["index"], theirs[part]["index"])
         np.testing.assert_array_equal(ours[part]["predicted"], theirs[part]["predicted"])

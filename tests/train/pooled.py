@@ -76,6 +76,6 @@ def pictures(tmp_path_factory):
 @pytest.fixture
 def no_pictures(monkeypatch) -> None:
     """Runs draw nothing, and write no report."""
-    for owner, name in ((Classification, "pictures"), (Classification, "first_pictures"), (run_log, "draw_curves")):
+    for owner, name in ((Classification, "draw"), (Classification, "draw_first_batches"), (run_log, "draw_curves")):
         monkeypatch.setattr(owner, name, lambda *arguments: None)
     monkeypatch.setattr(run_log.page, "write", lambda folder: None)

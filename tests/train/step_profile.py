@@ -20,9 +20,8 @@ import numpy as np
 
 from jaxzoo.memory import keep_freed_memory
 from train.config.options import Config
-from train.data.prefetch import on_device, read_ahead
 from train.engine.step import State
-from train.loop import Results, Stop
+from train.loop import DeferredReports, Stop, training_batches
 from train.setup import Setup, prepare
 
 KINDS = {
@@ -57,18 +56,17 @@ def overhead(setup: Setup, state: State, count: int) -> float:
     before: of the main thread's processor time, with a step that has as many arrays and computes next to nothing."""
     scalars = jax.tree.map(lambda leaf: jnp.zeros((), leaf.dtype), state)
 
-    def add_one(state: State, batch: dict) -> tuple[State, dict]:
+    def add_one(state: State, batch: dict, control: jax.Array) -> tuple[State, dict]:
         state = jax.tree.map(lambda leaf: leaf + jnp.ones((), leaf.dtype), state)
-        return state, {"loss": 0.0, "gradient_norm": 0.0, "lr": 0.0, "stop": batch["stop"].any()}
+        return state, {"loss": 0.0, "gradient_norm": 0.0, "lr": 0.0, "stop": control[0, 0], "missing": control[0, 1]}
 
-    step, results, times = jax.jit(add_one, donate_argnums=0), Results(setup.config, setup), []
-    put = Stop().with_batch(setup.steps.put_batch)
-    with contextlib.closing(on_device(read_ahead(setup.batches, 0, 10**6, workers=2), put)) as batches:
+    step, results, times = jax.jit(add_one, donate_argnums=0), DeferredReports(setup.config, setup), []
+    with contextlib.closing(training_batches(setup, 0, 10**6, Stop(), results)) as batches:
         for number in range(count + 2):
             begin = time.thread_time()
-            batch = next(batches)
-            scalars, report = step(scalars, batch)
-            results.following(report, batch, number)
+            batch, control = next(batches)
+            scalars, report = step(scalars, batch, control)
+            results.push(report, batch["indices"], number)
             times.append(time.thread_time() - begin)
             jax.block_until_ready(scalars)
     return float(np.median(times[2:]))
@@ -76,10 +74,10 @@ def overhead(setup: Setup, state: State, count: int) -> float:
 
 def step_time(setup: Setup, state: State, count: int) -> tuple[State, float]:
     """The state afterwards, and the median seconds of a step on one batch."""
-    batch, times = Stop().with_batch(setup.steps.put_batch)(setup.batches(0)), []
+    fed, times = (setup.steps.put_batch(setup.batches(0)), setup.steps.put_control()), []
     for _ in range(count + 2):
         begin = time.perf_counter()
-        state, _ = setup.steps.train[0](state, batch)
+        state, _ = setup.steps.train[0](state, *fed)
         jax.block_until_ready(state)
         times.append(time.perf_counter() - begin)
     return state, float(np.median(times[2:]))
@@ -87,13 +85,13 @@ def step_time(setup: Setup, state: State, count: int) -> tuple[State, float]:
 
 def shares(setup: Setup, state: State, count: int = 3) -> dict[str, float]:
     """The part of the step's time on all threads by kind of operation, the largest first."""
-    batch = Stop().with_batch(setup.steps.put_batch)(setup.batches(0))
-    compiled = setup.steps.train[0].lower(state, batch).compile()
+    fed = setup.steps.put_batch(setup.batches(0)), setup.steps.put_control()
+    compiled = setup.steps.train[0].lower(state, *fed).compile()
     origin = dict(re.findall(r"%?([\w.-]+) = .*?op_name=\"([^\"]+)\"", compiled.as_text()))
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             for _ in range(count):
-                state, _ = compiled(state, batch)
+                state, _ = compiled(state, *fed)
             jax.block_until_ready(state)
         file = next(Path(folder).rglob("*.trace.json.gz"))
         events = json.loads(gzip.decompress(file.read_bytes()))["traceEvents"]

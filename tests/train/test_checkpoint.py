@@ -12,6 +12,7 @@ import pytest
 
 from jaxzoo import UsageError
 from train.engine import checkpoint
+from train.metrics import Quantity
 
 MANIFEST = {
     "model": "tiny",
@@ -29,7 +30,7 @@ def state(step):
     sums = {"loss": np.array(step / 3, np.float32), "count": np.array(step, np.int32)}
     optimizer = optax.adamw(optax.constant_schedule(0.1)).init(params)
     optimizer = jax.tree.map(lambda leaf: np.full(leaf.shape, step, leaf.dtype), optimizer)
-    return {"params": params, "stats": stats, "optimizer": optimizer, "step": np.array(step, np.int32), "sums": sums}
+    return {"params": params, "stats": stats, "optimizer": optimizer, "step": np.array(step, np.int32), "metrics": sums}
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def test_what_is_read_is_what_was_written(run):
     _, arrays, manifest = checkpoint.newest(run, print)
     filled = checkpoint.filled(state(0), arrays, "run")
     expected = state(9)
-    for name in ("params", "stats", "sums"):
+    for name in ("params", "stats", "metrics"):
         assert filled[name].keys() == expected[name].keys()
         for key, value in expected[name].items():
             np.testing.assert_array_equal(filled[name][key], value)
@@ -124,7 +125,7 @@ def test_two_damaged_checkpoints_are_both_set_aside(run):
 
 def test_the_best_is_the_last_resort(run):
     writer = checkpoint.Checkpoints(run, MANIFEST, keep=3)
-    writer.mark_best(6, "accuracy", 0.9)
+    writer.mark_best(6, "accuracy", 0.9, Quantity())
     writer.wait()
     for step in (3, 6, 9):
         shutil.rmtree(run / "checkpoints" / str(step) / "arrays")
@@ -152,7 +153,7 @@ def test_what_an_interrupted_save_left_behind_is_cleared_away(run):
 def test_best_changes_only_for_a_better_value(run):
     writer = checkpoint.Checkpoints(run, MANIFEST, keep=3)
     for step, value in ((9, math.nan), (3, 0.5), (6, 0.8), (9, 0.8), (9, math.nan)):
-        writer.mark_best(step, "accuracy", value)
+        writer.mark_best(step, "accuracy", value, Quantity())
     writer.wait()
     assert checkpoint.best_of(run) == {"step": 6, "metric": "accuracy", "value": 0.8}
     shutil.rmtree(run / "checkpoints")
@@ -168,7 +169,7 @@ def test_training_does_not_wait_for_the_best_to_be_marked(run, monkeypatch):
     writer.save(state(12), 12)
     in_time = threading.Timer(2, written.set)
     in_time.start()
-    writer.mark_best(12, "accuracy", 0.9)
+    writer.mark_best(12, "accuracy", 0.9, Quantity())
     assert not written.is_set() and checkpoint.best_of(run) is None
     in_time.cancel()
     written.set()
@@ -185,7 +186,7 @@ def test_only_the_first_process_copies_the_state(run, monkeypatch):
 
 def test_a_best_that_was_being_replaced_is_not_lost(run):
     writer = checkpoint.Checkpoints(run, MANIFEST, keep=3)
-    writer.mark_best(3, "accuracy", 0.5)
+    writer.mark_best(3, "accuracy", 0.5, Quantity())
     writer.wait()
     (run / "best").rename(run / ".best.old")
     shutil.copytree(run / "checkpoints" / "6", run / ".best.new")
@@ -224,7 +225,7 @@ def test_two_processes_do_not_train_in_one_folder(run):
 
 def test_a_best_that_shares_a_damaged_file_is_set_aside_too(run):
     writer = checkpoint.Checkpoints(run, MANIFEST, keep=3)
-    writer.mark_best(9, "accuracy", 0.9)
+    writer.mark_best(9, "accuracy", 0.9, Quantity())
     writer.wait()
     flip_a_bit(run / "checkpoints" / "9")
     assert newest(run)[0] == 6
@@ -233,9 +234,9 @@ def test_a_best_that_shares_a_damaged_file_is_set_aside_too(run):
 
 def test_a_damaged_best_is_replaced(run):
     writer = checkpoint.Checkpoints(run, MANIFEST, keep=3)
-    writer.mark_best(3, "accuracy", 0.9)
+    writer.mark_best(3, "accuracy", 0.9, Quantity())
     writer.wait()
     (run / "best" / "manifest.json").write_text("{")
-    writer.mark_best(6, "accuracy", 0.5)
+    writer.mark_best(6, "accuracy", 0.5, Quantity())
     writer.wait()
     assert checkpoint.best_of(run)["step"] == 6

@@ -47,9 +47,8 @@ def test_eight_devices():
 def batch(rows=8, size=32, seed=0):
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 255, (rows, size, size, 3), np.uint8)
-    none = np.zeros(rows, bool)
     labels, indices = (np.arange(rows, dtype=np.int32) % 10, np.arange(rows, dtype=np.int32))
-    return {"image": images, "label": labels, "mask": ~none, "indices": indices, "stop": none}
+    return {"image": images, "label": labels, "mask": np.ones(rows, bool), "indices": indices}
 
 
 class Fragile(Exact):
@@ -64,7 +63,7 @@ def build(model, *, rows=8, size=32, transform=None, schedule=None, **options):
     chosen = {"per_epoch": 99, "seed": 0, "dtype": jnp.float64, "devices": jax.devices()[:1]} | options
     transform = transform or optax.sgd(0.1, momentum=0.9)
     schedule = schedule or optax.constant_schedule(0.1)
-    return step.build(model, [task], transform, schedule, batch(rows, size), **chosen)
+    return step.build(model, [task], transform, schedule, rows, **chosen)
 
 
 def tiny():
@@ -88,7 +87,7 @@ def test_activations_can_be_computed_again_to_the_same_numbers():
     for again in (False, True):
         model = cast(Blocks(10, stochastic_depth_prob=0.5, rngs=nnx.Rngs(params=0, dropout=0)), jnp.float64)
         steps, state = build(model, remat=again)
-        found.append(jax.device_get(steps.train[0](state, steps.put_batch(batch()))))
+        found.append(jax.device_get(steps.train[0](state, steps.put_batch(batch()), steps.put_control())))
     (plain, said), (again, said_again) = found
     close(said_again["loss"], said["loss"])
     for kind in ("params", "stats"):
@@ -157,17 +156,17 @@ def test_networks_without_blocks_say_so(name):
 # Steps that must not count
 
 
-def run(built, *batches):
+def run(built, *batches, missing=()):
+    """The states before and after each batch; those at `missing` are not there in this process."""
     steps, state = built
     states = [jax.device_get(state)]
-    for data in batches:
-        state, _ = steps.train[0](state, steps.put_batch(data))
+    for index, data in enumerate(batches):
+        state, _ = steps.train[0](state, steps.put_batch(data), steps.put_control(missing=index in missing))
         states.append(jax.device_get(state))
     return states
 
 
 GOOD, WHITE = batch(), batch() | {"image": np.full((8, 32, 32, 3), 255, np.uint8)}
-NONE = batch() | {"indices": np.array([0, 1, 2, 3, -1, -1, -1, -1], np.int32)}
 AVERAGE = step.Average(0.9)
 
 
@@ -204,14 +203,14 @@ def test_a_bad_step_counts_for_the_learning_rate(accumulate):
     for data in [*[GOOD] * (accumulate - 1), WHITE, WHITE, GOOD]:
         if data is GOOD:
             gradients.append(np.array(steps.gradients(state, steps.put_batch(data))["fc.kernel"]))
-        state, report = steps.train[0](state, steps.put_batch(data))
+        state, report = steps.train[0](state, steps.put_batch(data), steps.put_control())
     assert float(report["lr"]) == schedule(accumulate + 1) < 0.1
     close(state["params"]["fc.kernel"] - before, -report["lr"] * np.mean(gradients, 0))
 
 
 @pytest.mark.parametrize("on_nan", ["stop", "skip"])
 def test_a_step_without_its_images_neither_counts_nor_changes_anything(on_nan):
-    _, good, missing, later = run(build(tiny(), on_nan=on_nan), GOOD, NONE, NONE)
+    _, good, missing, later = run(build(tiny(), on_nan=on_nan), GOOD, GOOD, GOOD, missing=(1, 2))
     assert_same(missing, good, but=["skipped"])
     assert_same(later, good, but=["skipped"])
 
@@ -229,9 +228,9 @@ def test_what_is_frozen_keeps_its_numbers_and_costs_neither_gradients_nor_optimi
     for learns in (lambda path: True, lambda path: path.startswith("fc.")):
         steps, state = build(small(), learns=learns, transform=optax.adamw(0.1))
         data = steps.put_batch(batch())
-        compiled = steps.train[0].lower(state, data).compile()
+        compiled = steps.train[0].lower(state, data, steps.put_control()).compile()
         costs.append(compiled.cost_analysis()["flops"])
-        states.append((jax.device_get(state), jax.device_get(compiled(state, data)[0])))
+        states.append((jax.device_get(state), jax.device_get(compiled(state, data, steps.put_control())[0])))
     (_, whole), (before, after) = states
     assert costs[1] < 0.45 * costs[0]  # forward, without the two products of backward
     assert set(after["params"]) == {"fc.kernel", "fc.bias"}

@@ -14,7 +14,7 @@ from train.config import command_line
 from train.data import Data
 from train.data.relabelled import relabelled
 from train.data.sources import coco, csv_list, folder, pairs, voc
-from train.engine import step
+from train.engine import network
 
 pytestmark = [pytest.mark.usefixtures("mean", "no_pictures"), pytest.mark.xdist_group("evaluated_alone")]
 HOW = {"val_fraction": 0.2, "seed": 0}
@@ -23,7 +23,7 @@ HOW = {"val_fraction": 0.2, "seed": 0}
 def saved(path, classes=2, model="mean", classes_named=None, logit=None):
     """Weights of a network as a converted folder; with `logit`, that is all it says."""
     built, about = jaxzoo.create_model(model, seed=1, num_classes=classes), {"arguments": {"num_classes": classes}}
-    arrays = step.flat(nnx.state(built, nnx.Not(nnx.RngState)))
+    arrays = network.flat(nnx.state(built, nnx.Not(nnx.RngState)))
     if logit is not None:
         arrays = {name: np.zeros_like(array) for name, array in arrays.items()}
         arrays[next(name for name in arrays if name in ("fc.bias", "classifier.1.bias"))] = np.float32([logit])

@@ -12,7 +12,7 @@ from jaxzoo import Preprocess, UsageError
 from tests.train.tiny import Tiny
 from train.data.batches import EvaluationBatches
 from train.engine import step
-from train.setup import blank_batch
+from train.engine.evaluation import evaluate
 from train.tasks.classification import Classification
 
 CLASSES = [*"0123456789", "ten", "eleven"]  # two of them without an image; more than ten, so that there is a top 5
@@ -38,18 +38,15 @@ class Holed:
 
 
 def evaluated(batch_size, broken=()):
-    """The model, its task, and the sums over all batches of that size."""
+    """The model, and what came of all batches of that size."""
     task = Classification(CLASSES, Preprocess(crop=32, resize=32))
     model = Tiny(len(CLASSES), rngs=nnx.Rngs(params=1, dropout=0))
     still, rate = optax.sgd(0.0), optax.constant_schedule(0.0)
-    steps, state = step.build(model, [task], still, rate, blank_batch(task, batch_size), per_epoch=1, seed=0)
+    steps, state = step.build(model, [task], still, rate, batch_size, per_epoch=1, seed=0)
     batches = EvaluationBatches(
         Holed(broken), task.evaluation_example, batch_size, strict=False, report=lambda text: None
     )
-    sums = steps.no_sums
-    for index in range(len(batches)):
-        sums = steps.evaluate(step.weights_of(state), sums, steps.put_batch(batches(index)))
-    return model, task, {name: np.asarray(value) for name, value in sums.items() if name != "errors"}
+    return model, task, evaluate(steps, task, step.weights_of(state), map(batches, range(len(batches))))
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +63,13 @@ def expected():
 @pytest.mark.parametrize("batch_size", [32, 359, 400])
 @pytest.mark.parametrize("broken", [(), BROKEN])
 def test_every_image_counts_once_whatever_the_batches_are(expected, batch_size, broken):
-    _, task, sums = evaluated(batch_size, broken)
+    *_, evaluation = evaluated(batch_size, broken)
     labels, logits = (np.delete(values, broken, 0) for values in expected)
-    predicted, found, every = logits.argmax(1), task.metrics(sums), range(len(CLASSES))
-    np.testing.assert_array_equal(sums["confusion"], metrics.confusion_matrix(labels, predicted, labels=every))
-    assert sums["count"] == len(labels)
+    predicted, found, every = logits.argmax(1), evaluation.numbers, range(len(CLASSES))
+    np.testing.assert_array_equal(
+        evaluation.states["confusion"], metrics.confusion_matrix(labels, predicted, labels=every)
+    )
+    assert evaluation.states["loss"]["count"] == len(labels)
     assert found["accuracy"] == pytest.approx(metrics.accuracy_score(labels, predicted), rel=1e-7)
     assert found["top5"] == pytest.approx(metrics.top_k_accuracy_score(labels, logits, k=5, labels=every), rel=1e-7)
     parts = np.exp(logits - logits.max(1, keepdims=True))

@@ -15,7 +15,9 @@ from train import loop
 from train.config import command_line
 from train.data import masks
 from train.data.batches import EvaluationBatches
-from train.tasks.segmentation import Segmentation, whole
+from train.metrics import init, update
+from train.metrics.mean_iou import whole
+from train.tasks.segmentation import Segmentation
 
 SIZES = [(20, 40), (600, 30), (33, 20), (64, 64), (250, 420), (30, 30), (40, 60), (8, 8), (61, 50)]
 
@@ -75,14 +77,14 @@ def test_there_are_no_more_than_four_canvases_and_every_image_is_on_one():
 )
 def test_a_batch_of_large_images_has_few_of_them(batch_size, wanted, multiple, rows):
     source = Sized([(64, 64)] * 7 + [(1000, 1000)])
-    lots = task(source).lots(source, batch_size, wanted, multiple)
-    assert [lot.rows for lot in lots] == rows
+    buckets = task(source).evaluation_buckets(source, batch_size, wanted, multiple)
+    assert [bucket.rows for bucket in buckets] == rows
 
 
 def test_where_images_are_larger_than_crops_evaluation_needs_no_more_memory_than_training():
     source = Sized([(1024, 2048)] * 3)
-    (lot,) = task(source).lots(source, 256, None, 1)  # crops of 32 pixels
-    assert lot.rows * 1024 * 2048 <= 4 * 256 * 32**2 or lot.rows == 1
+    (bucket,) = task(source).evaluation_buckets(source, 256, None, 1)  # crops of 32 pixels
+    assert bucket.rows * 1024 * 2048 <= 4 * 256 * 32**2 or bucket.rows == 1
 
 
 def knowing(images):
@@ -96,27 +98,27 @@ def test_every_pixel_counts_once_whatever_its_images_size(processes):
     source = Sized(SIZES)
     ours = task(source)
     assert len(ours.canvases) > 1
-    lots, evaluate = ours.lots(source, 4, 4, processes), jax.jit(functools.partial(ours.evaluation_sums, knowing))
-    sums, shapes, indices = None, set(), []
+    buckets = ours.evaluation_buckets(source, 4, 4, processes)
+    evaluate = jax.jit(functools.partial(ours.evaluation_outputs, knowing))
+    states, shapes, indices = init(ours.evaluation_metrics), set(), []
     for process in range(processes):
-        batches = EvaluationBatches(source, lots=lots, process=process, processes=processes)
+        batches = EvaluationBatches(source, buckets=buckets, process=process, processes=processes)
         for number in range(len(batches)):
             batch = batches(number)
             shapes.add(batch["image"].shape)
             indices += batch["indices"][batch["mask"]].tolist()
-            found = evaluate(batch)
-            sums = found if sums is None else ours.merged(sums, found)
+            states = update(ours.evaluation_metrics, states, evaluate(batch))
     assert len(shapes) == len(ours.canvases)
     assert sorted(indices) == [*range(len(SIZES))]
     truth = sum(np.bincount(source[i][1].ravel(), minlength=4) for i in range(len(SIZES)))
-    matrix = whole(sums["confusion"])
+    matrix = whole(states["pixels"]["confusion"])
     np.testing.assert_array_equal(matrix.sum(1), truth)
     np.testing.assert_array_equal(np.diag(matrix)[:3], truth[:3])
     assert matrix[3, 3] == 0
-    assert sorted(np.asarray(sums["first"]["index"]).tolist()) == [0, 1, 2, 3]
-    first = int(np.flatnonzero(np.asarray(sums["first"]["index"]) == 1)[0])
+    assert sorted(np.asarray(states["first"]["index"]).tolist()) == [0, 1, 2, 3]
+    first = int(np.flatnonzero(np.asarray(states["first"]["index"]) == 1)[0])
     mask = source[1][1]
-    predicted = np.asarray(sums["first"]["predicted"])[first][: mask.shape[0], : mask.shape[1]]
+    predicted = np.asarray(states["first"]["predicted"])[first][: mask.shape[0], : mask.shape[1]]
     np.testing.assert_array_equal(predicted[mask < 3], mask[mask < 3])
 
 

@@ -17,7 +17,7 @@ def after(tmp_path):
     """A run's journal after epochs with these accuracies."""
 
     def make(values: list[float]) -> run_log.Journal:
-        setup = types.SimpleNamespace(task=types.SimpleNamespace(metric="accuracy"))
+        setup = types.SimpleNamespace(task=types.SimpleNamespace(metric="accuracy", quantities={}))
         made = run_log.Journal(Config(model="tiny", epochs=9, patience=2), setup, tmp_path, start=5)
         made.rows = [{"epoch": i, "step": 5 * i, "val_accuracy": value} for i, value in enumerate(values, 1)]
         return made

@@ -20,9 +20,11 @@ from jaxzoo.registry import ModelCard, _cards
 from tests.train.pixels import Pixels
 from tests.train.test_data import paint
 from tests.train.test_evaluated_alone import evaluated, saved
+from tests.train.test_task import counted
 from train import loop
 from train.config import command_line
 from train.data import masks
+from train.metrics import init, update
 from train.tasks.classification import Classification
 from train.tasks.segmentation import Segmentation
 
@@ -52,13 +54,13 @@ def test_the_loss_and_its_gradient_are_torchs(smoothing):
         task.normalised = lambda images: images.astype(jnp.float64)
         seen = batch(6, image=jnp.zeros((6, 8, 8, 3), jnp.uint8), label=jnp.asarray(LABELS))
         loss = nnx.value_and_grad(lambda model: task.training_loss(model, seen, jax.random.key(0)), has_aux=True)
-        (ours, sums), gradients = loss(Says(LOGITS[:, None]))
+        (ours, (_, outputs)), gradients = loss(Says(LOGITS[:, None]))
         z = torch.tensor(LOGITS, requires_grad=True)
         theirs = binary_cross_entropy_with_logits(z, torch.tensor(LABELS * (1 - smoothing) + smoothing / 2))
         theirs.backward()
         np.testing.assert_allclose(ours, theirs.item(), rtol=1e-12)
         np.testing.assert_allclose(gradients["logits"][...][:, 0], z.grad, rtol=1e-9, atol=1e-17)
-        assert (int(sums["correct"]), int(sums["count"])) == (4, 6)
+        assert counted(task.training_metrics, outputs)["accuracy"] == 4 / 6
 
 
 def test_mixed_targets_are_torchs_too():
@@ -73,10 +75,11 @@ def test_mixed_targets_are_torchs_too():
 def test_evaluation_counts_at_a_threshold_of_a_half():
     task = Classification(["no", "yes"], Preprocess(8))
     seen = batch(6, image=jnp.zeros((6, 8, 8, 3), jnp.uint8), label=jnp.asarray(LABELS))
-    sums = task.evaluation_sums(Says(np.float32(LOGITS[:, None])), seen)
-    np.testing.assert_array_equal(sums["confusion"], [[2, 1], [1, 2]])
+    outputs = task.evaluation_outputs(Says(np.float32(LOGITS[:, None])), seen)
+    states = update(task.evaluation_metrics, init(task.evaluation_metrics), outputs)
+    np.testing.assert_array_equal(states["confusion"], [[2, 1], [1, 2]])
     probability = torch.sigmoid(torch.tensor(LOGITS))
-    np.testing.assert_allclose(sums["errors"]["probability"][:2], [probability[4], 1 - probability[1]], rtol=1e-6)
+    np.testing.assert_allclose(states["errors"]["probability"][:2], [probability[4], 1 - probability[1]], rtol=1e-6)
 
 
 def test_pixels_are_judged_alike():
@@ -87,12 +90,13 @@ def test_pixels_are_judged_alike():
         Says(logits, out=True),
         batch(1, image=jnp.zeros((1, 2, 3, 3), jnp.uint8), target=jnp.asarray(targets)),
     )
-    sums = task.evaluation_sums(model, seen)
-    np.testing.assert_array_equal(sums["confusion"][0], [[1, 1], [1, 2]])
+    outputs = task.evaluation_outputs(model, seen)
+    states = update(task.evaluation_metrics, init(task.evaluation_metrics), outputs)
+    np.testing.assert_array_equal(states["pixels"]["confusion"][0], [[1, 1], [1, 2]])
     theirs = binary_cross_entropy_with_logits(torch.tensor(LOGITS[1:]), torch.tensor(LABELS[1:] * 1.0))
     loss, _ = task.training_loss(model, seen, jax.random.key(0))
     np.testing.assert_allclose(loss, theirs, rtol=1e-6)
-    assert task.metrics(jax.device_get(sums))["miou"] == pytest.approx((1 / 3 + 2 / 4) / 2)
+    assert counted(task.evaluation_metrics, outputs)["miou"] == pytest.approx((1 / 3 + 2 / 4) / 2)
 
 
 def test_two_classes_are_learnt_by_one_output_on_request(mean, no_pictures, tmp_path, capsys):

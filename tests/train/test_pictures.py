@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from train.metrics.confusion import most_confused
+from train.metrics.errors import ConfidentErrors
 from train.reporting import batch, confusion, contact_sheet, curves, mistakes
 
 CLASSES = ["cat", "dog", "emu"]
@@ -114,8 +116,8 @@ def test_a_confusion_matrix_can_be_read_back(tmp_path):
 
 def test_the_commonest_errors_are_named():
     matrix = np.array([[9, 0, 3], [5, 9, 0], [0, 0, 9]])
-    assert confusion.most_confused(matrix, CLASSES) == [("dog", "cat", 5), ("cat", CLASSES[2], 3)]
-    assert confusion.most_confused(matrix, CLASSES, 1) == [("dog", "cat", 5)]
+    assert most_confused(matrix, CLASSES) == [("dog", "cat", 5), ("cat", CLASSES[2], 3)]
+    assert most_confused(matrix, CLASSES, 1) == [("dog", "cat", 5)]
     assert matrix[0, 0] == 9
 
 
@@ -143,11 +145,13 @@ def test_the_most_confident_errors_are_found_whatever_the_batches():
     wrong = [i for i in range(60) if mask[i] and logits[i].argmax() != labels[i]]
     expected = sorted(wrong, key=lambda i: -probabilities[i].max())[:8]
     for size in (60, 20, 6):
-        errors = mistakes.no_errors(8)
+        kept = ConfidentErrors(8)
+        errors = kept.init()
         for start in range(0, 60, size):
             part = slice(start, start + size)
-            arrays = logits[part], labels[part], mask[part], np.arange(60)[part]
-            errors = mistakes.merged(errors, jax.jit(mistakes.errors_of, static_argnames="count")(*arrays, count=8))
+            outputs = {"logits": logits, "labels": labels, "mask": mask, "indices": np.arange(60)}
+            outputs = {name: values[part] for name, values in outputs.items()}
+            errors = jax.jit(kept.update)(errors, **outputs)
         assert errors["index"].tolist() == expected
         assert errors["true"].tolist() == labels[expected].tolist()
         assert errors["predicted"].tolist() == logits[expected].argmax(-1).tolist()
@@ -156,8 +160,9 @@ def test_the_most_confident_errors_are_found_whatever_the_batches():
 
 def test_where_nothing_is_wrong_or_a_number_all_places_are_free():
     for logits in (jnp.eye(3), jnp.eye(3) * jnp.nan):
-        errors = mistakes.errors_of(logits, jnp.arange(3), jnp.ones(3, bool), jnp.arange(3) + 5, count=4)
-        for name, free in mistakes.no_errors(4).items():
+        kept, outputs = ConfidentErrors(4), {"mask": jnp.ones(3, bool), "indices": jnp.arange(3) + 5}
+        errors = kept.update(kept.init(), logits=logits, labels=jnp.arange(3), **outputs)
+        for name, free in kept.init().items():
             assert errors[name].tolist() == free.tolist() == [0] * 4
 
 
@@ -177,7 +182,7 @@ def test_mistakes_are_shown_with_picture_name_and_what_was_said(tmp_path):
 
 
 def test_no_mistakes_are_said_to_be_none(tmp_path):
-    errors = jax.device_get(mistakes.no_errors())
+    errors = jax.device_get(ConfidentErrors().init())
     mistakes.write(errors, CLASSES, lambda i: None, str, tmp_path)
     assert (tmp_path / "mistakes.csv").read_text().split() == ["name,true,predicted,probability"]
     assert contact_sheet.read_sheet(tmp_path / "mistakes.png") == []

@@ -82,8 +82,9 @@ def test_dropout_grows_to_what_is_asked_for_or_to_the_models_own(pooled):
 def test_each_size_is_compiled_once(staged):
     prepared, state = setup.prepare(staged, None)
     for index in range(6 * prepared.batches.per_epoch):
-        batch = prepared.batches(index) | {"stop": np.zeros(8, bool)}
-        state, _ = prepared.steps.train[prepared.batches.at(index)](state, prepared.steps.put_batch(batch))
+        batch = prepared.batches(index)
+        train, fed = prepared.steps.train[prepared.batches.at(index)], prepared.steps.put_batch(batch)
+        state, _ = train(state, fed, prepared.steps.put_control())
     assert [step._cache_size() for step in prepared.steps.train] == [1, 1, 1]
 
 
@@ -116,8 +117,8 @@ def test_training_images_can_have_another_size(staged):
     small = dataclasses.replace(staged, progressive=None, train_size=24, image_size=32)
     prepared, state = setup.prepare(small, None)
     assert (prepared.batches(0)["image"].shape[1], prepared.held_out(0)["image"].shape[1]) == (24, 32)
-    batch = prepared.steps.put_batch(prepared.batches(0) | {"stop": np.zeros(8, bool)})
-    state, _ = prepared.steps.train[0](state, batch)
+    batch = prepared.steps.put_batch(prepared.batches(0))
+    state, _ = prepared.steps.train[0](state, batch, prepared.steps.put_control())
     assert state["step"] == 1  # it was applied
 
 

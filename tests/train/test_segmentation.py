@@ -10,10 +10,12 @@ from PIL import Image
 
 from jaxzoo import Preprocess
 from jaxzoo.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from tests.train.test_task import counted
 from train.data import masks
-from train.tasks import segmentation
+from train.metrics import compute, init, mean_iou, update
 from train.tasks.segmentation import Segmentation, SegmentationAugmentation
 
+NAMES = ("loss", "pixel_accuracy", "mean_accuracy", "miou", "fwiou")
 CLASSES = ["ground", "roof", "road", "water"]
 
 
@@ -133,9 +135,10 @@ def test_the_loss_is_torchs_over_labelled_pixels_with_auxiliary_heads_as_the_mod
         for y in (out, aux)
     ]
     wanted = task(label_smoothing=smoothing)
-    loss, sums = wanted.training_loss(Saying(out=out, aux=aux), batch_of(targets), jax.random.key(0))
+    loss, (parts, outputs) = wanted.training_loss(Saying(out=out, aux=aux), batch_of(targets), jax.random.key(0))
     np.testing.assert_allclose(loss, expected[0] + 0.3 * expected[1], rtol=1e-6)
-    metrics = wanted.metrics(jax.device_get(sums))
+    metrics = counted(wanted.training_metrics, outputs)
+    np.testing.assert_allclose([parts["main"], parts["auxiliary"]], [expected[0], 0.3 * expected[1]], rtol=1e-6)
     np.testing.assert_allclose(metrics["loss"], expected[0], rtol=1e-6)
     np.testing.assert_allclose(metrics["pixel_accuracy"], (out.argmax(-1) == targets)[targets != 255].mean())
     given, _ = task(aux_weight=0.7).training_loss(Saying(out=out, aux=aux), batch_of(targets), jax.random.key(0))
@@ -152,8 +155,10 @@ def test_a_batch_without_a_labelled_pixel_has_no_loss_and_no_gradient():
 
     value, gradient = jax.value_and_grad(loss)(jnp.asarray(out))
     assert value == 0 and not np.asarray(gradient).any()
-    sums = jax.device_get(task().evaluation_sums(Saying(out=out), batch))
-    assert task().metrics(sums) == dict.fromkeys(("loss", "pixel_accuracy", "mean_accuracy", "miou", "fwiou"), 0.0)
+    outputs = task().evaluation_outputs(Saying(out=out), batch)
+    assert counted(task().evaluation_metrics, outputs) == dict.fromkeys(
+        ("loss", "pixel_accuracy", "mean_accuracy", "miou", "fwiou"), 0.0
+    )
 
 
 # Metrics
@@ -162,21 +167,21 @@ def test_a_batch_without_a_labelled_pixel_has_no_loss_and_no_gradient():
 def test_metrics_are_those_of_scikit_learns_confusion_matrix():
     (out, other), targets = drawn(n=4, classes=4)
     targets[targets == 3] = 1  # the truth lacks one class
-    wanted, sums = task(), None
+    wanted, states = task(), None
     for logits in (out, other):  # two batches, the second with a row that is none
         batch = batch_of(targets)
-        if sums is not None:
+        if states:
             batch["mask"][3] = False
-        found = wanted.evaluation_sums(Saying(out=logits), batch)
-        sums = found if sums is None else wanted.merged(sums, found)
+        outputs = wanted.evaluation_outputs(Saying(out=logits), batch)
+        states = update(wanted.evaluation_metrics, states or init(wanted.evaluation_metrics), outputs)
     truth = np.concatenate([targets.ravel(), targets[:3].ravel()])
     predicted = np.concatenate([out.argmax(-1).ravel(), other[:3].argmax(-1).ravel()])
     known = truth != 255
     truth, predicted = truth[known], predicted[known]
     matrix = sklearn.metrics.confusion_matrix(truth, predicted, labels=range(4))
-    sums = jax.device_get(sums)
-    np.testing.assert_array_equal(segmentation.whole(sums["confusion"]), matrix)
-    metrics = wanted.metrics(sums)
+    states = jax.device_get(states)
+    np.testing.assert_array_equal(mean_iou.whole(states["pixels"]["confusion"]), matrix)
+    metrics = compute(wanted.evaluation_metrics, states)
     iou = sklearn.metrics.jaccard_score(truth, predicted, labels=range(4), average=None)
     expected = {
         "pixel_accuracy": sklearn.metrics.accuracy_score(truth, predicted),
@@ -198,23 +203,20 @@ def test_classes_that_are_nowhere_are_left_out_of_the_means():
     targets[0, :2] = 1
     logits = np.eye(5, dtype=np.float32)[targets]  # five classes, of which two are there, and all is right
     logits[0, 0, 0] = np.eye(5)[0]  # but for one pixel
-    metrics = task(classes=[*CLASSES, "sky"]).metrics(
-        jax.device_get(task().evaluation_sums(Saying(out=logits), batch_of(targets)))
-    )
+    wanted = task(classes=[*CLASSES, "sky"])
+    metrics = counted(wanted.evaluation_metrics, wanted.evaluation_outputs(Saying(out=logits), batch_of(targets)))
     np.testing.assert_allclose(metrics["miou"], (8 / 9 + 7 / 8) / 2)
     np.testing.assert_allclose(metrics["mean_accuracy"], (1 + 7 / 8) / 2)
 
 
 def test_counts_stay_exact_beyond_what_int32_holds():
-    sums = {
-        "confusion": jnp.asarray(
-            segmentation.confusions(jnp.zeros((1, 64, 64, 2)), jnp.zeros((1, 64, 64), jnp.uint8))[:, 0]
-        )
-    }
+    kept = mean_iou.PixelScores(2)
+    counts = mean_iou.confusions(jnp.zeros((1, 64, 64, 2)), jnp.zeros((1, 64, 64), jnp.uint8))
+    state = kept.update(kept.init(), losses=jnp.zeros((1, 64, 64)), counts=counts)
     for _ in range(24):  # each doubles
-        sums["confusion"] = sums["confusion"] + sums["confusion"]
-    assert sums["confusion"].dtype == jnp.int32
-    assert segmentation.whole(sums["confusion"])[0, 0] == 2**36
+        state = kept.merge(state, state)
+    assert state["confusion"].dtype == jnp.int32
+    assert mean_iou.whole(state["confusion"])[0, 0] == 2**36
 
 
 # Scales and mirror images

@@ -12,6 +12,7 @@ from sklearn.metrics import jaccard_score
 from jaxzoo import Preprocess
 from jaxzoo.voc import VOC_CLASSES, colored, legend, overlay, palette
 from train.data import masks
+from train.metrics import init, update
 from train.reporting import page, segments
 from train.reporting.contact_sheet import read_sheet
 from train.tasks.segmentation import Segmentation, SegmentationAugmentation
@@ -37,14 +38,14 @@ class Blocks:
 
 @pytest.fixture(scope="module")
 def evaluated():
-    """A task, and its sums over three batches of four images, the last of which is none."""
+    """A task, and the states of its metrics after three batches of four images, the last of which is none."""
     task = Segmentation(
         CLASSES,
         Preprocess(crop=16),
         canvases=[masks.Canvas((32, 32), range(0))],
         augmentation=SegmentationAugmentation((0.75, 1.5), flip=True),
     )
-    sums = None
+    states = init(task.evaluation_metrics)
     for first in (0, 4, 8):
         examples = [task.evaluation_example(Blocks()[i]) for i in range(first, first + 4)]
         batch = {key: np.stack([example[key] for example in examples]) for key in examples[0]}
@@ -53,9 +54,9 @@ def evaluated():
             logits[row, :, : first + row] = np.eye(5)[1]  # so many columns are wrong
         batch |= {"mask": np.arange(first, first + 4) < 11, "indices": np.arange(first, first + 4, dtype=np.int32)}
         batch["indices"][~batch["mask"]] = -1
-        found = task.evaluation_sums(lambda x, y=logits: {"out": jnp.asarray(y)}, batch)
-        sums = found if sums is None else task.merged(sums, found)
-    return task, jax.device_get(sums)
+        outputs = task.evaluation_outputs(lambda x, y=logits: {"out": jnp.asarray(y)}, batch)
+        states = update(task.evaluation_metrics, states, outputs)
+    return task, jax.device_get(states)
 
 
 def test_vocs_colours_are_the_development_kits():
@@ -83,7 +84,7 @@ def test_an_overlay_colours_classes_and_leaves_the_background():
 
 
 def test_the_first_images_and_the_worst_are_kept_with_what_was_predicted(evaluated):
-    _, sums = evaluated
+    _, states = evaluated
     iou = []
     for i in range(11):
         truth = Blocks()[i][1]
@@ -91,16 +92,16 @@ def test_the_first_images_and_the_worst_are_kept_with_what_was_predicted(evaluat
         known = truth != 255
         present = np.union1d(truth[known], predicted[known])
         iou.append(jaccard_score(truth[known], predicted[known], labels=present, average="macro"))
-    assert sums["first"]["index"].tolist() == [0, 1, 2, 3] and sums["first"]["iou"][0] == 1
-    assert sums["worst"]["index"].tolist() == np.argsort(iou)[:4].tolist()
-    np.testing.assert_allclose(sums["worst"]["iou"], np.sort(iou)[:4], rtol=1e-6)
-    worst = sums["worst"]["index"][0]
-    assert (sums["worst"]["predicted"][0][:, :worst] == 1).all()
+    assert states["first"]["index"].tolist() == [0, 1, 2, 3] and states["first"]["iou"][0] == 1
+    assert states["worst"]["index"].tolist() == np.argsort(iou)[:4].tolist()
+    np.testing.assert_allclose(states["worst"]["iou"], np.sort(iou)[:4], rtol=1e-6)
+    worst = states["worst"]["index"][0]
+    assert (states["worst"]["predicted"][0][:, :worst] == 1).all()
 
 
 def test_a_run_folder_gets_pictures_tables_and_a_page(evaluated, tmp_path):
-    task, sums = evaluated
-    task.pictures(sums, Blocks(), tmp_path)
+    task, states = evaluated
+    task.draw(states, Blocks(), tmp_path)
     with (tmp_path / "per_class.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["class"] for row in rows] == CLASSES
@@ -123,7 +124,7 @@ def test_first_batches_are_drawn_as_the_model_sees_them(evaluated, tmp_path):
     training = [task.training_example(Blocks()[i], np.random.default_rng(i)) for i in range(4)]
     held_out = [task.evaluation_example(Blocks()[i]) for i in range(4)]
     stacked = [{key: np.stack([e[key] for e in side]) for key in side[0]} for side in (training, held_out)]
-    task.first_pictures(*stacked, jax.random.key(0), tmp_path)
+    task.draw_first_batches(*stacked, jax.random.key(0), tmp_path)
     for name in ("train_batch.png", "val_batch.png"):
         tiles = read_sheet(tmp_path / name)
         assert len(tiles) == 4

@@ -13,7 +13,7 @@ from jaxzoo import Preprocess, nn
 from tests.compare import close
 from tests.train.tiny import Tiny
 from train.config.options import Config
-from train.engine import step
+from train.engine import network, step
 from train.optim.optimizers import learning_rate, optimizer
 from train.optim.parameter_groups import parameter_kinds
 from train.setup import average_of
@@ -23,8 +23,8 @@ from train.tasks.classification import Classification
 def batch(size=8, seed=0):
     rng = np.random.default_rng(seed)
     images, labels = rng.integers(0, 256, (size, 32, 32, 3), np.uint8), rng.integers(0, 10, size).astype(np.int32)
-    indices, yes = np.arange(size, dtype=np.int32), np.ones(size, bool)
-    return {"image": images, "label": labels, "mask": yes, "indices": indices, "stop": ~yes}
+    indices = np.arange(size, dtype=np.int32)
+    return {"image": images, "label": labels, "mask": np.ones(size, bool), "indices": indices}
 
 
 def build(model=None, *, transform=None, **options):
@@ -33,13 +33,13 @@ def build(model=None, *, transform=None, **options):
     model = model or Tiny(10, rngs=nnx.Rngs(params=0, dropout=0))
     transform = transform or optax.sgd(0.1)
     schedule = optax.constant_schedule(0.1)
-    return step.build(model, [task], transform, schedule, batch(), **{"per_epoch": 3, "seed": 0} | options)
+    return step.build(model, [task], transform, schedule, 8, **{"per_epoch": 3, "seed": 0} | options)
 
 
 def train(built, count, **options):
     (steps, state), losses = built, []
     for _ in range(count):
-        state, report = steps.train[0](state, steps.put_batch(batch(**options)))
+        state, report = steps.train[0](state, steps.put_batch(batch(**options)), steps.put_control())
         losses.append(float(report["loss"]))
     return state, losses
 
@@ -96,7 +96,7 @@ def test_an_average_is_torchs_at_every_step(accumulate):
     twin.weight.data = torch.tensor(weights(state["params"]))
     average = AveragedModel(twin, avg_fn=lambda old, new, _: config.ema * old + (1 - config.ema) * new)
     for index in range(12):
-        state, _ = steps.train[0](state, steps.put_batch(batch(seed=index)))
+        state, _ = steps.train[0](state, steps.put_batch(batch(seed=index)), steps.put_control())
         if (index + 1) % accumulate == 0:
             twin.weight.data = torch.tensor(weights(state["params"]))
             average.update_parameters(twin)
@@ -111,16 +111,19 @@ def test_an_average_begins_in_the_middle_of_a_run_at_the_latest():
 
 def test_evaluation_is_without_dropout_and_leaves_the_state_alone():
     steps, state = build()
-    once, again = (steps.evaluate(step.weights_of(state), steps.no_sums, steps.put_batch(batch())) for _ in range(2))
+    seen = steps.put_batch(batch())
+    once, again = (steps.evaluate(step.weights_of(state), steps.init_metrics, seen)[0] for _ in range(2))
     jax.tree.map(np.testing.assert_array_equal, once, again)
-    assert once["count"] == 8
-    twice = steps.evaluate(step.weights_of(state), once, steps.put_batch(batch()))
-    np.testing.assert_allclose(twice["loss"], 2 * once["loss"], rtol=1e-6)
+    assert once["loss"]["count"] == 8
+    twice, _ = steps.evaluate(step.weights_of(state), once, seen)
+    np.testing.assert_allclose(twice["loss"]["loss"], 2 * once["loss"]["loss"], rtol=1e-6)
 
 
-def test_training_sums_begin_anew_with_every_epoch():
+def test_training_metrics_begin_anew_with_every_epoch():
     steps = build()
-    assert [int(train(steps_, n)[0]["sums"]["count"]) for n, steps_ in ((1, steps), (3, build()), (4, build()))] == [
+    assert [
+        int(train(steps_, n)[0]["metrics"]["loss"]["count"]) for n, steps_ in ((1, steps), (3, build()), (4, build()))
+    ] == [
         8,
         24,
         8,
@@ -147,7 +150,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_everything_else_in_float32():
 def test_a_loss_that_is_not_finite_is_reported():
     steps, state = build()
     state["params"] = jax.tree.map(lambda leaf: leaf * jnp.nan, state["params"])
-    assert np.isnan(steps.train[0](state, steps.put_batch(batch()))[1]["loss"])
+    assert np.isnan(steps.train[0](state, steps.put_batch(batch()), steps.put_control())[1]["loss"])
 
 
 def test_dropout_before_a_frozen_layer_is_off_and_before_the_head_on():
@@ -156,7 +159,7 @@ def test_dropout_before_a_frozen_layer_is_off_and_before_the_head_on():
             layers = [nn.Dropout(rngs=rngs), nn.Linear(4, 4, rngs=rngs), nn.ReLU(), nn.Dropout(rngs=rngs)]
             self.classifier = nn.Sequential(*layers, nn.Linear(4, 2, rngs=rngs))
 
-    model = step.in_mode(Classifier(nnx.Rngs(0)), lambda path: path.startswith("classifier.4"))
+    model = network.set_train_mode_where(Classifier(nnx.Rngs(0)), lambda path: path.startswith("classifier.4"))
     assert [model.classifier[place].deterministic for place in (0, 3)] == [True, False]
-    model = step.in_mode(model, lambda path: True)
+    model = network.set_train_mode_where(model, lambda path: True)
     assert [model.classifier[place].deterministic for place in (0, 3)] == [False, False]

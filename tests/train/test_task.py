@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 
 from jaxzoo import Preprocess, eval_transform
+from train.metrics import compute, init, update
+from train.metrics.top_k import TopK
 from train.tasks.classification import PLAIN, Classification
 
 CLASSES = ["ant", "bee", "cow"]
@@ -23,6 +25,11 @@ def classification(label_smoothing=0.0, **augmentation):
         augmentation=dataclasses.replace(PLAIN, **augmentation),
         label_smoothing=label_smoothing,
     )
+
+
+def counted(metrics, outputs):
+    """The numbers of a single batch."""
+    return compute(metrics, jax.device_get(update(metrics, init(metrics), outputs)))
 
 
 def picture(width=16, height=12):
@@ -114,14 +121,17 @@ def test_the_loss_of_auxiliary_heads_counts_as_the_model_says():
         def __call__(self, x):
             return Heads(jnp.asarray(draws[0]), None, jnp.asarray(draws[1]))
 
-    loss, sums = classification(label_smoothing=0.2).training_loss(Network(), batch, jax.random.key(0))
+    task = classification(label_smoothing=0.2)
+    loss, (parts, outputs) = task.training_loss(Network(), batch, jax.random.key(0))
     main, auxiliary = (
         torch.nn.functional.cross_entropy(torch.tensor(y), torch.tensor(labels), label_smoothing=0.2).item()
         for y in draws
     )
     np.testing.assert_allclose(loss, main + 0.3 * auxiliary, rtol=1e-6)
-    np.testing.assert_allclose(sums["loss"], 6 * main, rtol=1e-6)
-    assert sums["correct"] == (draws[0].argmax(-1) == labels).sum()
+    np.testing.assert_allclose([parts["main"], parts["auxiliary"]], [main, 0.3 * auxiliary], rtol=1e-6)
+    numbers = counted(task.training_metrics, outputs)
+    np.testing.assert_allclose(numbers["loss"], main, rtol=1e-6)
+    assert numbers["accuracy"] == (draws[0].argmax(-1) == labels).mean()
 
 
 def test_metrics_leave_out_what_the_mask_leaves_out(tmp_path):
@@ -133,28 +143,29 @@ def test_metrics_leave_out_what_the_mask_leaves_out(tmp_path):
         "indices": np.array([0, 1, 2, -1, -1], np.int32),
     }
     task = classification()
-    sums = jax.device_get(task.evaluation_sums(lambda x: jnp.asarray(logits), batch))
-    metrics = task.metrics(sums)
+    outputs = task.evaluation_outputs(lambda x: jnp.asarray(logits), batch)
+    states = jax.device_get(update(task.evaluation_metrics, init(task.evaluation_metrics), outputs))
+    metrics = compute(task.evaluation_metrics, states)
     assert metrics["accuracy"] == 2 / 3
     losses = -np.log(np.exp(5) / (np.exp(5) + 2)), -np.log(1 / (np.exp(5) + 2))
     np.testing.assert_allclose(metrics["loss"], (2 * losses[0] + losses[1]) / 3, rtol=1e-6)
-    assert sums["confusion"].tolist() == [[1, 0, 0], [0, 1, 0], [0, 1, 0]]
+    assert states["confusion"].tolist() == [[1, 0, 0], [0, 1, 0], [0, 1, 0]]
 
-    assert sums["errors"]["index"][:1].tolist() == [2] and not sums["errors"]["probability"][1:].any()
+    assert states["errors"]["index"][:1].tolist() == [2] and not states["errors"]["probability"][1:].any()
 
-    task.pictures(sums, Pictures(), tmp_path)
+    task.draw(states, Pictures(), tmp_path)
     with (tmp_path / "confusion.csv").open() as file:
         assert list(csv.reader(file))[3] == ["cow", "0", "1", "0"]
     assert Image.open(tmp_path / "confusion_matrix.png").size[0] > 300
 
 
 def test_a_model_that_says_the_same_of_all_classes_is_not_right():
-    sums = classification().sums(jnp.zeros(3), jnp.zeros((3, 3)), jnp.array([0, 1, 2]), jnp.ones(3, bool))
-    assert sums["correct"] == 1
+    outputs = {"logits": jnp.zeros((3, 3)), "labels": jnp.arange(3), "mask": jnp.ones(3, bool)}
+    assert counted({"accuracy": TopK()}, outputs) == {"accuracy": 1 / 3}
 
 
 def test_top5_counts_where_there_are_more_than_ten_classes():
     task = Classification([str(i) for i in range(12)], Preprocess(crop=8))
     logits = jnp.arange(12.0)[None].repeat(3, 0)
-    sums = task.sums(jnp.zeros(3), logits, jnp.array([11, 7, 6]), jnp.ones(3, bool))
-    assert task.metrics(jax.device_get(sums)) == {"loss": 0, "accuracy": 1 / 3, "top5": 2 / 3}
+    outputs = {"losses": jnp.zeros(3), "logits": logits, "labels": jnp.array([11, 7, 6]), "mask": jnp.ones(3, bool)}
+    assert counted(task.training_metrics, outputs) == {"loss": 0, "accuracy": 1 / 3, "top5": 2 / 3}

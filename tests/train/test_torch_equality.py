@@ -69,8 +69,7 @@ def batch(index: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng([7, index % PER_EPOCH])
     labels = rng.integers(0, CLASSES, BATCH).astype(np.int32)
     images = (rng.integers(0, 160, (BATCH, SIZE, SIZE, 3)) + 13 * labels[:, None, None, None]).astype(np.uint8)
-    none = np.zeros(BATCH, bool)
-    return {"image": images, "label": labels, "mask": ~none, "indices": labels, "stop": none}
+    return {"image": images, "label": labels, "mask": np.ones(BATCH, bool), "indices": labels}
 
 
 def ours(build, weights: dict, config: Config) -> tuple[list[float], dict, dict]:
@@ -84,7 +83,7 @@ def ours(build, weights: dict, config: Config) -> tuple[list[float], dict, dict]
         [Exact(CLASS_NAMES, PREPROCESS, label_smoothing=config.label_smoothing, dtype=jnp.float64)],
         optimizer(config, schedule, parameter_kinds(model)),
         schedule,
-        batch(0),
+        BATCH,
         per_epoch=PER_EPOCH,
         seed=0,
         dtype=jnp.float64,
@@ -93,7 +92,7 @@ def ours(build, weights: dict, config: Config) -> tuple[list[float], dict, dict]
     )
     losses, norms = [], []
     for index in range(STEPS):
-        state, report = steps.train[0](state, steps.put_batch(batch(index)))
+        state, report = steps.train[0](state, steps.put_batch(batch(index)), steps.put_control())
         losses.append(float(report["loss"]))
         norms.append(float(report["gradient_norm"]))
     assert max(norms) > config.clip_norm  # else clipping would not show
@@ -198,7 +197,7 @@ def test_mixed_images_and_dropout_are_the_same_in_torch():
         update.zero_grad()
         loss.backward()
         update.step()
-        state, report = steps.train[0](state, steps.put_batch(batch(index)))
+        state, report = steps.train[0](state, steps.put_batch(batch(index)), steps.put_control())
         close(report["loss"], loss, f"loss {index}", 1e-12)
     for name, value in torch_arrays(model, jax.device_get(state["params"] | state["stats"])).items():
         close(value, arrays(twin)[name], name, 1e-11)

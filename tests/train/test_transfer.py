@@ -18,7 +18,7 @@ from tests.train.test_run import rows
 from train import loop, setup
 from train.config import command_line
 from train.config.options import Config
-from train.engine import step
+from train.engine import network
 from train.transfer import features, freeze
 from train.transfer.features import Features
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("pooled", "no_pictures")
 
 def variables(model):
     """What a checkpoint holds of a model, by dotted path."""
-    return step.flat(nnx.state(model, nnx.Not(nnx.RngState)))
+    return network.flat(nnx.state(model, nnx.Not(nnx.RngState)))
 
 
 @pytest.fixture
@@ -63,11 +63,11 @@ def last(run):
 def learnt(**options):
     model = abstract("resnet18", num_classes=5)
     learns = freeze.learning(Config(model="resnet18", **options), model, {"num_classes": 5})
-    return {name for name in step.flat(nnx.state(model)) if learns(name)}
+    return {name for name in network.flat(nnx.state(model)) if learns(name)}
 
 
 def test_everything_learns_unless_something_is_frozen():
-    assert learnt() == set(step.flat(nnx.state(abstract("resnet18", num_classes=5))))
+    assert learnt() == set(network.flat(nnx.state(abstract("resnet18", num_classes=5))))
 
 
 @pytest.mark.parametrize("options", [{"freeze": ("backbone",)}, {"train_only": ("head",)}, {"cache_features": True}])
@@ -104,7 +104,7 @@ def test_auxiliary_heads_are_heads_and_do_not_learn_from_features():
     assert freeze.head_paths("googlenet", {"num_classes": 5}) == ["aux1.fc2", "aux2.fc2", "fc"]
     model = abstract("googlenet", num_classes=5)
     learns = freeze.learning(Config(model="googlenet", cache_features=True), model, {"num_classes": 5})
-    assert [name for name in step.flat(nnx.state(model)) if learns(name)] == ["fc.bias", "fc.kernel"]
+    assert [name for name in network.flat(nnx.state(model)) if learns(name)] == ["fc.bias", "fc.kernel"]
 
 
 def test_where_a_part_of_a_model_is_another_one_the_rest_is_the_head():
@@ -112,7 +112,7 @@ def test_where_a_part_of_a_model_is_another_one_the_rest_is_the_head():
     assert freeze.head_paths("deeplabv3_mobilenet_v3_large", arguments) == ["aux_classifier", "classifier"]
     model = abstract("deeplabv3_mobilenet_v3_large", **arguments)
     learns = freeze.learning(Config(model="deeplabv3_mobilenet_v3_large", freeze=("backbone",)), model, arguments)
-    found = {name.split(".")[0] for name in step.flat(nnx.state(model)) if learns(name)}
+    found = {name.split(".")[0] for name in network.flat(nnx.state(model)) if learns(name)}
     assert found == {"classifier", "aux_classifier"}
 
 
@@ -152,7 +152,7 @@ def test_frozen_parts_stay_as_they_are_to_the_bit_and_cost_no_memory(options, we
 
 def test_dropout_is_off_inside_frozen_parts_alone():
     model = jaxzoo.create_model("pooled")
-    step.in_mode(model, lambda name: name.startswith("classifier"))
+    network.set_train_mode_where(model, lambda name: name.startswith("classifier"))
     assert (model.block[2].deterministic, model.classifier[0].deterministic) == (True, False)
     assert model.bn.use_running_average and model.block[1].use_running_average
 
@@ -163,9 +163,8 @@ def test_dropout_is_off_inside_frozen_parts_alone():
 def test_a_fresh_head_on_pretrained_weights_finds_all_classes_equally_likely(options):
     prepared, state = setup.prepare(options(train_only=("head",), label_smoothing=0.0), None)
     assert not np.any(state["params"]["classifier.1.kernel"])
-    _, report = prepared.steps.train[0](
-        state, prepared.steps.put_batch(prepared.batches(0) | {"stop": np.zeros(8, bool)})
-    )
+    steps = prepared.steps
+    _, report = steps.train[0](state, steps.put_batch(prepared.batches(0)), steps.put_control())
     np.testing.assert_allclose(report["loss"], np.log(5), rtol=1e-5)
 
 

@@ -127,7 +127,7 @@ def write_indices(path: str) -> None:
     file, put_rows = open(path, "w"), step.put_rows  # noqa: SIM115 ends with the process
 
     def recorded(batch, sharding):
-        if "mask" not in batch:  # those of evaluation have one
+        if isinstance(batch, dict) and "mask" not in batch:  # those of evaluation have one, and control is an array
             print(*batch["indices"], file=file, flush=True)
         return put_rows(batch, sharding)
 

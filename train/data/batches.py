@@ -12,32 +12,36 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxzoo.errors import UsageError
 
-Batch = dict[str, np.ndarray]
+Batch = dict[str, Any]  # pytrees of arrays by name
 
 say = functools.partial(print, flush=True)  # in every process: each meets other images
 
-ATTEMPTS = 100  # So many stand-ins in a row that cannot be read either mean that something else is wrong.
+ATTEMPTS = 100  # So many substitutes in a row that cannot be read either mean that something else is wrong.
 
 
 class TrainingBatches:
     """Batch `i` of a training run without end; an epoch's left-over images, fewer than a batch, sit that epoch out.
 
+    With `buckets` every batch is of one of them, in an order that mixes them, and each has left-over images.
+
     Beside what `example` makes, a batch has `indices` (N,) int32: which items of the source they are.
 
     Args:
       source: see `train.data.Source`.
-      example: makes arrays of fixed shape from an item, augmented by the given generator.
+      example: makes arrays from an item, augmented by the given generator; of fixed shape in a bucket.
       batch_size: examples per batch, over all processes together.
-      seed: decides order, augmentation and stand-ins; below 2^32.
+      seed: decides order, augmentation and substitutes; below 2^32.
       repeats: how often every image comes in a row, see `epoch_order`.
       process, processes: this process makes its part of every batch, `batch_size / processes` rows in their order.
       strict: an image that cannot be read raises its UsageError; otherwise it is said once, counted in `broken`, and
         another image of the source, drawn by seed, epoch and place, stands in for it.
       report: is told of images that cannot be read; every process says its own unless given.
+      buckets: the indices of each, which have no item in common; all items in one unless given.
 
     Raises:
       UsageError: there are fewer images than a batch has, or processes cannot share a batch equally.
@@ -55,14 +59,17 @@ class TrainingBatches:
         processes: int = 1,
         strict: bool = True,
         report: Callable[[str], None] = say,
+        buckets: Sequence[Sequence[int]] | None = None,
     ):
-        if batch_size > len(source):
-            raise UsageError(f"--batch-size {batch_size} is more than the {len(source)} training images")
+        self.buckets = [range(len(source))] if buckets is None else buckets
+        if batch_size > max(map(len, self.buckets)):
+            of = "training images" if len(self.buckets) == 1 else "training images of any size"
+            raise UsageError(f"--batch-size {batch_size} is more than the {max(map(len, self.buckets))} {of}")
         self.source, self.example, self.batch_size, self.seed = source, example, batch_size, seed
         self.repeats = repeats
         self.places = interleave_repeats(batch_size, repeats)[_rows(batch_size, process, processes)].tolist()
         self.reader = Reader(source, strict=strict, report=report)
-        self.per_epoch = len(source) // batch_size
+        self.per_epoch = sum(len(bucket) // batch_size for bucket in self.buckets)
         self.order = functools.lru_cache(maxsize=2)(self._order)
 
     def with_example(self, example: Callable[[Any, np.random.Generator], Batch]) -> "TrainingBatches":
@@ -71,8 +78,24 @@ class TrainingBatches:
         other.example = example
         return other
 
-    def _order(self, epoch: int) -> np.ndarray:
-        return epoch_order(len(self.source), np.random.default_rng((self.seed, epoch)), self.repeats)
+    def _order(self, epoch: int) -> list[tuple[int, int, np.ndarray]]:
+        """Of every batch of an epoch its bucket, where it begins in the bucket's order, and that order."""
+        found = []
+        for number, bucket in enumerate(self.buckets):
+            rng = self._rng(epoch, *[number] * (number > 0))
+            order = np.asarray(bucket)[epoch_order(len(bucket), rng, self.repeats)]
+            last = len(order) - self.batch_size
+            found += [(number, first, order) for first in range(0, last + 1, self.batch_size)]
+        if len(self.buckets) == 1:
+            return found
+        return [found[place] for place in self._rng(epoch, len(self.buckets)).permutation(len(found))]
+
+    def _rng(self, epoch: int, *key: int) -> np.random.Generator:
+        return np.random.default_rng(np.random.SeedSequence((self.seed, epoch), spawn_key=key))
+
+    def bucket(self, index: int) -> int:
+        """The bucket that a batch is of."""
+        return self.order(index // self.per_epoch)[index % self.per_epoch][0]
 
     def rows(self, index: int) -> int:
         """How many examples of a batch this process makes."""
@@ -86,23 +109,24 @@ class TrainingBatches:
     def row(self, index: int, row: int) -> Batch:
         """One example of a batch, as `stack` takes them."""
         epoch, number = divmod(index, self.per_epoch)
-        position = number * self.batch_size + self.places[row]
-        place = (self.seed, epoch, int(self.order(epoch)[position]), position % self.repeats)
-        chosen, item = self._item(place)
+        bucket, first, order = self.order(epoch)[number]
+        position = first + self.places[row]
+        place = (self.seed, epoch, int(order[position]), position % self.repeats)
+        chosen, item = self._item(place, self.buckets[bucket])
         return self.example(item, np.random.default_rng(place)) | {"indices": np.int32(chosen)}
 
     def __call__(self, index: int) -> Batch:
         return stack([self.row(index, row) for row in range(self.rows(index))])
 
-    def _item(self, place: tuple[int, int, int, int]) -> tuple[int, Any]:
-        """The item that belongs there and its index, or those of the first stand-in that can be read."""
+    def _item(self, place: tuple[int, int, int, int], bucket: Sequence[int]) -> tuple[int, Any]:
+        """The item that belongs there and its index, or those of the first readable substitute from its bucket."""
         chosen = place[2]
         for attempt in range(ATTEMPTS):
             if item := self.reader(chosen):
                 return chosen, item[0]
             # A stream of its own, beside the one of the augmentation at this place.
             stream = np.random.SeedSequence(place, spawn_key=(attempt,))
-            chosen = int(np.random.default_rng(stream).integers(len(self.source)))
+            chosen = int(bucket[int(np.random.default_rng(stream).integers(len(bucket)))])
         raise UsageError(
             f"{ATTEMPTS} images in a row cannot be read, the last being {self.source.name(chosen)}; is the disk there?"
         )
@@ -114,7 +138,7 @@ class TrainingBatches:
 
 
 @dataclasses.dataclass(frozen=True)
-class Lot:
+class Bucket:
     """Items of a source whose examples have one shape: their `indices`, and how many make a batch, over all processes
     together. `blank` gives an example of nothing; without it, it is zeros in the shapes of another one."""
 
@@ -128,7 +152,7 @@ class EvaluationBatches:
     """Every example once, in order. Where `mask` (N,) is False a row holds no example but zeros, and its index is -1.
 
     That is so in the filling of the last batch, and for images that cannot be read unless `strict`. Arguments are
-    those of `TrainingBatches`; with `lots` in place of `example` and `batch_size`, one lot comes after the other.
+    those of `TrainingBatches`; with `buckets` in place of `example` and `batch_size`, one comes after the other.
     """
 
     def __init__(
@@ -137,16 +161,16 @@ class EvaluationBatches:
         example: Callable[[Any], Batch] | None = None,
         batch_size: int = 1,
         *,
-        lots: Sequence[Lot] | None = None,
+        buckets: Sequence[Bucket] | None = None,
         process: int = 0,
         processes: int = 1,
         strict: bool = True,
         report: Callable[[str], None] = say,
     ):
         self.source = source
-        self.lots = [Lot(range(len(source)), batch_size, example)] if lots is None else lots
-        self.parts = [_rows(lot.rows, process, processes) for lot in self.lots]
-        self.ends = np.cumsum([-(-len(lot.indices) // lot.rows) for lot in self.lots])
+        self.buckets = [Bucket(range(len(source)), batch_size, example)] if buckets is None else buckets
+        self.parts = [_rows(bucket.rows, process, processes) for bucket in self.buckets]
+        self.ends = np.cumsum([-(-len(bucket.indices) // bucket.rows) for bucket in self.buckets])
         self.reader = Reader(source, strict=strict, report=report)
         self.blank = functools.cache(self._blank)
 
@@ -160,35 +184,35 @@ class EvaluationBatches:
     @property
     def most_rows(self) -> int:
         """How many of any."""
-        return max(len(range(lot.rows)[part]) for lot, part in zip(self.lots, self.parts, strict=True))
+        return max(len(range(bucket.rows)[part]) for bucket, part in zip(self.buckets, self.parts, strict=True))
 
     def row(self, index: int, row: int) -> Batch:
         """One example of a batch, as `stack` takes them."""
         number, places = self._places(index)
-        lot, place = self.lots[number], places[row]
-        asked = int(lot.indices[place]) if place < len(lot.indices) else -1
+        bucket, place = self.buckets[number], places[row]
+        asked = int(bucket.indices[place]) if place < len(bucket.indices) else -1
         item = self.reader(asked) if asked >= 0 else None
-        example = lot.example(item[0]) if item else self.blank(number)
+        example = bucket.example(item[0]) if item else self.blank(number)
         return example | {"indices": np.int32(asked if item else -1), "mask": np.bool_(item is not None)}
 
     def _places(self, index: int) -> tuple[int, range]:
-        """The lot of a batch, and which of that lot's examples are this process's rows."""
+        """The bucket of a batch, and which of that bucket's examples are this process's rows."""
         number = int(np.searchsorted(self.ends, index, side="right"))
-        lot = self.lots[number]
-        first = int(index - (self.ends[number - 1] if number else 0)) * lot.rows
-        return number, range(first, first + lot.rows)[self.parts[number]]
+        bucket = self.buckets[number]
+        first = int(index - (self.ends[number - 1] if number else 0)) * bucket.rows
+        return number, range(first, first + bucket.rows)[self.parts[number]]
 
     def __call__(self, index: int) -> Batch:
         return stack([self.row(index, row) for row in range(self.rows(index))])
 
     def _blank(self, number: int) -> Batch:
-        """An example of nothing in a lot."""
-        lot = self.lots[number]
-        if lot.blank:
-            return lot.blank()
-        for index in lot.indices[:ATTEMPTS]:
+        """An example of nothing in a bucket."""
+        bucket = self.buckets[number]
+        if bucket.blank:
+            return bucket.blank()
+        for index in bucket.indices[:ATTEMPTS]:
             if item := self.reader(index):
-                return {key: np.zeros_like(value) for key, value in lot.example(item[0]).items()}
+                return jax.tree.map(np.zeros_like, bucket.example(item[0]))
         raise UsageError(f"none of the first held-out images can be read, {self.source.name(0)} for one")
 
     @property
@@ -251,4 +275,4 @@ def _rows(batch_size: int, process: int, processes: int) -> slice:
 
 def stack(examples: list[Batch]) -> Batch:
     """Examples as one batch."""
-    return {key: np.stack([example[key] for example in examples]) for key in examples[0]}
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *examples)

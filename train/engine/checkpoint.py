@@ -26,9 +26,11 @@ from convert import store
 from jaxzoo.errors import UsageError
 from train.distributed.processes import gather_to_primary, is_primary
 from train.engine.step import State
+from train.metrics import Quantity
 
 # What is worth keeping of a state; `skipped` counts steps that were left out since the run was last started.
-KEPT = ("params", "stats", "ema", "optimizer", "step", "sums")
+KEPT = ("params", "stats", "ema", "optimizer", "step", "metrics")
+BEFORE = "sums/"  # how the names of what metrics count began in older checkpoints
 OVERHEAD = 2**13  # bytes on the disk for every array beside its own
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -63,17 +65,19 @@ class Checkpoints:
         for future in writing:
             future.result()
 
-    def mark_best(self, step: int, metric: str, value: float) -> None:
+    def mark_best(self, step: int, metric: str, value: float, quantity: Quantity) -> None:
         """Makes the checkpoint of `step`, once it is written, the run's best, unless the best so far is as good.
 
         NaN is no value to be best with.
         """
         if is_primary() and not math.isnan(value):
-            self.writing.append(self.thread.submit(self._mark_best, step, metric, value))
+            self.writing.append(self.thread.submit(self._mark_best, step, metric, value, quantity))
 
-    def _mark_best(self, step: int, metric: str, value: float) -> None:
+    def _mark_best(self, step: int, metric: str, value: float, quantity: Quantity) -> None:
         best, source = best_of(self.run), _folder(self.run, step)
-        if (best and best["value"] >= value) or not source.exists():  # why it could not be saved is said already
+        if best and not quantity.is_better(value, best["value"]):
+            return
+        if not source.exists():  # why it could not be saved is said already
             return
         place, new, old = (self.run / name for name in ("best", ".best.new", ".best.old"))
         try:
@@ -202,6 +206,7 @@ def best_of(run: Path) -> dict[str, Any] | None:
 def filled(state: State, arrays: Mapping[str, np.ndarray], source: str) -> State:
     """`state` with the values of `arrays` in place of its own. Raises UsageError unless they fit exactly."""
     expected = _named(state)
+    arrays = _renamed(arrays, expected)
     wrong = sorted(set(expected) ^ set(arrays)) or [
         name for name, leaf in expected.items() if (leaf.shape, leaf.dtype) != (arrays[name].shape, arrays[name].dtype)
     ]
@@ -211,6 +216,14 @@ def filled(state: State, arrays: Mapping[str, np.ndarray], source: str) -> State
         )
     kept = {name: state[name] for name in KEPT if name in state}
     return state | jax.tree.unflatten(jax.tree.structure(kept), [arrays[name] for name in expected])
+
+
+def _renamed(arrays: Mapping[str, np.ndarray], expected: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Arrays of an older checkpoint by today's names: what several metrics count was kept once, as sums/NAME."""
+    before = {name.removeprefix(BEFORE): array for name, array in arrays.items() if name.startswith(BEFORE)}
+    metrics = {name: name.rpartition("/")[2] for name in expected if name.startswith("metrics/")}
+    found = {name: array for name, array in arrays.items() if not name.startswith(BEFORE)}
+    return found | {name: before[last] for name, last in metrics.items() if last in before}
 
 
 def _named(state: State) -> dict[str, Any]:

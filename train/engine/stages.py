@@ -38,6 +38,11 @@ class Stages:
     def most_rows(self) -> int:
         return self.batches[0].most_rows
 
+    def bucket(self, step: int) -> tuple[int, int]:
+        """What decides the shapes of a step's batch: its stage, and its bucket there."""
+        stage = self.at(step)
+        return stage, self.batches[stage].bucket(step)
+
     def rows(self, step: int) -> int:
         return self.batches[0].rows(step)
 

@@ -6,24 +6,14 @@ A confusion matrix is (C, C) whole numbers: rows are the true classes, columns t
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
+from train.metrics.confusion import per_class
 from train.reporting import records
 from train.reporting.figure import save
-
-
-class Class(NamedTuple):
-    """A row of per_class.csv: how many images are of this class, and how well it was told from the others."""
-
-    name: str
-    images: int
-    precision: float
-    recall: float
-    f1: float
 
 
 def write(matrix: np.ndarray, classes: Sequence[str], folder: Path) -> None:
@@ -45,24 +35,6 @@ def read(folder: Path) -> tuple[np.ndarray, list[str]] | None:
     with path.open(newline="", **records.TEXT) as file:
         (_, *classes), *rows = csv.reader(file)
     return np.array([row[1:] for row in rows], np.int64), classes
-
-
-def per_class(matrix: np.ndarray, classes: Sequence[str]) -> list[Class]:
-    """Precision, recall and F1 of every class, 0 where there is nothing to divide by; equal to scikit-learn's."""
-    right, true, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
-    precision, recall = right / np.maximum(predicted, 1), right / np.maximum(true, 1)
-    f1 = 2 * right / np.maximum(true + predicted, 1)
-    columns = (classes, true.tolist(), precision.tolist(), recall.tolist(), f1.tolist())
-    return [Class(*row) for row in zip(*columns, strict=True)]
-
-
-def most_confused(matrix: np.ndarray, classes: Sequence[str], count: int = 10) -> list[tuple[str, str, int]]:
-    """The commonest errors as (true class, predicted class, images), the commonest first."""
-    errors = np.array(matrix)
-    np.fill_diagonal(errors, 0)
-    order = np.argsort(-errors, axis=None, kind="stable")[:count]
-    pairs = np.stack(np.unravel_index(order, errors.shape), 1)
-    return [(classes[row], classes[column], int(errors[row, column])) for row, column in pairs if errors[row, column]]
 
 
 def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path, *, percent: bool = False) -> None:

@@ -14,8 +14,8 @@ from PIL import Image
 import jaxzoo
 from jaxzoo.images import as_text
 from train.config.options import Config
+from train.metrics.confusion import Class, most_confused, per_class
 from train.reporting import confusion, records
-from train.reporting.confusion import Class
 from train.reporting.contact_sheet import read_sheet
 from train.reporting.curves import curves_as_svg, steps_as_svg
 
@@ -110,7 +110,7 @@ def _confusion(folder: Path) -> str:
     else:
         path = folder / "confusion_matrix.png"
         shown, note = (_image(path.read_bytes(), "png", "confusion matrix") if path.exists() else ""), ""
-    pairs = [[f"{true} → {predicted}", f"{count}"] for true, predicted, count in confusion.most_confused(*found)]
+    pairs = [[f"{true} → {predicted}", f"{count}"] for true, predicted, count in most_confused(*found)]
     errors = f"<div><h3>Most frequent errors</h3>{_table(['true → predicted', 'images'], pairs)}</div>" if pairs else ""
     right = _of("p", f"{matrix.trace():,} of {matrix.sum():,} held-out images are right.")
     columns = "beside" if len(classes) <= CELLS else "beside pictured"
@@ -125,7 +125,7 @@ def _classes(folder: Path) -> str:
     found = confusion.read(folder)
     if not found:
         return ""
-    rows = confusion.per_class(*found)
+    rows = per_class(*found)
     averages = [f"{sum(row[i] for row in rows) / len(rows):.1%}" for i in (2, 3, 4)]
     foot = f"<tfoot><tr>{''.join(_of('td', cell) for cell in ['average', sum(r.images for r in rows), *averages])}</tr>"
     whole = f'<div class="tall">{_class_table(rows, foot + "</tfoot>")}</div>'

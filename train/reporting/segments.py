@@ -1,4 +1,4 @@
-"""What segmentation found: scores of a confusion matrix, per_class.csv, confusion_matrix.png, segments.png, batches.
+"""Pictures and tables of segmentation: per_class.csv, confusion_matrix.png, segments.png, batches.
 
 A confusion matrix is (C, C) whole numbers of pixels: rows are the true classes, columns the predicted ones.
 """
@@ -12,22 +12,13 @@ from PIL import Image, ImageDraw
 
 from jaxzoo.images import as_text
 from jaxzoo.voc import IGNORED, colored, legend, overlay
+from train.metrics.mean_iou import per_class
 from train.reporting import confusion, records
 from train.reporting.contact_sheet import FAINT, FONT, GAP, INK, LINE, Tile, font_of
 
 SIDE = 224  # pixels of a picture's longer side
 NAMES = ("image", "truth", "prediction", "prediction on image")
 TITLES = {"first": "The first held-out images", "worst": "Those of the lowest IoU"}
-
-
-class Class(NamedTuple):
-    """A row of per_class.csv. Parts are NaN where there is nothing to divide by."""
-
-    name: str
-    pixels: int
-    iou: float
-    accuracy: float
-    precision: float
 
 
 class Row(NamedTuple):
@@ -38,31 +29,6 @@ class Row(NamedTuple):
     predicted: np.ndarray
     caption: str
     part: str
-
-
-def per_class(matrix: np.ndarray, classes: Sequence[str]) -> list[Class]:
-    """Intersection over union, the part of a class that was found (accuracy), and of what was found that is right."""
-    right, true, predicted = (side.astype(np.float64) for side in (np.diag(matrix), matrix.sum(1), matrix.sum(0)))
-    with np.errstate(invalid="ignore"):
-        columns = (right / (true + predicted - right), right / true, right / predicted)
-    return [Class(*row) for row in zip(classes, matrix.sum(1).tolist(), *map(np.ndarray.tolist, columns), strict=True)]
-
-
-def scores(matrix: np.ndarray) -> dict[str, float]:
-    """Accuracy over pixels and over classes, and IoU over classes, plain and by their part of the pixels (fwiou).
-
-    A class that is neither true nor predicted anywhere has no IoU, one that is nowhere true no accuracy: these are left
-    out of the means. VOC's own evaluation has all classes in its pictures. Without labelled pixels all is 0.
-    """
-    rows = per_class(matrix, [""] * len(matrix))
-    iou, accuracy = (np.array([getattr(row, name) for row in rows]) for name in ("iou", "accuracy"))
-    parts = matrix.sum(1) / max(matrix.sum(), 1)
-    return {
-        "pixel_accuracy": float(np.trace(matrix) / max(matrix.sum(), 1)),
-        "mean_accuracy": _mean(accuracy),
-        "miou": _mean(iou),
-        "fwiou": float(np.where(parts > 0, parts * np.nan_to_num(iou), 0).sum()),
-    }
 
 
 def write_tables(matrix: np.ndarray, classes: Sequence[str], folder: Path) -> None:
@@ -130,8 +96,3 @@ def _words(width: int, texts: Sequence[str], size: int, color: str) -> Image.Ima
     for i, text in enumerate(texts):
         ImageDraw.Draw(line).text((GAP + i * (SIDE + GAP), 2), text, color, font_of(size))
     return line
-
-
-def _mean(values: np.ndarray) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else 0.0

@@ -1,7 +1,7 @@
 """What is learnt. A task owns the layout of a batch, the loss, the metrics and the pictures; the loop knows none.
 
-A new task is one file here, named as models' cards name it, with a class that has these members, and for the command
-line
+A new task is one file here, named as models' cards name it, with a class that has the members of `Task`, and for the
+command line
 - `tasks_of(config, data, preprocess) -> list[Task]`: as it evaluates, and then for each stage of training,
 - `DEFAULTS`: options that nobody gave, by name; `BATCH_SIZE`; and for the data that comes with jaxzoo `DEMO_EPOCHS` and
   `DEMO_LR_SCALE`, the factor of the usual learning rate,
@@ -10,21 +10,27 @@ and a line in `train.data` for its sources.
 """
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import jax
 import numpy as np
 from flax import nnx
 
 import jaxzoo
-from train.data.batches import Lot
+from jaxzoo.preprocess import Preprocess
+from train.data.batches import Batch, Bucket
+from train.metrics import Collector, Metric, Quantity, States
 from train.reporting.contact_sheet import Tile
 
-Batch = dict[str, Any]
-Sums = dict[str, jax.Array]
+T = TypeVar("T")
+Arrays = dict[str, jax.Array]
+Outputs = dict[str, Any]  # what metrics look at, by name
+Parts = dict[str, jax.Array]  # named parts of a loss
+# Calls a function with the model that has these parameters; gives its result, and the model's other variables after it.
+Apply = Callable[[Arrays, Callable[[nnx.Module], T]], tuple[T, Arrays]]
 
 
 def of_model(name: str) -> ModuleType:
@@ -33,44 +39,85 @@ def of_model(name: str) -> ModuleType:
 
 
 class Task(Protocol):
-    """Sums are what metrics are made of: scalars or arrays that are added up over batches, on the device."""
+    """A batch is a dictionary of pytrees of arrays, whose first axis counts the examples."""
 
     metric: str
-    """Name of the metric that chooses `best/`; higher is better."""
+    """Name of the metric that chooses `best/`."""
+
+    quantities: Mapping[str, Quantity]
+    """How the metrics are read; what is missing is a part, and higher is better."""
+
+    training_metrics: Mapping[str, Metric]
+    evaluation_metrics: Mapping[str, Metric]
+
+    collected: Sequence[str] = ()
+    """Names of the evaluation's outputs that the `collector` gets, a row for each item."""
+
+    preprocess: Preprocess | None = None
+    """How inputs are prepared for evaluation, for checkpoints to keep."""
+
+    # Batches
 
     def training_example(self, item: Any, rng: np.random.Generator) -> Batch:
-        """An item of the data's source as arrays of fixed shape, augmented by `rng`. Runs on the host, in threads."""
+        """An item of the data's source as arrays, augmented by `rng`. Runs on the host, in threads. The items of a
+        bucket have equal shapes."""
 
     def evaluation_example(self, item: Any) -> Batch:
         """The same, without chance."""
 
-    def blank(self) -> Batch:
-        """An example of zeros."""
+    def training_buckets(self, source: Sequence) -> Sequence[Sequence[int]]:
+        """The items of a source by the shapes of their training examples; every batch is of one bucket, and a step is
+        compiled for each. An item is in one bucket only."""
+        return [range(len(source))]
 
-    def lots(self, source: Sequence, batch_size: int, wanted: int | None, multiple: int) -> list[Lot]:
+    def evaluation_buckets(self, source: Sequence, batch_size: int, wanted: int | None, multiple: int) -> list[Bucket]:
         """The held-out items by the shapes of their examples, with `wanted` in a batch, or as many as suit those who
         train with `batch_size`; always a multiple of `multiple`."""
+        return [Bucket(range(len(source)), wanted or batch_size, self.evaluation_example)]
 
-    def training_loss(self, model: nnx.Module, batch: Batch, key: jax.Array) -> tuple[jax.Array, Sums]:
-        """The loss to minimise, a float32 scalar, and this batch's sums. Traced; `key` is for augmentation."""
+    # Computation, traced
 
-    def evaluation_sums(self, model: nnx.Module, batch: Batch) -> Sums:
-        """This batch's sums, leaving out where `batch["mask"]` is False. Traced."""
+    def training_loss(self, model: nnx.Module, batch: Batch, key: jax.Array) -> tuple[jax.Array, tuple[Parts, Outputs]]:
+        """The loss to minimise, a float32 scalar; the parts of it that are worth a curve of their own; and outputs for
+        `training_metrics`. `key` is for augmentation."""
 
-    def merged(self, sums: Sums, others: Sums) -> Sums:
-        """Evaluation sums of two lots of batches as one. Traced."""
+    def loss_and_gradients(
+        self, apply: Apply, params: Arrays, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, Arrays, tuple[Parts, Outputs, Arrays]]:
+        """The loss, what the optimizer is given for every parameter, and the loss's parts, the outputs for
+        `training_metrics` and the model's other variables after the step.
 
-    def metrics(self, sums: dict[str, np.ndarray]) -> dict[str, float]:
-        """Numbers for metrics.csv from added up sums of either kind."""
+        This is the gradient of `training_loss`, unless a task has another rule of learning, such as contrastive
+        divergence.
+        """
 
-    def first_pictures(self, training: Batch, evaluation: Batch, key: jax.Array, folder: Path) -> None:
+        def loss(params: Arrays) -> tuple[jax.Array, tuple[Parts, Outputs, Arrays]]:
+            (loss, (parts, outputs)), variables = apply(params, lambda model: self.training_loss(model, batch, key))
+            return loss, (parts, outputs, variables)
+
+        (value, rest), gradients = jax.value_and_grad(loss, has_aux=True)(params)
+        return value, gradients, rest
+
+    def evaluation_outputs(self, model: nnx.Module, batch: Batch) -> Outputs:
+        """Outputs for `evaluation_metrics` and the collector; `mask`, `batch["mask"]` or what comes of it, is False
+        where a row is no item."""
+
+    # Records, on the host
+
+    def collector(self) -> Collector | None:
+        """A new one for each evaluation, where metrics need the results of single items."""
+        return None
+
+    def draw_first_batches(self, training: Batch, evaluation: Batch, key: jax.Array, folder: Path) -> None:
         """Draws the first batches as the model sees them, that of training augmented with `key`."""
+
+    def draw(self, states: States, source: Sequence, folder: Path) -> None:
+        """Draws what an evaluation of `source` found, by the states of its metrics, into the run's folder."""
 
     def tiles(self, batch: Batch, key: jax.Array) -> list[Tile]:
         """A training batch as the model sees it, augmented with `key`, with what it is said to be."""
+        return []
 
     def counts(self, source: Sequence) -> dict[str, tuple[np.ndarray, int]]:
         """What people count in a source, such as images: by class (C,), and in all."""
-
-    def pictures(self, sums: dict[str, np.ndarray], source: Sequence, folder: Path) -> None:
-        """Draws what evaluation sums over `source` show into the run's folder."""
+        return {}

@@ -19,12 +19,16 @@ from train.augment.device import erased, flipped, mixed, normalised
 from train.augment.host import augmented
 from train.config.options import Config, Segmentation, stages
 from train.data import Data
-from train.data.batches import Lot
 from train.engine.stages import strengths
+from train.metrics import LOSS, Quantity, States
+from train.metrics.confusion import Confusion
+from train.metrics.errors import ConfidentErrors
+from train.metrics.loss import MeanLoss
+from train.metrics.top_k import TopK
 from train.reporting import confusion, mistakes
 from train.reporting.batch import batch_tiles
 from train.reporting.contact_sheet import Tile, draw_sheet
-from train.tasks import Batch, Sums, Task
+from train.tasks import Batch, Outputs, Parts, Task
 
 PLAIN = Augmentation()
 DEFAULTS = {"label_smoothing": 0.1}
@@ -52,7 +56,7 @@ def tasks_of(config: Config, data: Data, preprocess: Preprocess) -> list[Task]:
     return [task(preprocess.crop, 1), *map(task, sizes, strengths(len(sizes)))]
 
 
-class Classification:
+class Classification(Task):
     """Batches are `image` (N, S, S, 3) uint8 RGB and `label` (N,) int32.
 
     A network with auxiliary heads returns a tuple in train mode, its logits first; the loss of each other head counts
@@ -61,6 +65,7 @@ class Classification:
     """
 
     metric = "accuracy"
+    quantities = {"loss": LOSS, "accuracy": Quantity(), "top5": Quantity()}
 
     def __init__(
         self,
@@ -73,6 +78,10 @@ class Classification:
     ):
         self.classes, self.preprocess, self.augmentation = classes, preprocess, augmentation
         self.label_smoothing, self.dtype = label_smoothing, dtype
+        top = {"accuracy": TopK()} | ({"top5": TopK(5)} if len(classes) > 10 else {})
+        self.training_metrics = {"loss": MeanLoss(jnp.promote_types(dtype, jnp.float32))} | top
+        drawn = {"confusion": Confusion(len(classes)), "errors": ConfidentErrors()}
+        self.evaluation_metrics = self.training_metrics | drawn
 
     def training_example(self, item: tuple[Image.Image, int], rng: np.random.Generator) -> Batch:
         image, label = item
@@ -85,21 +94,16 @@ class Classification:
         image, label = item
         return {"image": np.asarray(resize_and_crop(image, self.preprocess)), "label": np.int32(label)}
 
-    def blank(self) -> Batch:
-        return {"image": np.zeros((self.preprocess.crop, self.preprocess.crop, 3), np.uint8), "label": np.int32(0)}
-
-    def lots(self, source: Sequence, batch_size: int, wanted: int | None, multiple: int) -> list[Lot]:
-        return [Lot(range(len(source)), wanted or batch_size, self.evaluation_example)]
-
-    def training_loss(self, model: nnx.Module, batch: Batch, key: jax.Array) -> tuple[jax.Array, Sums]:
+    def training_loss(self, model: nnx.Module, batch: Batch, key: jax.Array) -> tuple[jax.Array, tuple[Parts, Outputs]]:
         inputs, targets = self.augmented(batch, key)
         outputs = self.outputs(model, inputs.astype(self.dtype))
         logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
         targets = optax.smooth_labels(targets, self.label_smoothing)
         logits, *auxiliary = (class_logits(y) for y in (logits, *auxiliary) if y is not None)
         losses, *others = (optax.softmax_cross_entropy(y.astype(targets.dtype), targets) for y in (logits, *auxiliary))
-        loss = losses.mean() + sum(model.aux_weight * other.mean() for other in others)
-        return loss, self.sums(losses, logits, batch["label"], jnp.ones(losses.shape, bool))
+        main, other = losses.mean(), sum(model.aux_weight * other.mean() for other in others)
+        outputs = {"losses": losses, "logits": logits, "labels": batch["label"], "mask": jnp.ones(losses.shape, bool)}
+        return main + other, ({"main": main, "auxiliary": other} if others else {}, outputs)
 
     def augmented(self, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         """What the model sees of a training batch, and its targets (N, classes); both float32."""
@@ -113,14 +117,12 @@ class Classification:
             images, targets = mixed(images, targets, mixing, wanted.mixup, wanted.cutmix)
         return images, targets
 
-    def evaluation_sums(self, model: nnx.Module, batch: Batch) -> Sums:
+    def evaluation_outputs(self, model: nnx.Module, batch: Batch) -> Outputs:
         logits = class_logits(self.outputs(model, self.inputs(batch).astype(self.dtype)))
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
-        counts = jnp.zeros((len(self.classes), len(self.classes)), jnp.int32)
-        counts = counts.at[batch["label"], logits.argmax(-1)].add(batch["mask"].astype(jnp.int32))
-        errors = mistakes.errors_of(logits, batch["label"], batch["mask"], batch["indices"])
-        return self.sums(losses, logits, batch["label"], batch["mask"]) | {"confusion": counts, "errors": errors}
+        items = {name: batch[name] for name in ("mask", "indices")}
+        return {"losses": losses, "logits": logits, "labels": batch["label"]} | items
 
     def inputs(self, batch: Batch) -> jax.Array:
         """What the model sees of a batch that is not augmented."""
@@ -130,24 +132,11 @@ class Classification:
         """What the model makes of its inputs."""
         return model(inputs)
 
-    def sums(self, losses: jax.Array, logits: jax.Array, labels: jax.Array, mask: jax.Array) -> Sums:
-        best = jax.lax.top_k(logits, 5 if len(self.classes) > 10 else 1)[1] == labels[:, None]  # (N, 5) or (N, 1)
-        sums = {"loss": jnp.where(mask, losses, 0).sum(), "correct": (mask & best[:, 0]).sum(), "count": mask.sum()}
-        return sums | ({"correct5": (mask & best.any(-1)).sum()} if best.shape[-1] == 5 else {})
-
-    def merged(self, sums: Sums, others: Sums) -> Sums:
-        plain = {name: sums[name] + value for name, value in others.items() if name != "errors"}
-        return plain | {"errors": mistakes.merged(sums["errors"], others["errors"])}
-
     def normalised(self, images: jax.Array) -> jax.Array:
         """uint8 (N, S, S, 3) to float32 as the model was made for it."""
         return normalised(images, self.preprocess.mean, self.preprocess.std)
 
-    def metrics(self, sums: dict[str, np.ndarray]) -> dict[str, float]:
-        names = {"loss": "loss", "accuracy": "correct", "top5": "correct5"}
-        return {name: float(sums[key] / sums["count"]) for name, key in names.items() if key in sums}
-
-    def first_pictures(self, training: Batch, evaluation: Batch, key: jax.Array, folder: Path) -> None:
+    def draw_first_batches(self, training: Batch, evaluation: Batch, key: jax.Array, folder: Path) -> None:
         draw_sheet(self.tiles(training, key)[:SHOWN], "first training batch", folder / "train_batch.png")
         seen = self.shown(self.normalised(evaluation["image"][:SHOWN]), evaluation["label"][:SHOWN])
         draw_sheet(seen, "first held-out batch", folder / "val_batch.png")
@@ -162,12 +151,12 @@ class Classification:
     def counts(self, source: Sequence) -> dict[str, tuple[np.ndarray, int]]:
         return {"images": (np.bincount(source.labels, minlength=len(self.classes)), len(source))}
 
-    def pictures(self, sums: dict[str, np.ndarray], source: Sequence, folder: Path) -> None:
+    def draw(self, states: States, source: Sequence, folder: Path) -> None:
         def picture(index: int) -> np.ndarray:
             return np.asarray(resize_and_crop(source[index][0], self.preprocess))
 
-        confusion.write(sums["confusion"], self.classes, folder)
-        mistakes.write(sums["errors"], self.classes, picture, source.name, folder)
+        confusion.write(states["confusion"], self.classes, folder)
+        mistakes.write(states["errors"], self.classes, picture, source.name, folder)
 
 
 def shifted(image: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:

@@ -20,11 +20,13 @@ from train.augment.device import flipped, normalised
 from train.augment.host import color_jitter
 from train.config.options import Augmentation, Config, stages
 from train.data import Data, masks
-from train.data.batches import Lot
+from train.data.batches import Bucket
+from train.metrics import LOSS, States
+from train.metrics.mean_iou import KeptImages, PixelScores, confusions, mean_iou, whole
 from train.reporting import segments
 from train.reporting.batch import denormalised
 from train.reporting.contact_sheet import Tile, draw_sheet
-from train.tasks import Batch, Sums, Task
+from train.tasks import Batch, Outputs, Parts, Task
 
 DEFAULTS = {"label_smoothing": 0.0}
 BATCH_SIZE = 16
@@ -35,9 +37,6 @@ INAPPLICABLE_OPTIONS = {
     "cache_features",
 } - {"flip", "color_jitter", "repeats"}
 
-COUNT_BASE = 4096  # counts are kept as low and high parts, each of which may be added up in int32 for long
-FIRST, WORST = 4, 4  # how many held-out images are drawn: those that come first, and those of the lowest IoU
-MAX_INDEX = 2**30
 SHOWN = 32  # images of a first batch that are drawn
 LIGHTER = 4  # times more pixels fit in memory without gradients
 PADDING = 32  # networks need multiples of it, of images that are looked at in other sizes
@@ -87,7 +86,7 @@ def usual_scale(data: Data) -> tuple[float, float]:
     return (0.8, 1.25) if data.image_size else (0.5, 2.0)
 
 
-class Segmentation:
+class Segmentation(Task):
     """Batches are `image` (N, H, W, 3) uint8 RGB and `target` (N, H, W) uint8: classes, 255 where none counts.
 
     Training images are random crops of S x S pixels, S being `preprocess.crop`. Held-out images are looked at in their
@@ -104,6 +103,7 @@ class Segmentation:
     """
 
     metric = "miou"
+    quantities = {"loss": LOSS}
 
     def __init__(
         self,
@@ -122,6 +122,10 @@ class Segmentation:
         self.aux_weight, self.label_smoothing = aux_weight, label_smoothing
         self.scales, self.mirrored, self.dtype = tuple(scales), mirrored, dtype
         self.fill = masks.mean_color(tuple(preprocess.mean))
+        self.training_metrics = {"pixels": PixelScores(len(classes), jnp.promote_types(dtype, jnp.float32))}
+        largest = tuple(max(sides) for sides in zip(*(canvas.size for canvas in canvases), strict=True))
+        kept = {kind: KeptImages(kind, largest) for kind in ("first", "worst")}
+        self.evaluation_metrics = self.training_metrics | kept
 
     def training_example(self, item: masks.Item, rng: np.random.Generator) -> Batch:
         wanted, side = self.augmentation, self.preprocess.crop
@@ -139,27 +143,28 @@ class Segmentation:
         size = size or self.canvases[0].size
         return {"image": np.zeros((*size, 3), np.uint8), "target": np.full(size, IGNORED, np.uint8)}
 
-    def lots(self, source: Sequence, batch_size: int, wanted: int | None, multiple: int) -> list[Lot]:
+    def evaluation_buckets(self, source: Sequence, batch_size: int, wanted: int | None, multiple: int) -> list[Bucket]:
         """Those of larger images have fewer in a batch, so that no batch has many more pixels than the usual one, or
         unless its size is `wanted`, than a few of training: evaluation needs less memory."""
         usual = math.prod(self.canvases[0].size)
         most = wanted * usual if wanted else LIGHTER * batch_size * self.preprocess.crop**2
 
-        def lot(canvas: masks.Canvas) -> Lot:
+        def bucket(canvas: masks.Canvas) -> Bucket:
             rows = min(wanted or batch_size, most // math.prod(canvas.size)) // multiple * multiple
             parts = (functools.partial(of, size=canvas.size) for of in (self.evaluation_example, self.blank))
-            return Lot(canvas.indices, max(rows, multiple), *parts)
+            return Bucket(canvas.indices, max(rows, multiple), *parts)
 
-        return list(map(lot, self.canvases))
+        return list(map(bucket, self.canvases))
 
-    def training_loss(self, model: nnx.Module, batch: Batch, key: jax.Array) -> tuple[jax.Array, Sums]:
+    def training_loss(self, model: nnx.Module, batch: Batch, key: jax.Array) -> tuple[jax.Array, tuple[Parts, Outputs]]:
         images, targets = self.augmented(batch, key)
         logits, *auxiliary = map(class_logits, model(images.astype(self.dtype)).values())
         weight = model.aux_weight if self.aux_weight is None and auxiliary else self.aux_weight
         count = jnp.maximum((targets != IGNORED).sum(), 1)
-        total, *others = (losses(y, targets, self.label_smoothing).sum() for y in (logits, *auxiliary))
-        loss = (total + sum(weight * other for other in others)) / count
-        return loss, {"loss": total, "confusion": confusions(logits, targets).sum(1)}
+        found, *others = (losses(y, targets, self.label_smoothing) for y in (logits, *auxiliary))
+        main, other = found.sum(), sum(weight * other.sum() for other in others)
+        parts = {"main": main / count, "auxiliary": other / count} if others else {}
+        return (main + other) / count, (parts, {"losses": found, "counts": confusions(logits, targets)})
 
     def augmented(self, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         """What the model sees of a training batch, float32, and its targets, uint8."""
@@ -168,27 +173,13 @@ class Segmentation:
             images, targets = flipped(images, key), flipped(targets[..., None], key)[..., 0]
         return self.normalised(images), targets
 
-    def evaluation_sums(self, model: nnx.Module, batch: Batch) -> Sums:
+    def evaluation_outputs(self, model: nnx.Module, batch: Batch) -> Outputs:
         targets = jnp.where(batch["mask"][:, None, None], batch["target"], IGNORED)
         logits = self.logits(model, self.normalised(batch["image"]).astype(self.dtype))
         counts = confusions(logits, targets)  # (2, N, C, C)
-        iou = mean_iou(counts)
-        places = jnp.where(batch["mask"], batch["indices"], MAX_INDEX)
-        bad = 1 + (1e6 * (1 - iou)).astype(jnp.int32)
-        shown = {"index": batch["indices"], "iou": iou, "predicted": logits.argmax(-1).astype(jnp.uint8)}
-        return {
-            "loss": losses(logits, targets).sum(),
-            "confusion": counts.sum(1),
-            "first": self.on_largest(chosen(shown | {"rank": MAX_INDEX - places}, FIRST)),
-            "worst": self.on_largest(chosen(shown | {"rank": jnp.where(batch["mask"], bad, 0)}, WORST)),
-        }
-
-    def on_largest(self, found: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """Images of which some are kept, their predictions at one size for all canvases."""
-        predicted = found["predicted"]
-        sides = (max(sides) for sides in zip(*(canvas.size for canvas in self.canvases), strict=True))
-        missing = [(0, side - own) for side, own in zip(sides, predicted.shape[1:], strict=True)]
-        return found | {"predicted": jnp.pad(predicted, [(0, 0), *missing])}
+        scored = {"losses": losses(logits, targets), "counts": counts, "iou": mean_iou(counts)}
+        items = {name: batch[name] for name in ("mask", "indices")}
+        return scored | {"predicted": logits.argmax(-1).astype(jnp.uint8)} | items
 
     def logits(self, model: nnx.Module, images: jax.Array) -> jax.Array:
         """Of normalised images: the model's, or logarithms of probabilities averaged over sizes and mirror images."""
@@ -201,27 +192,11 @@ class Segmentation:
             total += jax.nn.softmax(seen.astype(jnp.float32))[:, :, :: -1 if mirror else 1]
         return jnp.log(jnp.maximum(total / len(views), jnp.finfo(jnp.float32).tiny))
 
-    def merged(self, sums: Sums, others: Sums) -> Sums:
-        return {
-            "loss": sums["loss"] + others["loss"],
-            "confusion": sums["confusion"] + others["confusion"],
-            **{
-                name: chosen(jax.tree.map(lambda *both: jnp.concatenate(both), sums[name], others[name]), most)
-                for name, most in (("first", FIRST), ("worst", WORST))
-            },
-        }
-
     def normalised(self, images: jax.Array) -> jax.Array:
         """uint8 (N, H, W, 3) to float32 as the model was made for it."""
         return normalised(images, self.preprocess.mean, self.preprocess.std)
 
-    def metrics(self, sums: dict[str, np.ndarray]) -> dict[str, float]:
-        """Of labelled pixels. Classes that neither truth nor prediction has are left out of the mean IoU, those that
-        the truth lacks out of the mean accuracy."""
-        matrix = whole(sums["confusion"])
-        return {"loss": float(sums["loss"]) / max(int(matrix.sum()), 1)} | segments.scores(matrix)
-
-    def first_pictures(self, training: Batch, evaluation: Batch, key: jax.Array, folder: Path) -> None:
+    def draw_first_batches(self, training: Batch, evaluation: Batch, key: jax.Array, folder: Path) -> None:
         draw_sheet(self.tiles(training, key)[:SHOWN], "first training batch", folder / "train_batch.png")
         held_out = segments.tiles(evaluation["image"][:SHOWN], evaluation["target"][:SHOWN], self.classes)
         draw_sheet(held_out, "first held-out batch", folder / "val_batch.png")
@@ -236,11 +211,11 @@ class Segmentation:
         found = masks.count(source, len(self.classes))
         return {"pixels": (found.pixels, int(found.pixels.sum())), "images": (found.images, len(source))}
 
-    def pictures(self, sums: dict[str, np.ndarray], source: Sequence, folder: Path) -> None:
-        segments.write_tables(whole(sums["confusion"]), self.classes, folder)
+    def draw(self, states: States, source: Sequence, folder: Path) -> None:
+        segments.write_tables(whole(states["pixels"]["confusion"]), self.classes, folder)
         rows, seen = [], set()
         for part in ("first", "worst"):
-            found = sums[part]
+            found = states[part]
             for i in np.flatnonzero(found["rank"] > 0):
                 index = int(found["index"][i])
                 if index not in seen:
@@ -263,43 +238,6 @@ def losses(logits: jax.Array, targets: jax.Array, smoothing: float = 0.0) -> jax
     if smoothing:
         found -= smoothing * parts.mean(-1)
     return jnp.where(targets == IGNORED, 0, found)
-
-
-def confusions(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """How often each class (rows) was taken for each (columns) in every image, int32 (2, N, C, C): the counts' low and
-    high parts, exact under addition for 500,000 batches and 10^13 pixels. Pixels at 255 do not count."""
-    n, classes = len(logits), logits.shape[-1]
-    cells = targets.astype(jnp.int32) * classes + logits.argmax(-1).astype(jnp.int32)
-    cells = jnp.where(targets == IGNORED, classes**2, cells).reshape(n, -1)
-    counts = jnp.zeros((n, classes**2 + 1), jnp.int32).at[jnp.arange(n)[:, None], cells].add(1)
-    counts = counts[:, :-1].reshape(n, classes, classes)
-    return jnp.stack([counts % COUNT_BASE, counts // COUNT_BASE])
-
-
-def whole(counts: np.ndarray) -> np.ndarray:
-    """Low and high parts (2, ...) as int64 (...)."""
-    low, high = np.asarray(counts).astype(np.int64)
-    return low + COUNT_BASE * high
-
-
-def mean_iou(counts: jax.Array) -> jax.Array:
-    """Of every image (N,) float32, from its `confusions`, over the classes that are or were seen there; 1 if none."""
-    matrix = counts[0].astype(jnp.float32) + COUNT_BASE * counts[1].astype(jnp.float32)
-    right = jnp.diagonal(matrix, axis1=1, axis2=2)
-    union = matrix.sum(1) + matrix.sum(2) - right
-    present = union > 0
-    iou = jnp.where(present, right / jnp.maximum(union, 1), 0).sum(1) / jnp.maximum(present.sum(1), 1)
-    return jnp.where(present.any(1), iou, 1)
-
-
-def chosen(images: dict[str, jax.Array], most: int) -> dict[str, jax.Array]:
-    """Of arrays that have a row for each image, `most` rows of the highest `rank`; that is 0 where there is none."""
-    if (missing := most - len(images["rank"])) > 0:
-        images = {
-            name: jnp.pad(values, [(0, missing)] + [(0, 0)] * (values.ndim - 1)) for name, values in images.items()
-        }
-    _, places = jax.lax.top_k(images["rank"], most)
-    return {name: jnp.take(values, places, axis=0) for name, values in images.items()}
 
 
 def at_scale(model: Any, images: jax.Array, scale: float) -> jax.Array:

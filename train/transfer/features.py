@@ -22,6 +22,7 @@ from train.data import Data, Source
 from train.data.batches import EvaluationBatches
 from train.data.prefetch import read_ahead
 from train.engine import checkpoint
+from train.metrics import States
 from train.reporting.progress import progress, say
 from train.tasks import Batch
 from train.tasks.classification import Classification
@@ -120,9 +121,6 @@ class OnFeatures(Classification):
         features, label = item
         return {"features": features, "label": np.int32(label)}
 
-    def blank(self) -> Batch:
-        return {"features": np.zeros(self.shape, np.float32), "label": np.int32(0)}
-
     def augmented(self, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         return self.inputs(batch), jax.nn.one_hot(batch["label"], len(self.classes), dtype=jnp.float32)
 
@@ -135,11 +133,11 @@ class OnFeatures(Classification):
             inputs = modules[path](inputs)
         return inputs
 
-    def first_pictures(self, training: Batch, evaluation: Batch, key: jax.Array, folder: Path) -> None:
+    def draw_first_batches(self, training: Batch, evaluation: Batch, key: jax.Array, folder: Path) -> None:
         """Nothing: features are no pictures."""
 
-    def pictures(self, sums: dict[str, np.ndarray], source: Sequence, folder: Path) -> None:
-        super().pictures(sums, self.images, folder)
+    def draw(self, states: States, source: Sequence, folder: Path) -> None:
+        super().draw(states, self.images, folder)
 
 
 @dataclasses.dataclass(frozen=True)
