@@ -12,7 +12,6 @@ from functools import partial
 import jax
 from flax import nnx
 
-from jaxzoo.classification.mobilenetv2 import make_divisible
 from jaxzoo.nn import (
     AdaptiveAvgPool,
     BatchNorm,
@@ -26,6 +25,7 @@ from jaxzoo.nn import (
     StochasticDepth,
     flatten,
     init,
+    make_divisible,
 )
 from jaxzoo.nn import ConvNormActivation as TorchConvNormActivation
 from jaxzoo.preprocess import Preprocess

@@ -15,7 +15,6 @@ from flax import nnx
 
 from jaxzoo.classification import mobilenetv1
 from jaxzoo.classification.efficientnet import B0, classifier
-from jaxzoo.classification.mobilenetv2 import make_divisible
 from jaxzoo.nn import (
     AdaptiveAvgPool,
     BatchNormAct,
@@ -26,6 +25,7 @@ from jaxzoo.nn import (
     ReLU6,
     Sequential,
     StochasticDepth,
+    make_divisible,
 )
 from jaxzoo.preprocess import Preprocess
 from jaxzoo.registry import Published, register_model

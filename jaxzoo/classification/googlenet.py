@@ -26,7 +26,7 @@ from jaxzoo.nn import (
     init,
     relu,
 )
-from jaxzoo.nn.conv import Size
+from jaxzoo.nn.size import Size
 from jaxzoo.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from jaxzoo.registry import imagenet, register_model
 

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxzoo.classification.swin_transformer import join, partition, relative_position_index
 from jaxzoo.errors import UsageError
 from jaxzoo.nn import (
     GELU,
@@ -35,6 +34,9 @@ from jaxzoo.nn import (
     Tanh,
     attend,
     init,
+    relative_position_index,
+    window_partition,
+    window_reverse,
 )
 from jaxzoo.registry import imagenet, register_model
 
@@ -152,14 +154,14 @@ class PartitionAttentionLayer(nnx.Module):
             )
         counts = height // size, width // size
         window = counts if grid else (size, size)
-        x = partition(x, window)
+        x = window_partition(x, window)
         shape = x.shape
         x = x.reshape(n, shape[1], -1, channels)
         x = x.swapaxes(1, 2) if grid else x  # (N, groups, size², C)
         x = x + self.stochastic_dropout(self.attn_layer(x))
         x = x + self.stochastic_dropout(self.mlp_layer(x))
         x = x.swapaxes(1, 2) if grid else x
-        return join(x.reshape(shape), (size, size) if grid else counts)
+        return window_reverse(x.reshape(shape), (size, size) if grid else counts)
 
 
 class MaxVitLayer(nnx.Module):

@@ -10,7 +10,6 @@ from functools import partial
 import jax
 from flax import nnx
 
-from jaxzoo.classification.mobilenetv2 import make_divisible
 from jaxzoo.nn import (
     BatchNorm,
     ConvNormActivation,
@@ -21,6 +20,7 @@ from jaxzoo.nn import (
     adaptive_avg_pool,
     flatten,
     init,
+    make_divisible,
 )
 from jaxzoo.registry import imagenet, register_model
 

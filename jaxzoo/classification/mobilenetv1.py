@@ -10,7 +10,6 @@ import jax
 from flax import nnx
 
 from jaxzoo.classification.efficientnet import classifier
-from jaxzoo.classification.mobilenetv2 import make_divisible
 from jaxzoo.nn import (
     AdaptiveAvgPool,
     BatchNormAct,
@@ -22,6 +21,7 @@ from jaxzoo.nn import (
     Sequential,
     flatten,
     init,
+    make_divisible,
 )
 from jaxzoo.preprocess import Preprocess
 from jaxzoo.registry import Published, register_model

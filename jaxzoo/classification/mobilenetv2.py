@@ -22,6 +22,7 @@ from jaxzoo.nn import (
     adaptive_avg_pool,
     flatten,
     init,
+    make_divisible,
 )
 from jaxzoo.nn import ConvNormActivation as TorchConvNormActivation
 from jaxzoo.registry import imagenet, register_model
@@ -32,12 +33,6 @@ linear = partial(Linear, kernel_init=init.normal(0.01), bias_init=init.zeros)
 
 # Table 2: expansion, channels, blocks, stride of the first block.
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
-
-
-def make_divisible(channels: float, divisor: int = 8) -> int:
-    """The nearest multiple of `divisor`, but never less than nine tenths of what was asked for."""
-    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * channels else rounded
 
 
 class InvertedResidual(nnx.Module):

@@ -10,7 +10,6 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxzoo.classification.mobilenetv2 import make_divisible
 from jaxzoo.nn import (
     AdaptiveAvgPool,
     BatchNorm,
@@ -22,6 +21,7 @@ from jaxzoo.nn import (
     SqueezeExcitation,
     flatten,
     init,
+    make_divisible,
 )
 from jaxzoo.nn import ConvNormActivation as TorchConvNormActivation
 from jaxzoo.registry import imagenet, register_model

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxzoo.classification.shufflenetv2 import channel_shuffle
 from jaxzoo.nn import (
     AdaptiveAvgPool,
     AvgPool,
@@ -22,6 +21,7 @@ from jaxzoo.nn import (
     MaxPool,
     NamedSequential,
     ReLU,
+    channel_shuffle,
     flatten,
     init,
 )

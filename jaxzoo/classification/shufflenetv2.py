@@ -11,13 +11,17 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxzoo.nn import ConvNormActivation, Identity, Linear, MaxPool, Sequential, adaptive_avg_pool, flatten
+from jaxzoo.nn import (
+    ConvNormActivation,
+    Identity,
+    Linear,
+    MaxPool,
+    Sequential,
+    adaptive_avg_pool,
+    channel_shuffle,
+    flatten,
+)
 from jaxzoo.registry import imagenet, register_model
-
-
-def channel_shuffle(x: jax.Array, groups: int) -> jax.Array:
-    """Interleaves the groups of channels: (N, H, W, groups·C) to the same."""
-    return x.reshape(*x.shape[:-1], groups, -1).swapaxes(-1, -2).reshape(x.shape)
 
 
 class InvertedResidual(nnx.Module):

@@ -33,33 +33,14 @@ from jaxzoo.nn import (
     attend,
     flatten,
     init,
+    relative_position_index,
+    window_partition,
+    window_reverse,
 )
 from jaxzoo.nn.precision import wide
 from jaxzoo.registry import imagenet, register_model
 
 linear = partial(Linear, kernel_init=init.normal(0.02), bias_init=init.zeros)
-
-
-def partition(x, window: Sequence[int]):
-    """(N, H, W, ...) to (N, windows, rows, columns, ...); H and W are multiples of the window's."""
-    n, height, width, *rest = x.shape
-    rows, columns = window
-    x = x.reshape(n, height // rows, rows, width // columns, columns, *rest)
-    return x.swapaxes(2, 3).reshape(n, -1, rows, columns, *rest)
-
-
-def join(x: jax.Array, counts: Sequence[int]) -> jax.Array:
-    """The inverse of `partition`, given the number of windows along each axis."""
-    n, _, rows, columns, *rest = x.shape
-    x = x.reshape(n, *counts, rows, columns, *rest).swapaxes(2, 3)
-    return x.reshape(n, counts[0] * rows, counts[1] * columns, *rest)
-
-
-def relative_position_index(window: Sequence[int]) -> np.ndarray:
-    """(L·L,): for every pair of a window's L tokens, the row of the table of offsets."""
-    tokens = np.indices(window).reshape(2, -1)
-    offset = tokens[:, :, None] - tokens[:, None] + np.reshape(window, (2, 1, 1)) - 1
-    return (offset[0] * (2 * window[1] - 1) + offset[1]).reshape(-1).astype(np.int32)
 
 
 def _relative_coords_table(window: Sequence[int]) -> np.ndarray:
@@ -76,7 +57,7 @@ def _shift_penalty(size: Sequence[int], window: Sequence[int], shift: Sequence[i
         return np.digitize(np.arange(length), [length - w, length - s]) if s else np.zeros(length, int)
 
     rows, columns = (regions(*axis) for axis in zip(size, window, shift, strict=True))
-    region = partition((3 * rows[:, None] + columns)[None], window)[0].reshape(-1, math.prod(window))
+    region = window_partition((3 * rows[:, None] + columns)[None], window)[0].reshape(-1, math.prod(window))
     return np.where(region[:, :, None] == region[:, None], 0.0, -100.0)
 
 
@@ -134,7 +115,7 @@ class ShiftedWindowAttention(nnx.Module):
             y = jnp.pad(y, [(0, 0), (0, behind[0]), (0, behind[1]), (0, 0)])
             # Padding tokens are zeros, so that their projection is the bias: projecting before padding saves work.
             y = y if bias is None else y + bias.astype(y.dtype)
-            y = partition(jnp.roll(y, [-s for s in shift], (1, 2)), window)
+            y = window_partition(jnp.roll(y, [-s for s in shift], (1, 2)), window)
             return y.reshape(n, y.shape[1], -1, self.num_heads, channels // self.num_heads)
 
         bias = self._qkv_bias()
@@ -153,7 +134,7 @@ class ShiftedWindowAttention(nnx.Module):
         position = position[..., : window[0], : window[1], :].reshape(*position.shape[:-3], -1, length)
 
         y = attend(q, k, v, scale=1.0, bias=position, dropout=self.attention_dropout)
-        y = join(y.reshape(n, -1, *window, channels), counts)
+        y = window_reverse(y.reshape(n, -1, *window, channels), counts)
         y = jnp.roll(y, shift, (1, 2))[:, : size[0], : size[1]]
         return self.dropout(self.proj(y))
 

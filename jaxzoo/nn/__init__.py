@@ -25,6 +25,7 @@ from jaxzoo.nn.activation import (
 )
 from jaxzoo.nn.attention import InProjection, MultiHeadAttention, attend
 from jaxzoo.nn.block import MLP, BatchNormAct, ConvNormActivation, Layer, LayerScale, SqueezeExcitation
+from jaxzoo.nn.channels import channel_shuffle, make_divisible
 from jaxzoo.nn.container import (
     Buffer,
     Flatten,
@@ -51,6 +52,7 @@ from jaxzoo.nn.pool import (
 )
 from jaxzoo.nn.resize import resize
 from jaxzoo.nn.whole import IndexBuffer
+from jaxzoo.nn.window import relative_position_index, window_partition, window_reverse
 
 __all__ = [
     "GELU",
@@ -98,15 +100,20 @@ __all__ = [
     "attend",
     "attributes",
     "avg_pool",
+    "channel_shuffle",
     "flatten",
     "gelu",
     "hardsigmoid",
     "hardswish",
     "init",
+    "make_divisible",
     "max_pool",
+    "relative_position_index",
     "relu",
     "relu6",
     "resize",
     "sigmoid",
     "silu",
+    "window_partition",
+    "window_reverse",
 ]

@@ -10,11 +10,12 @@ from jax.nn.initializers import Initializer
 from jaxzoo.nn import init
 from jaxzoo.nn.activation import ReLU, Sigmoid
 from jaxzoo.nn.container import Identity, Sequential
-from jaxzoo.nn.conv import Conv, Size, spread
+from jaxzoo.nn.conv import Conv
 from jaxzoo.nn.dropout import Dropout
 from jaxzoo.nn.linear import Linear
 from jaxzoo.nn.norm import BatchNorm
 from jaxzoo.nn.pool import AdaptiveAvgPool
+from jaxzoo.nn.size import Size, per_axis
 
 Layer = Callable[..., nnx.Module]
 
@@ -43,7 +44,7 @@ class ConvNormActivation(Sequential):
         rngs: nnx.Rngs,
     ):
         if padding is None:
-            sizes, dilations = spread(kernel_size, 2), spread(dilation, 2)
+            sizes, dilations = per_axis(kernel_size, 2), per_axis(dilation, 2)
             padding = tuple((k - 1) // 2 * d for k, d in zip(sizes, dilations, strict=True))
         layers = [
             Conv(

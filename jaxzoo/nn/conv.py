@@ -1,7 +1,6 @@
 """Convolutions with torch's arguments and semantics, channels last."""
 
 import math
-from collections.abc import Sequence
 from numbers import Integral
 
 import jax
@@ -15,18 +14,9 @@ from jaxzoo.nn import init
 from jaxzoo.nn.cpu.convolution import conv
 from jaxzoo.nn.cpu.transposed_convolution import conv_transpose
 from jaxzoo.nn.precision import refuse_whole_numbers
-
-Size = int | Sequence[int]
+from jaxzoo.nn.size import Size, per_axis
 
 _PAD_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
-
-
-def spread(value: Size, n: int, name: str = "size", least: int = 1) -> tuple[int, ...]:
-    """One number for every spatial axis, or one for each. Raises `ValueError` with the argument's `name`."""
-    values = (value,) * n if isinstance(value, Integral) else tuple(value)
-    if len(values) != n or not all(isinstance(v, Integral) and v >= least for v in values):
-        raise ValueError(f"{name} is {value!r}; it must be one whole number ≥ {least}, or {n} of them")
-    return tuple(map(int, values))
 
 
 def _check_layout(layer: nnx.Module, x: jax.Array) -> None:
@@ -71,8 +61,8 @@ class Conv(nnx.Conv):
     ):
         _check_groups(groups, in_channels, out_channels)
         n = 2 if isinstance(kernel_size, Integral) else len(kernel_size)
-        kernel_size = spread(kernel_size, n, "kernel_size")
-        stride, dilation = spread(stride, n, "stride"), spread(dilation, n, "dilation")
+        kernel_size = per_axis(kernel_size, n, "kernel_size")
+        stride, dilation = per_axis(stride, n, "stride"), per_axis(dilation, n, "dilation")
         if padding_mode != "zeros" and padding_mode not in _PAD_MODES:
             raise ValueError(f"padding_mode is {padding_mode!r}; it must be one of: zeros, {', '.join(_PAD_MODES)}")
         if padding == "same":
@@ -83,7 +73,7 @@ class Conv(nnx.Conv):
         elif padding == "SAME":
             sides = padding
         else:
-            sides = tuple((p, p) for p in spread(0 if padding == "valid" else padding, n, "padding", 0))
+            sides = tuple((p, p) for p in per_axis(0 if padding == "valid" else padding, n, "padding", 0))
         super().__init__(
             in_channels,
             out_channels,
@@ -147,9 +137,9 @@ class ConvTranspose(nnx.ConvTranspose):
     ):
         _check_groups(groups, in_channels, out_channels)
         n = 2 if isinstance(kernel_size, Integral) else len(kernel_size)
-        kernel_size = spread(kernel_size, n, "kernel_size")
-        stride, dilation = spread(stride, n, "stride"), spread(dilation, n, "dilation")
-        output_padding = spread(output_padding, n, "output_padding", 0)
+        kernel_size = per_axis(kernel_size, n, "kernel_size")
+        stride, dilation = per_axis(stride, n, "stride"), per_axis(dilation, n, "dilation")
+        output_padding = per_axis(output_padding, n, "output_padding", 0)
         if any(o >= max(s, d) for o, s, d in zip(output_padding, stride, dilation, strict=True)):
             raise ValueError(f"output_padding {output_padding} must be below stride {stride} or dilation {dilation}")
         bound = init.torch_default_bias(math.prod(kernel_size) * out_channels // groups)
@@ -167,7 +157,7 @@ class ConvTranspose(nnx.ConvTranspose):
         )
         if bias:
             self.bias = nnx.Param((bias_init or bound)(rngs.params(), (out_channels,), jnp.float32))
-        self.torch_padding = spread(padding, n, "padding", 0)
+        self.torch_padding = per_axis(padding, n, "padding", 0)
         self.output_padding = output_padding
         self.groups = groups
 

@@ -9,7 +9,7 @@ from flax import nnx
 from jax import lax
 
 from jaxzoo.errors import UsageError
-from jaxzoo.nn.cpu.channel_sum import channel_sum, spread
+from jaxzoo.nn.cpu.channel_sum import broadcast_channels, channel_sum
 from jaxzoo.nn.precision import narrow, refuse_whole_numbers, wide
 from jaxzoo.nn.whole import Count
 
@@ -76,7 +76,7 @@ def _by_batch_slope(epsilon, values, slopes):
     along_z = along_z if scale is None else along_z + dscale.astype(z.dtype)
     along_one = along_one if bias is None else along_one + dbias.astype(z.dtype)
     y = _scaled(z, x, scale, bias)
-    dy = factor * dx + z * spread(along_z, x.shape) + spread(along_one, x.shape)
+    dy = factor * dx + z * broadcast_channels(along_z, x.shape) + broadcast_channels(along_one, x.shape)
     return (y, mean, _unbiased(var, x)), (dy.astype(y.dtype), jnp.zeros_like(mean), jnp.zeros_like(var))
 
 
@@ -157,8 +157,8 @@ def _by_position_slope(epsilon, values, slopes):
     z, root = _standardised(x, epsilon)
     dx = root * wide(dx)
     dz = dx - dx.mean(-1, keepdims=True) - z * (z * dx).mean(-1, keepdims=True)
-    dy = dz if scale is None else dz * scale.astype(z.dtype) + z * spread(dscale.astype(z.dtype), x.shape)
-    dy = dy if bias is None else dy + spread(dbias.astype(z.dtype), x.shape)
+    dy = dz if scale is None else dz * scale.astype(z.dtype) + z * broadcast_channels(dscale.astype(z.dtype), x.shape)
+    dy = dy if bias is None else dy + broadcast_channels(dbias.astype(z.dtype), x.shape)
     y = _scaled(z, x, scale, bias)
     return y, dy.astype(y.dtype)
 

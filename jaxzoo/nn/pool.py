@@ -9,9 +9,9 @@ from flax import nnx
 from jax import lax
 
 from jaxzoo.errors import UsageError
-from jaxzoo.nn.conv import Size, spread
 from jaxzoo.nn.cpu import max_pooling as cpu
 from jaxzoo.nn.precision import narrow, wide
+from jaxzoo.nn.size import Size, per_axis
 
 
 def _hashable(size: Size | None) -> Size | None:
@@ -41,10 +41,10 @@ def _window_ends(
 def _plan(x: jax.Array, kernel_size: Size, stride: Size | None, padding: Size, ceil_mode: bool, dilation: Size = 1):
     """Kernel, stride, dilation, padding on both sides and numbers of windows for every spatial axis."""
     n = x.ndim - 2
-    kernel = spread(kernel_size, n, "kernel_size")
-    stride = kernel if stride is None else spread(stride, n, "stride")
-    before = spread(padding, n, "padding", 0)
-    dilation = spread(dilation, n, "dilation")
+    kernel = per_axis(kernel_size, n, "kernel_size")
+    stride = kernel if stride is None else per_axis(stride, n, "stride")
+    before = per_axis(padding, n, "padding", 0)
+    dilation = per_axis(dilation, n, "dilation")
     sizes = zip(x.shape[1:-1], kernel, stride, before, dilation, strict=True)
     ends = [_window_ends(*size, ceil_mode) for size in sizes]
     return (
@@ -110,7 +110,7 @@ def _adaptive_windows(length: int, count: int) -> list[tuple[int, int]]:
 def adaptive_avg_pool(x: jax.Array, output_size: Size) -> jax.Array:
     """`torch.nn.functional.adaptive_avg_pool2d` on (N, H, W, C)."""
     given, x = x, wide(x)
-    for axis, count in enumerate(spread(output_size, x.ndim - 2, "output_size"), start=1):
+    for axis, count in enumerate(per_axis(output_size, x.ndim - 2, "output_size"), start=1):
         length = x.shape[axis]
         if length % count == 0:
             x = x.reshape(*x.shape[:axis], count, length // count, *x.shape[axis + 1 :]).mean(axis + 1)
@@ -125,7 +125,7 @@ def adaptive_avg_pool(x: jax.Array, output_size: Size) -> jax.Array:
 
 def adaptive_max_pool(x: jax.Array, output_size: Size) -> jax.Array:
     """`torch.nn.functional.adaptive_max_pool2d` on (N, H, W, C)."""
-    counts = spread(output_size, x.ndim - 2, "output_size")
+    counts = per_axis(output_size, x.ndim - 2, "output_size")
     for axis in range(x.ndim - 2, 0, -1):  # the last axis first: of equal values the first in reading order counts
         windows = []
         for start, end in _adaptive_windows(x.shape[axis], counts[axis - 1]):

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxzoo.nn.conv import Size, spread
 from jaxzoo.nn.precision import narrow, wide
+from jaxzoo.nn.size import Size, per_axis
 
 INTERPOLATION = "interpolation"  # the scope of its operations, which are not counted among a model's products
 
@@ -75,7 +75,7 @@ def resize(
         if len(scales) != n or min(size) < 1:
             raise ValueError(f"scale_factor {scale_factor} leaves nothing of {x.shape}; give one larger number or {n}")
     else:
-        scales, size = (None,) * n, spread(size, n)
+        scales, size = (None,) * n, per_axis(size, n)
     given, x = x, x if mode == "nearest" else wide(x)
     with jax.named_scope(INTERPOLATION):
         for axis, (count, scale) in enumerate(zip(size, scales, strict=True), start=1):

@@ -30,9 +30,13 @@ def _by_eighths(x: jax.Array) -> jax.Array:
     return x.sum((0, 1))
 
 
-_channel_sum = multilinear("channel_sum", _sum, [lambda cotangent, x: spread(cotangent, x.shape)], _by_eighths)
-_spread = multilinear(
-    "spread", lambda x, *, shape: jnp.broadcast_to(x, shape), [lambda cotangent, x, *, shape: _channel_sum(cotangent)]
+_channel_sum = multilinear(
+    "channel_sum", _sum, [lambda cotangent, x: broadcast_channels(cotangent, x.shape)], _by_eighths
+)
+_broadcast = multilinear(
+    "broadcast_channels",
+    lambda x, *, shape: jnp.broadcast_to(x, shape),
+    [lambda cotangent, x, *, shape: _channel_sum(cotangent)],
 )
 
 
@@ -41,6 +45,6 @@ def channel_sum(x: jax.Array) -> jax.Array:
     return _channel_sum(x)
 
 
-def spread(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def broadcast_channels(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """The transpose of `channel_sum`: (C,) to this shape, (..., C)."""
-    return _spread(x, shape=tuple(shape))
+    return _broadcast(x, shape=tuple(shape))
