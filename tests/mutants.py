@@ -235,8 +235,8 @@ MUTANTS = {
     "one-dilation": Mutant(
         "dilated ResNets dilate one block too early",
         "jaxzoo/classification/resnet.py",
-        "dilation=first_dilation)",
-        "dilation=dilation)",
+        "[before] + [dilation] * (depth - 1)",
+        "[dilation] * depth",
         ladder("fcn_resnet101"),
     ),
     "resnet-v1": Mutant(

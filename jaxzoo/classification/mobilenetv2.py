@@ -40,23 +40,24 @@ class InvertedResidual(nnx.Module):
 
     def __init__(
         self,
-        in_channels: int,
-        out_channels: int,
+        inp: int,
+        oup: int,
         stride: int,
         expand_ratio: float,
         norm_layer: Layer = BatchNorm,
         *,
+        dilation: int = 1,
         rngs: nnx.Rngs,
     ):
-        hidden = round(in_channels * expand_ratio)
-        self.use_residual = stride == 1 and in_channels == out_channels
+        hidden = round(inp * expand_ratio)
+        self.use_residual = stride == 1 and inp == oup
         layer = partial(ConvNormActivation, norm_layer=norm_layer, rngs=rngs)
-        expand = [] if expand_ratio == 1 else [layer(in_channels, hidden, 1)]
+        expand = [] if expand_ratio == 1 else [layer(inp, hidden, 1)]
         self.conv = Sequential(
             *expand,
-            layer(hidden, hidden, 3, stride, groups=hidden),
-            Conv(hidden, out_channels, 1, bias=False, kernel_init=fan_out, rngs=rngs),
-            norm_layer(out_channels, rngs=rngs),
+            layer(hidden, hidden, 3, stride, groups=hidden, dilation=dilation),
+            Conv(hidden, oup, 1, bias=False, kernel_init=fan_out, rngs=rngs),
+            norm_layer(oup, rngs=rngs),
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -69,6 +70,8 @@ class MobileNetV2(nnx.Module):
     Args:
       width_mult: scales the channels of every layer, rounded to multiples of `round_nearest`.
       inverted_residual_setting: expansion, channels, blocks and stride of every stage.
+      block: builds a block, with the arguments of `InvertedResidual`.
+      output_stride: how many times smaller than the image the features are at least; later strides become dilations.
     """
 
     def __init__(
@@ -77,23 +80,27 @@ class MobileNetV2(nnx.Module):
         width_mult: float = 1.0,
         inverted_residual_setting: Sequence[Sequence[int]] = STAGES,
         round_nearest: int = 8,
+        block: Layer = InvertedResidual,
         norm_layer: Layer = BatchNorm,
         dropout: float = 0.2,
         *,
+        output_stride: int = 32,
         in_channels: int = 3,
         rngs: nnx.Rngs,
     ):
         channels = make_divisible(32 * width_mult, round_nearest)
         last = make_divisible(1280 * max(1.0, width_mult), round_nearest)
-        features = [ConvNormActivation(in_channels, channels, 3, 2, norm_layer=norm_layer, rngs=rngs)]
+        layer = {"norm_layer": norm_layer, "rngs": rngs}
+        features, total_stride, dilation = [ConvNormActivation(in_channels, channels, 3, 2, **layer)], 2, 1
         for expand_ratio, width, depth, stride in inverted_residual_setting:
-            width = make_divisible(width * width_mult, round_nearest)
+            if total_stride * stride > output_stride:
+                dilation, stride = dilation * stride, 1
+            width, total_stride = make_divisible(width * width_mult, round_nearest), total_stride * stride
             for i in range(depth):
-                features.append(
-                    InvertedResidual(channels, width, stride if i == 0 else 1, expand_ratio, norm_layer, rngs=rngs)
-                )
+                arguments = channels, width, 1 if i else stride, expand_ratio
+                features.append(block(*arguments, dilation=dilation, **layer))
                 channels = width
-        features.append(ConvNormActivation(channels, last, 1, norm_layer=norm_layer, rngs=rngs))
+        features.append(ConvNormActivation(channels, last, 1, **layer))
         self.features = Sequential(*features)
         self.classifier = Sequential(
             Dropout(dropout, rngs=rngs),

@@ -5,10 +5,12 @@ Aggregated Residual Transformations for Deep Neural Networks, https://arxiv.org/
 2016, Wide Residual Networks, https://arxiv.org/abs/1605.07146. Reference: torchvision.models.resnet.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from jaxzoo.nn import (
@@ -44,7 +46,6 @@ class BasicBlock(nnx.Module):
         base_width: int = 64,
         dilation: int = 1,
         norm_layer: Layer = BatchNorm,
-        zero_init: bool = False,
         *,
         rngs: nnx.Rngs,
     ):
@@ -56,8 +57,6 @@ class BasicBlock(nnx.Module):
         self.conv2 = conv(planes, planes, 3, 1, 1, rngs=rngs)
         self.bn2 = norm_layer(planes, rngs=rngs)
         self.downsample = downsample
-        if zero_init:
-            _silence(self.bn2)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         shortcut = x if self.downsample is None else self.downsample(x)
@@ -80,7 +79,6 @@ class Bottleneck(nnx.Module):
         base_width: int = 64,
         dilation: int = 1,
         norm_layer: Layer = BatchNorm,
-        zero_init: bool = False,
         *,
         rngs: nnx.Rngs,
     ):
@@ -93,8 +91,6 @@ class Bottleneck(nnx.Module):
         self.bn3 = norm_layer(planes * self.expansion, rngs=rngs)
         self.relu = ReLU()
         self.downsample = downsample
-        if zero_init:
-            _silence(self.bn3)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         shortcut = x if self.downsample is None else self.downsample(x)
@@ -103,19 +99,36 @@ class Bottleneck(nnx.Module):
         return self.relu(self.bn3(self.conv3(y)) + shortcut)
 
 
-def _silence(norm: nnx.Module) -> None:
-    """Starts a residual branch at zero (Goyal et al. 2017, https://arxiv.org/abs/1706.02677, §5.1)."""
-    norm.scale[...] = 0 * norm.scale[...]
+def make_layer(
+    block: type[BasicBlock | Bottleneck],
+    inplanes: int,
+    planes: int,
+    stride: int,
+    dilations: Sequence[int],
+    *,
+    norm_layer: Layer,
+    rngs: nnx.Rngs,
+    **options,
+) -> Sequential:
+    """A stage: a block for every dilation, of which the first strides and projects its shortcut where shapes change."""
+    outplanes, downsample = planes * block.expansion, None
+    if stride != 1 or inplanes != outplanes:
+        downsample = Sequential(conv(inplanes, outplanes, 1, stride, rngs=rngs), norm_layer(outplanes, rngs=rngs))
+    build = partial(block, planes=planes, norm_layer=norm_layer, rngs=rngs, **options)
+    first = build(inplanes, stride=stride, downsample=downsample, dilation=dilations[0])
+    return Sequential(first, *(build(outplanes, dilation=dilation) for dilation in dilations[1:]))
 
 
 class ResNet(nnx.Module):
     """Images (N, H, W, in_channels) to logits (N, num_classes).
 
     Args:
-      layers: blocks per stage.
-      zero_init_residual: start every residual branch at zero.
+      block, layers: the kind of block, and how many of them each of the four stages has.
+      zero_init_residual: start every residual branch at zero (Goyal et al. 2017, arXiv 1706.02677, §5.1).
       groups, width_per_group: cardinality and width of the 3×3 convolutions (ResNeXt, Wide ResNet).
-      replace_stride_with_dilation: for the last three stages, keep the size and dilate instead.
+      replace_stride_with_dilation: whether each of the last three stages keeps the size and dilates instead.
+      dilations: by the name of a stage, such as "layer4", the dilation of all of its blocks, or one for each of them,
+        in place of the usual ones.
     """
 
     def __init__(
@@ -126,42 +139,36 @@ class ResNet(nnx.Module):
         zero_init_residual: bool = False,
         groups: int = 1,
         width_per_group: int = 64,
-        replace_stride_with_dilation: Sequence[bool] = (False, False, False),
+        replace_stride_with_dilation: Sequence[bool] | None = None,
         norm_layer: Layer = BatchNorm,
         *,
+        dilations: Mapping[str, int | Sequence[int]] = MappingProxyType({}),
         in_channels: int = 3,
         rngs: nnx.Rngs,
     ):
-        if len(replace_stride_with_dilation) != 3:
-            raise ValueError(f"replace_stride_with_dilation takes three values, not {replace_stride_with_dilation!r}")
+        replace = replace_stride_with_dilation or (False, False, False)
+        if len(replace) != 3:
+            raise ValueError(f"replace_stride_with_dilation takes three values, not {replace!r}")
         self.conv1 = conv(in_channels, 64, 7, 2, 3, rngs=rngs)
         self.bn1 = norm_layer(64, rngs=rngs)
         self.relu = ReLU()
         self.maxpool = MaxPool(3, 2, 1)
-        build = partial(
-            block,
-            groups=groups,
-            base_width=width_per_group,
-            norm_layer=norm_layer,
-            zero_init=zero_init_residual,
-            rngs=rngs,
-        )
-        channels, dilation = 64, 1
-        stages = zip((64, 128, 256, 512), layers, (1, 2, 2, 2), (False, *replace_stride_with_dilation), strict=True)
-        for stage, (planes, depth, stride, dilate) in enumerate(stages, start=1):
-            first_dilation, outplanes = dilation, planes * block.expansion
-            if dilate:
-                dilation, stride = dilation * stride, 1
-            downsample = None
-            if stride != 1 or channels != outplanes:
-                shortcut = conv(channels, outplanes, 1, stride, rngs=rngs)
-                downsample = Sequential(shortcut, norm_layer(outplanes, rngs=rngs))
-            first = build(channels, planes, stride, downsample, dilation=first_dilation)
-            others = [build(outplanes, planes, dilation=dilation) for _ in range(depth - 1)]
-            setattr(self, f"layer{stage}", Sequential(first, *others))
-            channels = outplanes
+        inplanes, dilation = 64, 1
+        for i, (depth, dilate) in enumerate(zip(layers, (False, *replace), strict=True)):
+            stage, planes, stride = f"layer{i + 1}", 64 * 2**i, 2 if i and not dilate else 1
+            before, dilation = dilation, dilation * (2 if dilate else 1)
+            rates = dilations.get(stage, [before] + [dilation] * (depth - 1))  # the first dilates as the stage before
+            rates = [rates] * depth if isinstance(rates, int) else rates
+            options = {"groups": groups, "base_width": width_per_group, "norm_layer": norm_layer, "rngs": rngs}
+            setattr(self, stage, make_layer(block, inplanes, planes, stride, rates, **options))
+            inplanes = planes * block.expansion
         self.avgpool = AdaptiveAvgPool(1)
-        self.fc = Linear(channels, num_classes, rngs=rngs) if num_classes else Identity()
+        self.fc = Linear(inplanes, num_classes, rngs=rngs) if num_classes else Identity()
+        if zero_init_residual:
+            for _, module in nnx.iter_modules(self):
+                if isinstance(module, BasicBlock | Bottleneck):
+                    scale = (module.bn3 if isinstance(module, Bottleneck) else module.bn2).scale
+                    scale.set_value(jnp.zeros_like(scale.get_value()))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))

@@ -19,11 +19,13 @@ from jaxzoo.registry import register_model
 from jaxzoo.segmentation.deeplabv3 import ASPP, conv_bn_relu
 
 
-def separable(in_channels: int, out_channels: int, dilation: int, rngs: nnx.Rngs) -> list[nnx.Module]:
+class Separable(Sequential):
     """A depthwise 3×3 convolution that keeps the size, and a 1×1 convolution (§3.1), batch norm and ReLU."""
-    depthwise = Conv(in_channels, in_channels, 3, 1, dilation, dilation, in_channels, bias=False, rngs=rngs)
-    pointwise = Conv(in_channels, out_channels, 1, bias=False, rngs=rngs)
-    return [Sequential(depthwise, pointwise), BatchNorm(out_channels, rngs=rngs), ReLU()]
+
+    def __init__(self, in_channels: int, out_channels: int, dilation: int = 1, *, rngs: nnx.Rngs):
+        depthwise = Conv(in_channels, in_channels, 3, 1, dilation, dilation, in_channels, bias=False, rngs=rngs)
+        pointwise = Conv(in_channels, out_channels, 1, bias=False, rngs=rngs)
+        super().__init__(Sequential(depthwise, pointwise), BatchNorm(out_channels, rngs=rngs), ReLU())
 
 
 class Decoder(nnx.Module):
@@ -41,11 +43,11 @@ class Decoder(nnx.Module):
     ):
         self.scale = output_stride // 4
         self.aspp = Sequential(
-            ASPP(high_channels, atrous_rates, channels, separable, rngs=rngs), *separable(channels, channels, 1, rngs)
+            ASPP(high_channels, atrous_rates, channels, Separable, rngs=rngs), *Separable(channels, channels, rngs=rngs)
         )
         narrow = 48  # §4.1, table 1
         self.block1 = Sequential(*conv_bn_relu(low_channels, narrow, 1, 1, rngs))
-        self.block2 = Sequential(*separable(narrow + channels, channels, 1, rngs))
+        self.block2 = Separable(narrow + channels, channels, rngs=rngs)
 
     def __call__(self, low: jax.Array, high: jax.Array) -> jax.Array:
         x = resize(self.aspp(high), scale_factor=self.scale, mode="bilinear", align_corners=True)
@@ -98,33 +100,20 @@ class DeepLabV3Plus(nnx.Module):
 
 
 def resnet_encoder(resnet: Callable, output_stride: int, *, in_channels: int, rngs: nnx.Rngs) -> nnx.Module:
-    """A ResNet's features after its first and its last stage."""
-    network = resnet(in_channels=in_channels, rngs=rngs)
-    dilate_instead(output_stride, network.layer3, network.layer4)
+    """A ResNet's features after its first and its last stage.
+
+    Where stages dilate instead of striding, all of their blocks do so alike, the first as well.
+    """
+    dilations = {"layer3": 16 // output_stride, "layer4": 32 // output_stride}
+    replace = [False, *(rate > 1 for rate in dilations.values())]
+    network = resnet(replace_stride_with_dilation=replace, dilations=dilations, in_channels=in_channels, rngs=rngs)
     return IntermediateLayers(network, {"layer1": "low", "layer4": "high"})
 
 
 def mobilenet_encoder(output_stride: int, *, in_channels: int, rngs: nnx.Rngs) -> nnx.Module:
     """MobileNetV2's features after the last block at a quarter of the image's size, and after all."""
-    features = mobilenet_v2(in_channels=in_channels, rngs=rngs).features
-    dilate_instead(output_stride, features[7:14], features[14:])
+    features = mobilenet_v2(output_stride=output_stride, in_channels=in_channels, rngs=rngs).features
     return NamedSequential(features=IntermediateLayers(features, {"3": "low", "18": "high"}))
-
-
-def dilate_instead(output_stride: int, *stages: Sequence[nnx.Module]) -> None:
-    """Lets the stages that would reach strides of 16 and 32 dilate instead, so that `output_stride` is the last.
-
-    As in the reference, and not in torchvision's ResNets, the first block of a stage dilates like the others.
-    """
-    for stride, stage in zip((16, 32), stages, strict=True):
-        rate = stride // output_stride
-        if rate == 1:
-            continue
-        convs = (module for block in stage for _, module in nnx.iter_modules(block) if isinstance(module, Conv))
-        for conv in convs:
-            conv.strides = (1, 1)
-            conv.kernel_dilation = (rate, rate)
-            conv.padding = tuple((k // 2 * rate,) * 2 for k in conv.kernel_size)
 
 
 register_deeplabv3plus = partial(

@@ -9,7 +9,7 @@ from functools import partial
 
 from flax import nnx
 
-from jaxzoo.classification.resnet import resnet50, resnet101
+from jaxzoo.classification.resnet import ResNet, resnet50, resnet101
 from jaxzoo.nn import BatchNorm, Conv, Dropout, ReLU, Sequential
 from jaxzoo.registry import register_model
 from jaxzoo.segmentation.simple import SimpleSegmentationModel, coco_with_voc_labels, resnet_backbone
@@ -30,27 +30,27 @@ class FCNHead(Sequential):
 
 
 class FCN(SimpleSegmentationModel):
-    """Images (N, H, W, in_channels) to logits (N, H, W, num_classes) under "out", and with `aux_loss` under "aux".
+    """Images (N, H, W, in_channels) to logits (N, H, W, num_classes) under "out", and with an auxiliary head "aux"."""
+
+
+def fcn_resnet(
+    resnet: Callable[..., ResNet],
+    num_classes: int = 21,
+    aux_loss: bool = False,
+    output_stride: int = 8,
+    in_channels: int = 3,
+    *,
+    rngs: nnx.Rngs,
+) -> FCN:
+    """FCN on a ResNet.
 
     Args:
       aux_loss: a second head on the third stage, whose loss counts half as much.
       output_stride: how many times smaller than the image the features are: 8, 16 or 32.
     """
-
-    def __init__(
-        self,
-        resnet: Callable,
-        num_classes: int = 21,
-        aux_loss: bool = False,
-        output_stride: int = 8,
-        *,
-        in_channels: int = 3,
-        rngs: nnx.Rngs,
-    ):
-        resnet = partial(resnet, in_channels=in_channels, rngs=rngs)
-        backbone = resnet_backbone(resnet, output_stride=output_stride, aux_loss=aux_loss)
-        classifier = FCNHead(2048, num_classes, rngs=rngs)
-        super().__init__(backbone, classifier, FCNHead(1024, num_classes, rngs=rngs) if aux_loss else None)
+    backbone = resnet_backbone(resnet, output_stride, aux_loss, in_channels=in_channels, rngs=rngs)
+    classifier = FCNHead(2048, num_classes, rngs=rngs)
+    return FCN(backbone, classifier, FCNHead(1024, num_classes, rngs=rngs) if aux_loss else None)
 
 
 register_fcn = partial(
@@ -67,8 +67,10 @@ register_fcn = partial(
     weights=coco_with_voc_labels(60.5, 91.4, aux_loss=True),
     parts={"resnet50": {"": "backbone."}},
 )
-def fcn_resnet50(*, rngs: nnx.Rngs, **kwargs) -> FCN:
-    return FCN(resnet50, **kwargs, rngs=rngs)
+def fcn_resnet50(
+    *, num_classes: int = 21, aux_loss: bool = False, output_stride: int = 8, in_channels: int = 3, rngs: nnx.Rngs
+) -> FCN:
+    return fcn_resnet(resnet50, num_classes, aux_loss, output_stride, in_channels, rngs=rngs)
 
 
 @register_fcn(
@@ -76,5 +78,7 @@ def fcn_resnet50(*, rngs: nnx.Rngs, **kwargs) -> FCN:
     weights=coco_with_voc_labels(63.7, 91.9, aux_loss=True),
     parts={"resnet101": {"": "backbone."}},
 )
-def fcn_resnet101(*, rngs: nnx.Rngs, **kwargs) -> FCN:
-    return FCN(resnet101, **kwargs, rngs=rngs)
+def fcn_resnet101(
+    *, num_classes: int = 21, aux_loss: bool = False, output_stride: int = 8, in_channels: int = 3, rngs: nnx.Rngs
+) -> FCN:
+    return fcn_resnet(resnet101, num_classes, aux_loss, output_stride, in_channels, rngs=rngs)

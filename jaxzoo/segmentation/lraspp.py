@@ -38,12 +38,25 @@ class LRASPPHead(nnx.Module):
 
 
 class LRASPP(nnx.Module):
-    """Images (N, H, W, in_channels) to logits (N, H, W, num_classes) under "out"."""
+    """Images (N, H, W, in_channels) to logits (N, H, W, num_classes) under "out".
 
-    def __init__(self, num_classes: int = 21, *, in_channels: int = 3, rngs: nnx.Rngs):
-        features = mobilenet_v3_large(dilated=True, in_channels=in_channels, rngs=rngs).features
-        self.backbone = IntermediateLayers(features, {"4": "low", "16": "high"})
-        self.classifier = LRASPPHead(40, 960, num_classes, rngs=rngs)
+    Args:
+      backbone: maps images to features "low" and "high", of so many channels.
+      inter_channels: of the features that "high" is reduced to.
+    """
+
+    def __init__(
+        self,
+        backbone: nnx.Module,
+        low_channels: int,
+        high_channels: int,
+        num_classes: int,
+        inter_channels: int = 128,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        self.backbone = backbone
+        self.classifier = LRASPPHead(low_channels, high_channels, num_classes, inter_channels, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> dict[str, jax.Array]:
         return {"out": resize(self.classifier(self.backbone(x)), x.shape[1:-1], mode="bilinear")}
@@ -57,5 +70,7 @@ class LRASPP(nnx.Module):
     weights=coco_with_voc_labels(57.9, 91.2),
     parts={"mobilenet_v3_large": {"features.": "backbone."}},
 )
-def lraspp_mobilenet_v3_large(*, rngs: nnx.Rngs, **kwargs) -> LRASPP:
-    return LRASPP(**kwargs, rngs=rngs)
+def lraspp_mobilenet_v3_large(*, num_classes: int = 21, in_channels: int = 3, rngs: nnx.Rngs, **kwargs) -> LRASPP:
+    features = mobilenet_v3_large(dilated=True, in_channels=in_channels, rngs=rngs).features
+    backbone = IntermediateLayers(features, {"4": "low", "16": "high"})
+    return LRASPP(backbone, 40, 960, num_classes, **kwargs, rngs=rngs)

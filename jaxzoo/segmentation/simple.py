@@ -14,6 +14,7 @@ from jaxzoo.nn import IntermediateLayers, resize
 from jaxzoo.preprocess import Preprocess
 from jaxzoo.registry import Published
 
+# By the output stride: which of the last three stages dilate instead of striding.
 STRIDES = {8: (False, True, True), 16: (False, False, True), 32: (False, False, False)}
 
 
@@ -38,21 +39,19 @@ class SimpleSegmentationModel(nnx.Module):
         return {name: resize(y, x.shape[1:-1], mode="bilinear") for name, y in logits.items()}
 
 
-def resnet_backbone(resnet: Callable[..., ResNet], *, output_stride: int, aux_loss: bool) -> IntermediateLayers:
+def resnet_backbone(
+    resnet: Callable[..., ResNet], output_stride: int, aux_loss: bool, *, in_channels: int, rngs: nnx.Rngs, **options
+) -> IntermediateLayers:
     """A ResNet's stages, whose last ones dilate instead of striding so that features are `output_stride` times smaller.
 
     Raises:
-      UsageError: a ResNet has no such output stride.
+      UsageError: `output_stride` is none of 8, 16 and 32.
     """
-    network = resnet(replace_stride_with_dilation=dilated_stages(output_stride))
-    return IntermediateLayers(network, {"layer4": "out"} | ({"layer3": "aux"} if aux_loss else {}))
-
-
-def dilated_stages(output_stride: int) -> tuple[bool, bool, bool]:
-    """Which of a ResNet's last three stages dilate. Raises `UsageError`."""
     if output_stride not in STRIDES:
         raise UsageError(f"output_stride is {output_stride!r}; it must be one of: {', '.join(map(str, STRIDES))}")
-    return STRIDES[output_stride]
+    dilate = STRIDES[output_stride]
+    network = resnet(replace_stride_with_dilation=dilate, in_channels=in_channels, rngs=rngs, **options)
+    return IntermediateLayers(network, {"layer4": "out"} | ({"layer3": "aux"} if aux_loss else {}))
 
 
 def coco_with_voc_labels(miou: float, pixel_acc: float, **arguments) -> Mapping[str, Published]:

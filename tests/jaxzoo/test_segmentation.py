@@ -16,7 +16,7 @@ from convert.shapes import abstract, cast
 from convert.twins import arrays, randomise, smp
 from jaxzoo import UsageError
 from jaxzoo.classification.resnet import Bottleneck, ResNet
-from jaxzoo.segmentation.deeplabv3 import DeepLabV3
+from jaxzoo.segmentation.deeplabv3 import deeplabv3_resnet
 from tests.compare import close, normal, to_last
 
 SHALLOW = [1, 1, 1, 3]  # blocks of a ResNet's stages; the last one has a dilation of its own for each
@@ -55,7 +55,7 @@ def test_deeplab_v3_with_multi_grid_is_torchvisions_with_these_dilations(output_
     backbone = _utils.IntermediateLayerGetter(network, {"layer4": "out"})
     twin = segmentation.DeepLabV3(backbone, segmentation.deeplabv3.DeepLabHead(2048, 7, rates))
     model = nnx.eval_shape(
-        lambda: DeepLabV3(
+        lambda: deeplabv3_resnet(
             partial(ResNet, Bottleneck, SHALLOW),
             num_classes=7,
             output_stride=output_stride,

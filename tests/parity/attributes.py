@@ -52,7 +52,10 @@ def attributes(module: nnx.Module | torch.nn.Module) -> dict[str, Any]:
     if found.get("stride", 0) is None:  # of pooling
         found["stride"] = module.kernel_size
     found = {name: value for name, value in found.items() if plain(value) and name not in HERE and name[0] != "_"}
-    return found | common(module) if isinstance(module, nnx.Module) else found
+    found |= common(module) if isinstance(module, nnx.Module) else {}
+    if "dilation" in found and same(found.get("kernel_size", 0), 1):  # dilates nothing
+        found["dilation"] = 1
+    return found
 
 
 def differences(model: nnx.Module, twin: torch.nn.Module) -> Iterator[str]:
