@@ -24,7 +24,7 @@ class Lattice(NamedTuple):
     first: jax.Array  # (N, d + 1): these corners, in the order of the first direction
     last: jax.Array  # and in that of the last
     orders: jax.Array  # (d, M): where the vertices of each further direction were in the direction before
-    linked: jax.Array  # (d + 1, M - 1): whether a vertex and the one behind it are neighbours
+    linked: jax.Array  # (d + 1, M - 1): whether a vertex and the one after it are neighbours
 
 
 def build(features: np.ndarray, dtype: np.dtype = np.float32) -> Lattice:

@@ -99,7 +99,7 @@ MUTANTS = {
         (f"{NN}pool.py::test_avg_pool_equals_torch",),
     ),
     "ceil-mode-window": Mutant(
-        "ceil_mode lets a window start in the padding behind",
+        "ceil_mode lets a window start in the padding at the end",
         "jaxzoo/nn/pool.py",
         "if ceil_mode and (count - 1) * stride >= length + padding:",
         "if ceil_mode and (count - 1) * stride > length + padding:",
@@ -200,8 +200,8 @@ MUTANTS = {
     "swin-v2-key-bias": Mutant(
         "Swin V2's keys have a bias",
         "jaxzoo/classification/swin_transformer.py",
-        "return None if bias is None else bias.at[len(bias) // 3 : -(len(bias) // 3)].set(0)",
-        "return bias",
+        "self.qkv.bias[...].at[third:-third].set(0)",
+        "self.qkv.bias[...]",
         ladder("swin_v2_t", level="l1"),
     ),
     "one-epsilon": Mutant(
@@ -221,15 +221,15 @@ MUTANTS = {
     "one-stride": Mutant(
         "the sixth stage of EfficientNetV2-L strides; those of S and M are right",
         "jaxzoo/classification/efficientnet.py",
-        "    (MBConv, 4, 3, 2, 192, 10),\n    (MBConv, 6, 3, 1, 224, 19),",
-        "    (MBConv, 4, 3, 1, 192, 10),\n    (MBConv, 6, 3, 2, 224, 19),",
+        "MBConvConfig(4, 3, 2, 96, 192, 10),\n    MBConvConfig(6, 3, 1, 192, 224, 19),",
+        "MBConvConfig(4, 3, 1, 96, 192, 10),\n    MBConvConfig(6, 3, 2, 192, 224, 19),",
         ladder("efficientnet_v2_l"),
     ),
     "one-kernel": Mutant(
         "EfficientNetV2-M's last stage has kernels of 5",
         "jaxzoo/classification/efficientnet.py",
-        "    (MBConv, 6, 3, 1, 512, 5),",
-        "    (MBConv, 6, 5, 1, 512, 5),",
+        "MBConvConfig(6, 3, 1, 304, 512, 5),",
+        "MBConvConfig(6, 5, 1, 304, 512, 5),",
         ladder("efficientnet_v2_m", level="l0_structure"),
     ),
     "one-dilation": Mutant(
@@ -251,8 +251,8 @@ MUTANTS = {
     "regnet-group-width": Mutant(
         "RegNetY-8GF has half as many channels in a group",
         "jaxzoo/classification/regnet.py",
-        "return RegNet(17, 192, 76.82, 2.19, 56, 0.25",
-        "return RegNet(17, 192, 76.82, 2.19, 28, 0.25",
+        "params(17, 192, 76.82, 2.19, 56, se_ratio=0.25)",
+        "params(17, 192, 76.82, 2.19, 28, se_ratio=0.25)",
         ladder("regnet_y_8gf", level="l0_structure"),
     ),
     "squeeze-rounding": Mutant(

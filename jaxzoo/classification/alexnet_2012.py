@@ -37,9 +37,9 @@ def convolution(
     in_channels: int, channels: int, kernel: int, stride: int, padding: int, groups: int, use_lrn: bool, rngs: nnx.Rngs
 ) -> NamedSequential:
     """Convolution, ReLU and, in the first two layers, local response normalisation (§3.3)."""
-    start = {"kernel_init": init.kaiming_uniform, "bias_init": init.zeros}
+    initialisers = {"kernel_init": init.kaiming_uniform, "bias_init": init.zeros}
     return NamedSequential(
-        conv=Conv(in_channels, channels, kernel, stride, padding, groups=groups, **start, rngs=rngs),
+        conv=Conv(in_channels, channels, kernel, stride, padding, groups=groups, **initialisers, rngs=rngs),
         activ=ReLU(),
         lrn=LocalResponseNorm(5, k=2.0) if use_lrn else Identity(),
     )

@@ -32,7 +32,7 @@ conv = partial(Conv, bias=False, kernel_init=init.kaiming_normal())
 
 
 class DenseLayer(nnx.Module):
-    """A 1×1 convolution of all the feature maps before, then a 3×3 that adds some, each behind norm and ReLU (§3)."""
+    """A 1×1 convolution of all the feature maps before, then a 3×3 that adds some, each after norm and ReLU (§3)."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class DenseNet(nnx.Module):
       growth_rate: channels that every layer adds, k in the paper.
       block_config: layers per block.
       bn_size: channels of a layer's bottleneck, in multiples of `growth_rate`.
-      drop_rate: dropout behind every layer.
+      drop_rate: dropout after every layer.
       memory_efficient: recompute the bottlenecks for the gradient instead of keeping what led to them.
     """
 

@@ -5,6 +5,7 @@ https://arxiv.org/abs/1905.11946; Tan and Le 2021, EfficientNetV2: Smaller Model
 https://arxiv.org/abs/2104.00298. Reference: torchvision.models.efficientnet.
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -31,8 +32,8 @@ from jaxzoo.nn import ConvNormActivation as TorchConvNormActivation
 from jaxzoo.preprocess import Preprocess
 from jaxzoo.registry import Published, imagenet, register_model
 
-start = {"kernel_init": init.kaiming_normal("fan_out"), "bias_init": init.zeros}
-ConvNormActivation = partial(TorchConvNormActivation, activation_layer=SiLU, **start)
+initialisers = {"kernel_init": init.kaiming_normal("fan_out"), "bias_init": init.zeros}
+ConvNormActivation = partial(TorchConvNormActivation, activation_layer=SiLU, **initialisers)
 LargeBatchNorm = partial(BatchNorm, eps=1e-3, momentum=0.01)
 V2BatchNorm = partial(BatchNorm, eps=1e-3)
 
@@ -48,25 +49,22 @@ class MBConv(nnx.Module):
 
     def __init__(
         self,
-        in_channels: int,
-        out_channels: int,
-        kernel: int,
-        stride: int,
-        expand_ratio: float,
+        cnf: "MBConvConfig",
         stochastic_depth_prob: float,
         norm_layer: Layer,
+        se_layer: Layer = SqueezeExcitation,
         *,
         rngs: nnx.Rngs,
     ):
-        self.use_res_connect = stride == 1 and in_channels == out_channels
+        channels, expanded = cnf.input_channels, make_divisible(cnf.input_channels * cnf.expand_ratio)
+        self.use_res_connect = cnf.stride == 1 and channels == cnf.out_channels
         layer = partial(ConvNormActivation, norm_layer=norm_layer, rngs=rngs)
-        expanded = make_divisible(in_channels * expand_ratio)
-        expand = [] if expanded == in_channels else [layer(in_channels, expanded, 1)]
+        expand = [] if expanded == channels else [layer(channels, expanded, 1)]
         self.block = Sequential(
             *expand,
-            layer(expanded, expanded, kernel, stride, groups=expanded),
-            SqueezeExcitation(expanded, max(1, in_channels // 4), SiLU, **start, rngs=rngs),
-            layer(expanded, out_channels, 1, activation_layer=None),
+            layer(expanded, expanded, cnf.kernel, cnf.stride, groups=expanded),
+            se_layer(expanded, max(1, channels // 4), SiLU, **initialisers, rngs=rngs),
+            layer(expanded, cnf.out_channels, 1, activation_layer=None),
         )
         self.stochastic_depth = StochasticDepth(stochastic_depth_prob, rngs=rngs)
 
@@ -77,27 +75,16 @@ class MBConv(nnx.Module):
 class FusedMBConv(nnx.Module):
     """One dense convolution in place of expansion and depthwise filter, without squeeze-and-excitation (V2, §3.2)."""
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel: int,
-        stride: int,
-        expand_ratio: float,
-        stochastic_depth_prob: float,
-        norm_layer: Layer,
-        *,
-        rngs: nnx.Rngs,
-    ):
-        self.use_res_connect = stride == 1 and in_channels == out_channels
+    def __init__(self, cnf: "FusedMBConvConfig", stochastic_depth_prob: float, norm_layer: Layer, *, rngs: nnx.Rngs):
+        channels, expanded = cnf.input_channels, make_divisible(cnf.input_channels * cnf.expand_ratio)
+        self.use_res_connect = cnf.stride == 1 and channels == cnf.out_channels
         layer = partial(ConvNormActivation, norm_layer=norm_layer, rngs=rngs)
-        expanded = make_divisible(in_channels * expand_ratio)
-        if expanded == in_channels:
-            self.block = Sequential(layer(in_channels, out_channels, kernel, stride))
+        if expanded == channels:
+            self.block = Sequential(layer(channels, cnf.out_channels, cnf.kernel, cnf.stride))
         else:
             self.block = Sequential(
-                layer(in_channels, expanded, kernel, stride),
-                layer(expanded, out_channels, 1, activation_layer=None),
+                layer(channels, expanded, cnf.kernel, cnf.stride),
+                layer(expanded, cnf.out_channels, 1, activation_layer=None),
             )
         self.stochastic_depth = StochasticDepth(stochastic_depth_prob, rngs=rngs)
 
@@ -105,43 +92,81 @@ class FusedMBConv(nnx.Module):
         return x + self.stochastic_depth(self.block(x)) if self.use_res_connect else self.block(x)
 
 
-Setting = Sequence[tuple[type[MBConv | FusedMBConv], float, int, int, int, int]]
+@dataclasses.dataclass
+class MBConvConfig:
+    """A stage of MBConv blocks. Channels are rounded to multiples of 8.
 
-# Block, expansion, kernel, stride of the first block, channels, blocks.
+    Args:
+      stride: of the first block.
+      input_channels, out_channels: before and after the stage, at a `width_mult` of 1.
+      num_layers: blocks, at a `depth_mult` of 1; rounded up.
+      block: builds a block, with the arguments of `MBConv`.
+    """
+
+    expand_ratio: float
+    kernel: int
+    stride: int
+    input_channels: int
+    out_channels: int
+    num_layers: int
+    width_mult: dataclasses.InitVar[float] = 1.0
+    depth_mult: dataclasses.InitVar[float] = 1.0
+    block: Layer = MBConv
+
+    def __post_init__(self, width_mult: float, depth_mult: float):
+        self.input_channels = make_divisible(self.input_channels * width_mult)
+        self.out_channels = make_divisible(self.out_channels * width_mult)
+        self.num_layers = math.ceil(self.num_layers * depth_mult)
+
+
+@dataclasses.dataclass
+class FusedMBConvConfig:
+    """A stage of FusedMBConv blocks; see `MBConvConfig`."""
+
+    expand_ratio: float
+    kernel: int
+    stride: int
+    input_channels: int
+    out_channels: int
+    num_layers: int
+    block: Layer = FusedMBConv
+
+
+# Expansion, kernel, stride of the first block, channels before and after, blocks.
 B0 = (  # V1, table 1
-    (MBConv, 1, 3, 1, 16, 1),
-    (MBConv, 6, 3, 2, 24, 2),
-    (MBConv, 6, 5, 2, 40, 2),
-    (MBConv, 6, 3, 2, 80, 3),
-    (MBConv, 6, 5, 1, 112, 3),
-    (MBConv, 6, 5, 2, 192, 4),
-    (MBConv, 6, 3, 1, 320, 1),
+    (1, 3, 1, 32, 16, 1),
+    (6, 3, 2, 16, 24, 2),
+    (6, 5, 2, 24, 40, 2),
+    (6, 3, 2, 40, 80, 3),
+    (6, 5, 1, 80, 112, 3),
+    (6, 5, 2, 112, 192, 4),
+    (6, 3, 1, 192, 320, 1),
 )
 V2_S = (  # V2, table 4; the others are scaled from it
-    (FusedMBConv, 1, 3, 1, 24, 2),
-    (FusedMBConv, 4, 3, 2, 48, 4),
-    (FusedMBConv, 4, 3, 2, 64, 4),
-    (MBConv, 4, 3, 2, 128, 6),
-    (MBConv, 6, 3, 1, 160, 9),
-    (MBConv, 6, 3, 2, 256, 15),
+    FusedMBConvConfig(1, 3, 1, 24, 24, 2),
+    FusedMBConvConfig(4, 3, 2, 24, 48, 4),
+    FusedMBConvConfig(4, 3, 2, 48, 64, 4),
+    MBConvConfig(4, 3, 2, 64, 128, 6),
+    MBConvConfig(6, 3, 1, 128, 160, 9),
+    MBConvConfig(6, 3, 2, 160, 256, 15),
 )
 V2_M = (
-    (FusedMBConv, 1, 3, 1, 24, 3),
-    (FusedMBConv, 4, 3, 2, 48, 5),
-    (FusedMBConv, 4, 3, 2, 80, 5),
-    (MBConv, 4, 3, 2, 160, 7),
-    (MBConv, 6, 3, 1, 176, 14),
-    (MBConv, 6, 3, 2, 304, 18),
-    (MBConv, 6, 3, 1, 512, 5),
+    FusedMBConvConfig(1, 3, 1, 24, 24, 3),
+    FusedMBConvConfig(4, 3, 2, 24, 48, 5),
+    FusedMBConvConfig(4, 3, 2, 48, 80, 5),
+    MBConvConfig(4, 3, 2, 80, 160, 7),
+    MBConvConfig(6, 3, 1, 160, 176, 14),
+    MBConvConfig(6, 3, 2, 176, 304, 18),
+    MBConvConfig(6, 3, 1, 304, 512, 5),
 )
 V2_L = (
-    (FusedMBConv, 1, 3, 1, 32, 4),
-    (FusedMBConv, 4, 3, 2, 64, 7),
-    (FusedMBConv, 4, 3, 2, 96, 7),
-    (MBConv, 4, 3, 2, 192, 10),
-    (MBConv, 6, 3, 1, 224, 19),
-    (MBConv, 6, 3, 2, 384, 25),
-    (MBConv, 6, 3, 1, 640, 7),
+    FusedMBConvConfig(1, 3, 1, 32, 32, 4),
+    FusedMBConvConfig(4, 3, 2, 32, 64, 7),
+    FusedMBConvConfig(4, 3, 2, 64, 96, 7),
+    MBConvConfig(4, 3, 2, 96, 192, 10),
+    MBConvConfig(6, 3, 1, 192, 224, 19),
+    MBConvConfig(6, 3, 2, 224, 384, 25),
+    MBConvConfig(6, 3, 1, 384, 640, 7),
 )
 
 
@@ -149,35 +174,35 @@ class EfficientNet(nnx.Module):
     """Images (N, H, W, in_channels) to logits (N, num_classes).
 
     Args:
-      inverted_residual_setting: block, expansion, kernel, stride, channels and number of blocks of every stage.
-      first_channel, last_channel: channels of the first and of the last convolution.
+      inverted_residual_setting: the stages.
       stochastic_depth_prob: what the rate of the blocks grows to, linearly from zero at the first.
+      last_channel: channels of the last convolution; four times those before it unless given.
     """
 
     def __init__(
         self,
-        inverted_residual_setting: Setting,
-        first_channel: int,
-        last_channel: int,
+        inverted_residual_setting: Sequence[MBConvConfig | FusedMBConvConfig],
         dropout: float,
         stochastic_depth_prob: float = 0.2,
         num_classes: int = 1000,
         norm_layer: Layer = BatchNorm,
+        last_channel: int | None = None,
         *,
         in_channels: int = 3,
         rngs: nnx.Rngs,
     ):
-        channels, total, built = first_channel, sum(depth for *_, depth in inverted_residual_setting), 0
-        features = [ConvNormActivation(in_channels, channels, 3, 2, norm_layer=norm_layer, rngs=rngs)]
-        for block, expand_ratio, kernel, stride, width, depth in inverted_residual_setting:
-            stage = []
-            for i in range(depth):
-                rate = stochastic_depth_prob * built / total
-                stride = stride if i == 0 else 1
-                stage.append(block(channels, width, kernel, stride, expand_ratio, rate, norm_layer, rngs=rngs))
-                channels, built = width, built + 1
+        layer = partial(ConvNormActivation, norm_layer=norm_layer, rngs=rngs)
+        features = [layer(in_channels, inverted_residual_setting[0].input_channels, 3, 2)]
+        built, total = 0, sum(stage.num_layers for stage in inverted_residual_setting)
+        for cnf in inverted_residual_setting:
+            stage, further = [], {"input_channels": cnf.out_channels, "stride": 1}
+            for i in range(cnf.num_layers):
+                block = dataclasses.replace(cnf, **further) if i else cnf
+                stage.append(cnf.block(block, stochastic_depth_prob * built / total, norm_layer, rngs=rngs))
+                built += 1
             features.append(Sequential(*stage))
-        features.append(ConvNormActivation(channels, last_channel, 1, norm_layer=norm_layer, rngs=rngs))
+        last_channel = last_channel or 4 * cnf.out_channels
+        features.append(layer(cnf.out_channels, last_channel, 1))
         self.features = Sequential(*features)
         self.avgpool = AdaptiveAvgPool(1)
         self.classifier = Sequential(
@@ -189,11 +214,9 @@ class EfficientNet(nnx.Module):
         return self.classifier(flatten(self.avgpool(self.features(x))))
 
 
-def scaled(width_mult: float, depth_mult: float, dropout: float, **kwargs) -> EfficientNet:
+def scaled(width_mult: float, depth_mult: float) -> list[MBConvConfig]:
     """B0 with more channels in every layer and more blocks in every stage (V1, §3.3)."""
-    setting = [(*row, make_divisible(c * width_mult), math.ceil(n * depth_mult)) for *row, c, n in B0]
-    first, last = make_divisible(32 * width_mult), 4 * make_divisible(320 * width_mult)
-    return EfficientNet(setting, first, last, dropout, **kwargs)
+    return [MBConvConfig(*stage, width_mult, depth_mult) for stage in B0]
 
 
 register_efficientnet = partial(
@@ -211,7 +234,7 @@ register_efficientnet_v2 = partial(
 
 @register_efficientnet(timm="efficientnet_b0", weights={"IMAGENET1K_V1": imagenet(77.692, 93.532, 224, 256, "bicubic")})
 def efficientnet_b0(*, dropout: float = 0.2, rngs: nnx.Rngs, **kwargs) -> EfficientNet:
-    return scaled(1.0, 1.0, dropout, **kwargs, rngs=rngs)
+    return EfficientNet(scaled(1.0, 1.0), dropout, **kwargs, rngs=rngs)
 
 
 @register_efficientnet(
@@ -223,63 +246,63 @@ def efficientnet_b0(*, dropout: float = 0.2, rngs: nnx.Rngs, **kwargs) -> Effici
     },
 )
 def efficientnet_b1(*, dropout: float = 0.2, rngs: nnx.Rngs, **kwargs) -> EfficientNet:
-    return scaled(1.0, 1.1, dropout, **kwargs, rngs=rngs)
+    return EfficientNet(scaled(1.0, 1.1), dropout, **kwargs, rngs=rngs)
 
 
 @register_efficientnet(
     timm="efficientnet_b2", input_size=288, weights={"IMAGENET1K_V1": imagenet(80.608, 95.31, 288, 288, "bicubic")}
 )
 def efficientnet_b2(*, dropout: float = 0.3, rngs: nnx.Rngs, **kwargs) -> EfficientNet:
-    return scaled(1.1, 1.2, dropout, **kwargs, rngs=rngs)
+    return EfficientNet(scaled(1.1, 1.2), dropout, **kwargs, rngs=rngs)
 
 
 @register_efficientnet(
     timm="efficientnet_b3", input_size=300, weights={"IMAGENET1K_V1": imagenet(82.008, 96.054, 300, 320, "bicubic")}
 )
 def efficientnet_b3(*, dropout: float = 0.3, rngs: nnx.Rngs, **kwargs) -> EfficientNet:
-    return scaled(1.2, 1.4, dropout, **kwargs, rngs=rngs)
+    return EfficientNet(scaled(1.2, 1.4), dropout, **kwargs, rngs=rngs)
 
 
 @register_efficientnet(
     timm="efficientnet_b4", input_size=380, weights={"IMAGENET1K_V1": imagenet(83.384, 96.594, 380, 384, "bicubic")}
 )
 def efficientnet_b4(*, dropout: float = 0.4, rngs: nnx.Rngs, **kwargs) -> EfficientNet:
-    return scaled(1.4, 1.8, dropout, **kwargs, rngs=rngs)
+    return EfficientNet(scaled(1.4, 1.8), dropout, **kwargs, rngs=rngs)
 
 
 @register_efficientnet(input_size=456, weights={"IMAGENET1K_V1": imagenet(83.444, 96.628, 456, 456, "bicubic")})
 def efficientnet_b5(
     *, dropout: float = 0.4, norm_layer: Layer = LargeBatchNorm, rngs: nnx.Rngs, **kwargs
 ) -> EfficientNet:
-    return scaled(1.6, 2.2, dropout, norm_layer=norm_layer, **kwargs, rngs=rngs)
+    return EfficientNet(scaled(1.6, 2.2), dropout, norm_layer=norm_layer, **kwargs, rngs=rngs)
 
 
 @register_efficientnet(input_size=528, weights={"IMAGENET1K_V1": imagenet(84.008, 96.916, 528, 528, "bicubic")})
 def efficientnet_b6(
     *, dropout: float = 0.5, norm_layer: Layer = LargeBatchNorm, rngs: nnx.Rngs, **kwargs
 ) -> EfficientNet:
-    return scaled(1.8, 2.6, dropout, norm_layer=norm_layer, **kwargs, rngs=rngs)
+    return EfficientNet(scaled(1.8, 2.6), dropout, norm_layer=norm_layer, **kwargs, rngs=rngs)
 
 
 @register_efficientnet(input_size=600, weights={"IMAGENET1K_V1": imagenet(84.122, 96.908, 600, 600, "bicubic")})
 def efficientnet_b7(
     *, dropout: float = 0.5, norm_layer: Layer = LargeBatchNorm, rngs: nnx.Rngs, **kwargs
 ) -> EfficientNet:
-    return scaled(2.0, 3.1, dropout, norm_layer=norm_layer, **kwargs, rngs=rngs)
+    return EfficientNet(scaled(2.0, 3.1), dropout, norm_layer=norm_layer, **kwargs, rngs=rngs)
 
 
 @register_efficientnet_v2(input_size=384, weights={"IMAGENET1K_V1": imagenet(84.228, 96.878, 384, 384)})
 def efficientnet_v2_s(
-    *, dropout: float = 0.2, norm_layer: Layer = V2BatchNorm, rngs: nnx.Rngs, **kwargs
+    *, dropout: float = 0.2, norm_layer: Layer = V2BatchNorm, last_channel: int = 1280, rngs: nnx.Rngs, **kwargs
 ) -> EfficientNet:
-    return EfficientNet(V2_S, 24, 1280, dropout, norm_layer=norm_layer, **kwargs, rngs=rngs)
+    return EfficientNet(V2_S, dropout, norm_layer=norm_layer, last_channel=last_channel, **kwargs, rngs=rngs)
 
 
 @register_efficientnet_v2(input_size=480, weights={"IMAGENET1K_V1": imagenet(85.112, 97.156, 480, 480)})
 def efficientnet_v2_m(
-    *, dropout: float = 0.3, norm_layer: Layer = V2BatchNorm, rngs: nnx.Rngs, **kwargs
+    *, dropout: float = 0.3, norm_layer: Layer = V2BatchNorm, last_channel: int = 1280, rngs: nnx.Rngs, **kwargs
 ) -> EfficientNet:
-    return EfficientNet(V2_M, 24, 1280, dropout, norm_layer=norm_layer, **kwargs, rngs=rngs)
+    return EfficientNet(V2_M, dropout, norm_layer=norm_layer, last_channel=last_channel, **kwargs, rngs=rngs)
 
 
 @register_efficientnet_v2(
@@ -291,6 +314,6 @@ def efficientnet_v2_m(
     },
 )
 def efficientnet_v2_l(
-    *, dropout: float = 0.4, norm_layer: Layer = V2BatchNorm, rngs: nnx.Rngs, **kwargs
+    *, dropout: float = 0.4, norm_layer: Layer = V2BatchNorm, last_channel: int = 1280, rngs: nnx.Rngs, **kwargs
 ) -> EfficientNet:
-    return EfficientNet(V2_L, 32, 1280, dropout, norm_layer=norm_layer, **kwargs, rngs=rngs)
+    return EfficientNet(V2_L, dropout, norm_layer=norm_layer, last_channel=last_channel, **kwargs, rngs=rngs)

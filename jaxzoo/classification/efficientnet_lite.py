@@ -96,7 +96,7 @@ class EfficientNetLite(nnx.Module):
         depths = [depth if i in (0, 6) else math.ceil(depth * depth_mult) for i, (*_, depth) in enumerate(B0)]
         rates = iter(np.arange(sum(depths)) * drop_path_rate / sum(depths))
         channels, stages = 32, []
-        for (_, expand_ratio, kernel_size, stride, width, _), depth in zip(B0, depths, strict=True):
+        for (expand_ratio, kernel_size, stride, _, width, _), depth in zip(B0, depths, strict=True):
             width, blocks = make_divisible(width * width_mult), []
             for i in range(depth):
                 arguments = channels, width, kernel_size, 1 if i else stride, expand_ratio, float(next(rates))

@@ -4,12 +4,15 @@ Szegedy et al. 2014, Going Deeper with Convolutions, https://arxiv.org/abs/1409.
 Reference: torchvision.models.googlenet.
 """
 
+from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.nn.initializers import Initializer
 
 from jaxzoo.errors import UsageError
 from jaxzoo.nn import (
@@ -18,6 +21,7 @@ from jaxzoo.nn import (
     Conv,
     Dropout,
     Identity,
+    Layer,
     Linear,
     MaxPool,
     Sequential,
@@ -26,7 +30,6 @@ from jaxzoo.nn import (
     init,
     relu,
 )
-from jaxzoo.nn.size import Size
 from jaxzoo.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from jaxzoo.registry import imagenet, register_model
 
@@ -46,29 +49,10 @@ def check_channels(transform_input: bool, in_channels: int) -> None:
 
 
 class BasicConv2d(nnx.Module):
-    """Convolution, norm and ReLU."""
+    """Convolution, norm and ReLU. Further arguments are those of `Conv`."""
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Size,
-        stride: int = 1,
-        padding: Size = 0,
-        std: float = 0.01,
-        *,
-        rngs: nnx.Rngs,
-    ):
-        self.conv = Conv(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            padding,
-            bias=False,
-            kernel_init=init.normal(std),
-            rngs=rngs,
-        )
+    def __init__(self, in_channels: int, out_channels: int, *, rngs: nnx.Rngs, **kwargs):
+        self.conv = Conv(in_channels, out_channels, bias=False, **kwargs, rngs=rngs)
         self.bn = BatchNorm(out_channels, eps=1e-3, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -87,19 +71,19 @@ class Inception(nnx.Module):
         ch5x5red: int,
         ch5x5: int,
         pool_proj: int,
+        conv_block: Layer = BasicConv2d,
         *,
         rngs: nnx.Rngs,
     ):
-        self.branch1 = BasicConv2d(in_channels, ch1x1, 1, rngs=rngs)
+        conv = partial(conv_block, rngs=rngs)
+        self.branch1 = conv(in_channels, ch1x1, kernel_size=1)
         self.branch2 = Sequential(
-            BasicConv2d(in_channels, ch3x3red, 1, rngs=rngs),
-            BasicConv2d(ch3x3red, ch3x3, 3, padding=1, rngs=rngs),
+            conv(in_channels, ch3x3red, kernel_size=1), conv(ch3x3red, ch3x3, kernel_size=3, padding=1)
         )
         self.branch3 = Sequential(
-            BasicConv2d(in_channels, ch5x5red, 1, rngs=rngs),
-            BasicConv2d(ch5x5red, ch5x5, 3, padding=1, rngs=rngs),
+            conv(in_channels, ch5x5red, kernel_size=1), conv(ch5x5red, ch5x5, kernel_size=3, padding=1)
         )
-        self.branch4 = Sequential(MaxPool(3, 1, 1, ceil_mode=True), BasicConv2d(in_channels, pool_proj, 1, rngs=rngs))
+        self.branch4 = Sequential(MaxPool(3, 1, 1, ceil_mode=True), conv(in_channels, pool_proj, kernel_size=1))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return jnp.concatenate([self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)], -1)
@@ -108,10 +92,19 @@ class Inception(nnx.Module):
 class InceptionAux(nnx.Module):
     """An auxiliary classifier, which shortens the gradient's way to the lower layers (§5)."""
 
-    def __init__(self, in_channels: int, num_classes: int, dropout: float, *, rngs: nnx.Rngs):
-        self.conv = BasicConv2d(in_channels, 128, 1, rngs=rngs)
-        self.fc1 = Linear(2048, 1024, kernel_init=init.normal(0.01), rngs=rngs)
-        self.fc2 = Linear(1024, num_classes, kernel_init=init.normal(0.01), rngs=rngs)
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        conv_block: Layer = BasicConv2d,
+        dropout: float = 0.7,
+        *,
+        kernel_init: Initializer = init.torch_default,
+        rngs: nnx.Rngs,
+    ):
+        self.conv = conv_block(in_channels, 128, kernel_size=1, rngs=rngs)
+        self.fc1 = Linear(2048, 1024, kernel_init=kernel_init, rngs=rngs)
+        self.fc2 = Linear(1024, num_classes, kernel_init=kernel_init, rngs=rngs)
         self.dropout = Dropout(dropout, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -134,7 +127,9 @@ class GoogLeNet(nnx.Module):
 
     Args:
       aux_logits: have the auxiliary classifiers, which work in train mode only.
-      transform_input: take images normalised for ImageNet, for weights that are used to a range of -1 to 1.
+      transform_input: take images normalised for ImageNet, for weights that were trained on a range of -1 to 1.
+      init_weights: start kernels from a normal distribution, as published; otherwise from torch's default.
+      blocks: build convolutions, Inception blocks and auxiliary classifiers, with the arguments of these three.
     """
 
     aux_weight = 0.3  # Szegedy et al. 2014, §5
@@ -144,6 +139,8 @@ class GoogLeNet(nnx.Module):
         num_classes: int = 1000,
         aux_logits: bool = True,
         transform_input: bool = False,
+        init_weights: bool = True,
+        blocks: Sequence[Layer] = (BasicConv2d, Inception, InceptionAux),
         dropout: float = 0.2,
         dropout_aux: float = 0.7,
         *,
@@ -151,29 +148,35 @@ class GoogLeNet(nnx.Module):
         rngs: nnx.Rngs,
     ):
         check_channels(transform_input, in_channels)
+        kernel_init = init.normal(0.01) if init_weights else init.torch_default
+        conv_block, inception_block, aux_block = blocks
+        conv_block = partial(conv_block, kernel_init=kernel_init)
+        conv = partial(conv_block, rngs=rngs)
+        inception = partial(inception_block, conv_block=conv_block, rngs=rngs)
+        aux = partial(aux_block, conv_block=conv_block, dropout=dropout_aux, kernel_init=kernel_init, rngs=rngs)
         self.transform_input = transform_input
-        self.deterministic = False  # what `train()` and `eval()` set
-        self.conv1 = BasicConv2d(in_channels, 64, 7, 2, 3, rngs=rngs)
+        self.deterministic = False  # `train()` and `eval()` set it
+        self.conv1 = conv(in_channels, 64, kernel_size=7, stride=2, padding=3)
         self.maxpool1 = MaxPool(3, 2, ceil_mode=True)
-        self.conv2 = BasicConv2d(64, 64, 1, rngs=rngs)
-        self.conv3 = BasicConv2d(64, 192, 3, padding=1, rngs=rngs)
+        self.conv2 = conv(64, 64, kernel_size=1)
+        self.conv3 = conv(64, 192, kernel_size=3, padding=1)
         self.maxpool2 = MaxPool(3, 2, ceil_mode=True)
-        self.inception3a = Inception(192, 64, 96, 128, 16, 32, 32, rngs=rngs)  # table 1
-        self.inception3b = Inception(256, 128, 128, 192, 32, 96, 64, rngs=rngs)
+        self.inception3a = inception(192, 64, 96, 128, 16, 32, 32)  # table 1
+        self.inception3b = inception(256, 128, 128, 192, 32, 96, 64)
         self.maxpool3 = MaxPool(3, 2, ceil_mode=True)
-        self.inception4a = Inception(480, 192, 96, 208, 16, 48, 64, rngs=rngs)
-        self.inception4b = Inception(512, 160, 112, 224, 24, 64, 64, rngs=rngs)
-        self.inception4c = Inception(512, 128, 128, 256, 24, 64, 64, rngs=rngs)
-        self.inception4d = Inception(512, 112, 144, 288, 32, 64, 64, rngs=rngs)
-        self.inception4e = Inception(528, 256, 160, 320, 32, 128, 128, rngs=rngs)
+        self.inception4a = inception(480, 192, 96, 208, 16, 48, 64)
+        self.inception4b = inception(512, 160, 112, 224, 24, 64, 64)
+        self.inception4c = inception(512, 128, 128, 256, 24, 64, 64)
+        self.inception4d = inception(512, 112, 144, 288, 32, 64, 64)
+        self.inception4e = inception(528, 256, 160, 320, 32, 128, 128)
         self.maxpool4 = MaxPool(2, 2, ceil_mode=True)
-        self.inception5a = Inception(832, 256, 160, 320, 32, 128, 128, rngs=rngs)
-        self.inception5b = Inception(832, 384, 192, 384, 48, 128, 128, rngs=rngs)
-        self.aux1 = InceptionAux(512, num_classes, dropout_aux, rngs=rngs) if aux_logits and num_classes else None
-        self.aux2 = InceptionAux(528, num_classes, dropout_aux, rngs=rngs) if aux_logits and num_classes else None
+        self.inception5a = inception(832, 256, 160, 320, 32, 128, 128)
+        self.inception5b = inception(832, 384, 192, 384, 48, 128, 128)
+        self.aux1 = aux(512, num_classes) if aux_logits and num_classes else None
+        self.aux2 = aux(528, num_classes) if aux_logits and num_classes else None
         self.avgpool = AdaptiveAvgPool(1)
         self.dropout = Dropout(dropout, rngs=rngs)
-        self.fc = Linear(1024, num_classes, kernel_init=init.normal(0.01), rngs=rngs) if num_classes else Identity()
+        self.fc = Linear(1024, num_classes, kernel_init=kernel_init, rngs=rngs) if num_classes else Identity()
 
     def __call__(self, x: jax.Array) -> jax.Array | GoogLeNetOutputs:
         x = from_imagenet_range(x) if self.transform_input else x

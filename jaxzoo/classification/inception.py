@@ -4,12 +4,14 @@ Szegedy et al. 2015, Rethinking the Inception Architecture for Computer Vision, 
 Reference: torchvision.models.inception.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.nn.initializers import Initializer
 
 from jaxzoo.classification.googlenet import BasicConv2d, check_channels, from_imagenet_range
 from jaxzoo.errors import UsageError
@@ -17,6 +19,7 @@ from jaxzoo.nn import (
     AdaptiveAvgPool,
     Dropout,
     Identity,
+    Layer,
     Linear,
     MaxPool,
     adaptive_avg_pool,
@@ -27,20 +30,19 @@ from jaxzoo.nn import (
 )
 from jaxzoo.registry import imagenet, register_model
 
-conv = partial(BasicConv2d, std=0.1)
-
 
 class InceptionA(nnx.Module):
     """For maps of 35 × 35: 1×1, 5×5, two 3×3 in a row, and pooling, side by side (figure 5)."""
 
-    def __init__(self, in_channels: int, pool_features: int, *, rngs: nnx.Rngs):
-        self.branch1x1 = conv(in_channels, 64, 1, rngs=rngs)
-        self.branch5x5_1 = conv(in_channels, 48, 1, rngs=rngs)
-        self.branch5x5_2 = conv(48, 64, 5, padding=2, rngs=rngs)
-        self.branch3x3dbl_1 = conv(in_channels, 64, 1, rngs=rngs)
-        self.branch3x3dbl_2 = conv(64, 96, 3, padding=1, rngs=rngs)
-        self.branch3x3dbl_3 = conv(96, 96, 3, padding=1, rngs=rngs)
-        self.branch_pool = conv(in_channels, pool_features, 1, rngs=rngs)
+    def __init__(self, in_channels: int, pool_features: int, conv_block: Layer = BasicConv2d, *, rngs: nnx.Rngs):
+        conv = partial(conv_block, rngs=rngs)
+        self.branch1x1 = conv(in_channels, 64, kernel_size=1)
+        self.branch5x5_1 = conv(in_channels, 48, kernel_size=1)
+        self.branch5x5_2 = conv(48, 64, kernel_size=5, padding=2)
+        self.branch3x3dbl_1 = conv(in_channels, 64, kernel_size=1)
+        self.branch3x3dbl_2 = conv(64, 96, kernel_size=3, padding=1)
+        self.branch3x3dbl_3 = conv(96, 96, kernel_size=3, padding=1)
+        self.branch_pool = conv(in_channels, pool_features, kernel_size=1)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         branches = [
@@ -55,11 +57,12 @@ class InceptionA(nnx.Module):
 class InceptionB(nnx.Module):
     """From 35 × 35 to 17 × 17 (figure 10)."""
 
-    def __init__(self, in_channels: int, *, rngs: nnx.Rngs):
-        self.branch3x3 = conv(in_channels, 384, 3, 2, rngs=rngs)
-        self.branch3x3dbl_1 = conv(in_channels, 64, 1, rngs=rngs)
-        self.branch3x3dbl_2 = conv(64, 96, 3, padding=1, rngs=rngs)
-        self.branch3x3dbl_3 = conv(96, 96, 3, 2, rngs=rngs)
+    def __init__(self, in_channels: int, conv_block: Layer = BasicConv2d, *, rngs: nnx.Rngs):
+        conv = partial(conv_block, rngs=rngs)
+        self.branch3x3 = conv(in_channels, 384, kernel_size=3, stride=2)
+        self.branch3x3dbl_1 = conv(in_channels, 64, kernel_size=1)
+        self.branch3x3dbl_2 = conv(64, 96, kernel_size=3, padding=1)
+        self.branch3x3dbl_3 = conv(96, 96, kernel_size=3, stride=2)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         double = self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x)))
@@ -69,18 +72,19 @@ class InceptionB(nnx.Module):
 class InceptionC(nnx.Module):
     """For maps of 17 × 17: filters of 7×7 as 1×7 and 7×1 in a row, once and twice (figure 6)."""
 
-    def __init__(self, in_channels: int, channels_7x7: int, *, rngs: nnx.Rngs):
+    def __init__(self, in_channels: int, channels_7x7: int, conv_block: Layer = BasicConv2d, *, rngs: nnx.Rngs):
+        conv = partial(conv_block, rngs=rngs)
         c7 = channels_7x7
-        self.branch1x1 = conv(in_channels, 192, 1, rngs=rngs)
-        self.branch7x7_1 = conv(in_channels, c7, 1, rngs=rngs)
-        self.branch7x7_2 = conv(c7, c7, (1, 7), padding=(0, 3), rngs=rngs)
-        self.branch7x7_3 = conv(c7, 192, (7, 1), padding=(3, 0), rngs=rngs)
-        self.branch7x7dbl_1 = conv(in_channels, c7, 1, rngs=rngs)
-        self.branch7x7dbl_2 = conv(c7, c7, (7, 1), padding=(3, 0), rngs=rngs)
-        self.branch7x7dbl_3 = conv(c7, c7, (1, 7), padding=(0, 3), rngs=rngs)
-        self.branch7x7dbl_4 = conv(c7, c7, (7, 1), padding=(3, 0), rngs=rngs)
-        self.branch7x7dbl_5 = conv(c7, 192, (1, 7), padding=(0, 3), rngs=rngs)
-        self.branch_pool = conv(in_channels, 192, 1, rngs=rngs)
+        self.branch1x1 = conv(in_channels, 192, kernel_size=1)
+        self.branch7x7_1 = conv(in_channels, c7, kernel_size=1)
+        self.branch7x7_2 = conv(c7, c7, kernel_size=(1, 7), padding=(0, 3))
+        self.branch7x7_3 = conv(c7, 192, kernel_size=(7, 1), padding=(3, 0))
+        self.branch7x7dbl_1 = conv(in_channels, c7, kernel_size=1)
+        self.branch7x7dbl_2 = conv(c7, c7, kernel_size=(7, 1), padding=(3, 0))
+        self.branch7x7dbl_3 = conv(c7, c7, kernel_size=(1, 7), padding=(0, 3))
+        self.branch7x7dbl_4 = conv(c7, c7, kernel_size=(7, 1), padding=(3, 0))
+        self.branch7x7dbl_5 = conv(c7, 192, kernel_size=(1, 7), padding=(0, 3))
+        self.branch_pool = conv(in_channels, 192, kernel_size=1)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         double = self.branch7x7dbl_3(self.branch7x7dbl_2(self.branch7x7dbl_1(x)))
@@ -96,13 +100,14 @@ class InceptionC(nnx.Module):
 class InceptionD(nnx.Module):
     """From 17 × 17 to 8 × 8 (figure 10, with a 7×7 before the second 3×3)."""
 
-    def __init__(self, in_channels: int, *, rngs: nnx.Rngs):
-        self.branch3x3_1 = conv(in_channels, 192, 1, rngs=rngs)
-        self.branch3x3_2 = conv(192, 320, 3, 2, rngs=rngs)
-        self.branch7x7x3_1 = conv(in_channels, 192, 1, rngs=rngs)
-        self.branch7x7x3_2 = conv(192, 192, (1, 7), padding=(0, 3), rngs=rngs)
-        self.branch7x7x3_3 = conv(192, 192, (7, 1), padding=(3, 0), rngs=rngs)
-        self.branch7x7x3_4 = conv(192, 192, 3, 2, rngs=rngs)
+    def __init__(self, in_channels: int, conv_block: Layer = BasicConv2d, *, rngs: nnx.Rngs):
+        conv = partial(conv_block, rngs=rngs)
+        self.branch3x3_1 = conv(in_channels, 192, kernel_size=1)
+        self.branch3x3_2 = conv(192, 320, kernel_size=3, stride=2)
+        self.branch7x7x3_1 = conv(in_channels, 192, kernel_size=1)
+        self.branch7x7x3_2 = conv(192, 192, kernel_size=(1, 7), padding=(0, 3))
+        self.branch7x7x3_3 = conv(192, 192, kernel_size=(7, 1), padding=(3, 0))
+        self.branch7x7x3_4 = conv(192, 192, kernel_size=3, stride=2)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         long = self.branch7x7x3_3(self.branch7x7x3_2(self.branch7x7x3_1(x)))
@@ -113,16 +118,17 @@ class InceptionD(nnx.Module):
 class InceptionE(nnx.Module):
     """For maps of 8 × 8: 1×3 and 3×1 side by side, for many channels (figure 7)."""
 
-    def __init__(self, in_channels: int, *, rngs: nnx.Rngs):
-        self.branch1x1 = conv(in_channels, 320, 1, rngs=rngs)
-        self.branch3x3_1 = conv(in_channels, 384, 1, rngs=rngs)
-        self.branch3x3_2a = conv(384, 384, (1, 3), padding=(0, 1), rngs=rngs)
-        self.branch3x3_2b = conv(384, 384, (3, 1), padding=(1, 0), rngs=rngs)
-        self.branch3x3dbl_1 = conv(in_channels, 448, 1, rngs=rngs)
-        self.branch3x3dbl_2 = conv(448, 384, 3, padding=1, rngs=rngs)
-        self.branch3x3dbl_3a = conv(384, 384, (1, 3), padding=(0, 1), rngs=rngs)
-        self.branch3x3dbl_3b = conv(384, 384, (3, 1), padding=(1, 0), rngs=rngs)
-        self.branch_pool = conv(in_channels, 192, 1, rngs=rngs)
+    def __init__(self, in_channels: int, conv_block: Layer = BasicConv2d, *, rngs: nnx.Rngs):
+        conv = partial(conv_block, rngs=rngs)
+        self.branch1x1 = conv(in_channels, 320, kernel_size=1)
+        self.branch3x3_1 = conv(in_channels, 384, kernel_size=1)
+        self.branch3x3_2a = conv(384, 384, kernel_size=(1, 3), padding=(0, 1))
+        self.branch3x3_2b = conv(384, 384, kernel_size=(3, 1), padding=(1, 0))
+        self.branch3x3dbl_1 = conv(in_channels, 448, kernel_size=1)
+        self.branch3x3dbl_2 = conv(448, 384, kernel_size=3, padding=1)
+        self.branch3x3dbl_3a = conv(384, 384, kernel_size=(1, 3), padding=(0, 1))
+        self.branch3x3dbl_3b = conv(384, 384, kernel_size=(3, 1), padding=(1, 0))
+        self.branch_pool = conv(in_channels, 192, kernel_size=1)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         single = self.branch3x3_1(x)
@@ -141,10 +147,18 @@ class InceptionE(nnx.Module):
 class InceptionAux(nnx.Module):
     """The auxiliary classifier (§4, figure 8)."""
 
-    def __init__(self, in_channels: int, num_classes: int, *, rngs: nnx.Rngs):
-        self.conv0 = conv(in_channels, 128, 1, rngs=rngs)
-        self.conv1 = conv(128, 768, 5, rngs=rngs)
-        self.fc = Linear(768, num_classes, kernel_init=init.normal(0.001), rngs=rngs)
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        conv_block: Layer = BasicConv2d,
+        *,
+        kernel_init: Initializer = init.torch_default,
+        rngs: nnx.Rngs,
+    ):
+        self.conv0 = conv_block(in_channels, 128, kernel_size=1, rngs=rngs)
+        self.conv1 = conv_block(128, 768, kernel_size=5, rngs=rngs)
+        self.fc = Linear(768, num_classes, kernel_init=kernel_init, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         if min(x.shape[1:3]) < 17:
@@ -163,6 +177,9 @@ class InceptionOutputs(NamedTuple):
     aux_logits: jax.Array
 
 
+BLOCKS = (BasicConv2d, InceptionA, InceptionB, InceptionC, InceptionD, InceptionE, InceptionAux)
+
+
 class Inception3(nnx.Module):
     """Images (N, H, W, in_channels) to logits (N, num_classes), in train mode to `InceptionOutputs`.
 
@@ -170,7 +187,9 @@ class Inception3(nnx.Module):
 
     Args:
       aux_logits: have the auxiliary classifier, which works in train mode only.
-      transform_input: take images normalised for ImageNet, for weights that are used to a range of -1 to 1.
+      transform_input: take images normalised for ImageNet, for weights that were trained on a range of -1 to 1.
+      inception_blocks: build convolutions, the blocks A to E and the auxiliary classifier, with the arguments of these.
+      init_weights: start kernels from a normal distribution, as published; otherwise from torch's default.
     """
 
     aux_weight = 0.4  # as in TensorFlow's inception_model.py, which trained the published weights
@@ -180,36 +199,46 @@ class Inception3(nnx.Module):
         num_classes: int = 1000,
         aux_logits: bool = True,
         transform_input: bool = False,
+        inception_blocks: Sequence[Layer] = BLOCKS,
+        init_weights: bool = True,
         dropout: float = 0.5,
         *,
         in_channels: int = 3,
         rngs: nnx.Rngs,
     ):
         check_channels(transform_input, in_channels)
+
+        def kernel_init(std: float) -> Initializer:
+            return init.normal(std) if init_weights else init.torch_default
+
+        conv_block = partial(inception_blocks[0], kernel_init=kernel_init(0.1))
+        conv = partial(conv_block, rngs=rngs)
+        a, b, c, d, e, aux = (partial(block, conv_block=conv_block, rngs=rngs) for block in inception_blocks[1:])
         self.transform_input = transform_input
-        self.deterministic = False  # what `train()` and `eval()` set
-        self.Conv2d_1a_3x3 = conv(in_channels, 32, 3, 2, rngs=rngs)
-        self.Conv2d_2a_3x3 = conv(32, 32, 3, rngs=rngs)
-        self.Conv2d_2b_3x3 = conv(32, 64, 3, padding=1, rngs=rngs)
+        self.deterministic = False  # `train()` and `eval()` set it
+        self.Conv2d_1a_3x3 = conv(in_channels, 32, kernel_size=3, stride=2)
+        self.Conv2d_2a_3x3 = conv(32, 32, kernel_size=3)
+        self.Conv2d_2b_3x3 = conv(32, 64, kernel_size=3, padding=1)
         self.maxpool1 = MaxPool(3, 2)
-        self.Conv2d_3b_1x1 = conv(64, 80, 1, rngs=rngs)
-        self.Conv2d_4a_3x3 = conv(80, 192, 3, rngs=rngs)
+        self.Conv2d_3b_1x1 = conv(64, 80, kernel_size=1)
+        self.Conv2d_4a_3x3 = conv(80, 192, kernel_size=3)
         self.maxpool2 = MaxPool(3, 2)
-        self.Mixed_5b = InceptionA(192, 32, rngs=rngs)
-        self.Mixed_5c = InceptionA(256, 64, rngs=rngs)
-        self.Mixed_5d = InceptionA(288, 64, rngs=rngs)
-        self.Mixed_6a = InceptionB(288, rngs=rngs)
-        self.Mixed_6b = InceptionC(768, 128, rngs=rngs)
-        self.Mixed_6c = InceptionC(768, 160, rngs=rngs)
-        self.Mixed_6d = InceptionC(768, 160, rngs=rngs)
-        self.Mixed_6e = InceptionC(768, 192, rngs=rngs)
-        self.AuxLogits = InceptionAux(768, num_classes, rngs=rngs) if aux_logits and num_classes else None
-        self.Mixed_7a = InceptionD(768, rngs=rngs)
-        self.Mixed_7b = InceptionE(1280, rngs=rngs)
-        self.Mixed_7c = InceptionE(2048, rngs=rngs)
+        self.Mixed_5b = a(192, 32)
+        self.Mixed_5c = a(256, 64)
+        self.Mixed_5d = a(288, 64)
+        self.Mixed_6a = b(288)
+        self.Mixed_6b = c(768, 128)
+        self.Mixed_6c = c(768, 160)
+        self.Mixed_6d = c(768, 160)
+        self.Mixed_6e = c(768, 192)
+        aux = partial(aux, kernel_init=kernel_init(0.001))
+        self.AuxLogits = aux(768, num_classes) if aux_logits and num_classes else None
+        self.Mixed_7a = d(768)
+        self.Mixed_7b = e(1280)
+        self.Mixed_7c = e(2048)
         self.avgpool = AdaptiveAvgPool(1)
         self.dropout = Dropout(dropout, rngs=rngs)
-        self.fc = Linear(2048, num_classes, kernel_init=init.normal(0.1), rngs=rngs) if num_classes else Identity()
+        self.fc = Linear(2048, num_classes, kernel_init=kernel_init(0.1), rngs=rngs) if num_classes else Identity()
 
     def __call__(self, x: jax.Array) -> jax.Array | InceptionOutputs:
         x = from_imagenet_range(x) if self.transform_input else x

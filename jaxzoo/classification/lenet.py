@@ -33,8 +33,8 @@ class Squash(Activation):
     _function = staticmethod(lambda x: 1.7159 * jnp.tanh(x * (2 / 3)))
 
 
-def start(fan_in: int) -> dict:
-    """Weights and biases in ±2.4 / fan-in (appendix A)."""
+def initialisers(fan_in: int) -> dict:
+    """Weights and biases start in ±2.4 / fan-in (appendix A)."""
     return {"kernel_init": init.uniform(2.4 / fan_in), "bias_init": init.uniform(2.4 / fan_in)}
 
 
@@ -76,13 +76,13 @@ class LeNet5(nnx.Module):
     """Images (N, 32, 32, in_channels) to logits (N, num_classes); figure 2."""
 
     def __init__(self, num_classes: int = 10, in_channels: int = 3, *, rngs: nnx.Rngs):
-        self.c1 = Conv(in_channels, 6, 5, **start(25 * in_channels), rngs=rngs)
+        self.c1 = Conv(in_channels, 6, 5, **initialisers(25 * in_channels), rngs=rngs)
         self.s2 = Subsampling(6, rngs=rngs)
         self.c3 = SparseConv(C3, 5, rngs=rngs)
         self.s4 = Subsampling(16, rngs=rngs)
-        self.c5 = Conv(16, 120, 5, **start(25 * 16), rngs=rngs)
-        self.f6 = Linear(120, 84, **start(120), rngs=rngs)
-        self.output = Linear(84, num_classes, **start(84), rngs=rngs) if num_classes else Identity()
+        self.c5 = Conv(16, 120, 5, **initialisers(25 * 16), rngs=rngs)
+        self.f6 = Linear(120, 84, **initialisers(120), rngs=rngs)
+        self.output = Linear(84, num_classes, **initialisers(84), rngs=rngs) if num_classes else Identity()
         self.squash = Squash()
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -4,6 +4,7 @@ Tu et al. 2022, MaxViT: Multi-Axis Vision Transformer, https://arxiv.org/abs/220
 Reference: torchvision.models.maxvit.
 """
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -40,10 +41,10 @@ from jaxzoo.nn import (
 )
 from jaxzoo.registry import imagenet, register_model
 
-initialised = {"kernel_init": init.normal(0.02), "bias_init": init.zeros}
-conv = partial(ConvNormActivation, **initialised)
+initialisers = {"kernel_init": init.normal(0.02), "bias_init": init.zeros}
+conv = partial(ConvNormActivation, **initialisers)
 pointwise = partial(conv, kernel_size=1, norm_layer=None, activation_layer=None)
-linear = partial(Linear, **initialised)
+linear = partial(Linear, **initialisers)
 PaperBatchNorm = partial(BatchNorm, eps=1e-3, momentum=0.01)
 
 
@@ -74,7 +75,7 @@ class MBConv(nnx.Module):
             conv_a=layer(in_channels, mid, 1),
             conv_b=layer(mid, mid, 3, stride, groups=mid),
             squeeze_excitation=SqueezeExcitation(
-                mid, int(out_channels * squeeze_ratio), SiLU, **initialised, rngs=rngs
+                mid, int(out_channels * squeeze_ratio), SiLU, **initialisers, rngs=rngs
             ),
             conv_c=pointwise(mid, out_channels, rngs=rngs)[0],
         )
@@ -87,15 +88,15 @@ class MBConv(nnx.Module):
 class RelativePositionalMultiHeadAttention(nnx.Module):
     """Self-attention of (N, groups, L, C), the L tokens being a square, with a bias for every offset in it (§3.1)."""
 
-    def __init__(self, feat_dim: int, head_dim: int, size: int, *, rngs: nnx.Rngs):
+    def __init__(self, feat_dim: int, head_dim: int, max_seq_len: int, *, rngs: nnx.Rngs):
         if feat_dim % head_dim:
             raise ValueError(f"head_dim={head_dim} does not divide feat_dim={feat_dim}")
-        self.heads = feat_dim // head_dim
+        self.heads, size = feat_dim // head_dim, math.isqrt(max_seq_len)
         self.to_qkv = linear(feat_dim, 3 * feat_dim, rngs=rngs)
         self.merge = linear(feat_dim, feat_dim, rngs=rngs)
         table = init.normal(0.02)(rngs.params(), ((2 * size - 1) ** 2, self.heads), jnp.float32)
         self.relative_position_bias_table = nnx.Param(table)
-        index = relative_position_index((size, size)).reshape(size**2, size**2)
+        index = relative_position_index((size, size)).reshape(max_seq_len, max_seq_len)
         self.relative_position_index = IndexBuffer(jnp.asarray(index, jnp.int32))
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -104,6 +105,15 @@ class RelativePositionalMultiHeadAttention(nnx.Module):
         # The reference scales by all channels, where others take those of a head.
         y = attend(q, k, v, scale=x.shape[-1] ** -0.5, bias=bias.transpose(2, 0, 1))
         return self.merge(y.reshape(x.shape))
+
+
+def check_divides(size: Sequence[int], partition_size: int) -> None:
+    """Raises `UsageError` where a map of this height and width does not divide into partitions."""
+    if any(length % partition_size for length in size):
+        raise UsageError(
+            f"a map of {size[0]} x {size[1]} does not divide into partitions of {partition_size} x {partition_size}: "
+            f"give images of multiples of {32 * partition_size} pixels, or another partition_size"
+        )
 
 
 class PartitionAttentionLayer(nnx.Module):
@@ -123,6 +133,7 @@ class PartitionAttentionLayer(nnx.Module):
         partition_type: str,
         mlp_ratio: int,
         activation_layer: Layer,
+        norm_layer: Layer,
         attention_dropout: float,
         mlp_dropout: float,
         p_stochastic_dropout: float,
@@ -131,12 +142,12 @@ class PartitionAttentionLayer(nnx.Module):
     ):
         self.partition_size, self.partition_type = partition_size, partition_type
         self.attn_layer = Sequential(
-            LayerNorm(in_channels, rngs=rngs),
-            RelativePositionalMultiHeadAttention(in_channels, head_dim, partition_size, rngs=rngs),
+            norm_layer(in_channels, rngs=rngs),
+            RelativePositionalMultiHeadAttention(in_channels, head_dim, partition_size**2, rngs=rngs),
             Dropout(attention_dropout, rngs=rngs),
         )
         self.mlp_layer = Sequential(
-            LayerNorm(in_channels, rngs=rngs),
+            norm_layer(in_channels, rngs=rngs),
             linear(in_channels, in_channels * mlp_ratio, rngs=rngs),
             activation_layer(),
             linear(in_channels * mlp_ratio, in_channels, rngs=rngs),
@@ -147,11 +158,7 @@ class PartitionAttentionLayer(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         n, height, width, channels = x.shape
         size, grid = self.partition_size, self.partition_type == "grid"
-        if height % size or width % size:
-            raise UsageError(
-                f"a map of {height} x {width} does not divide into partitions of {size} x {size}: "
-                f"give images of multiples of {32 * size} pixels, or another partition_size"
-            )
+        check_divides((height, width), size)
         counts = height // size, width // size
         window = counts if grid else (size, size)
         x = window_partition(x, window)
@@ -165,52 +172,28 @@ class PartitionAttentionLayer(nnx.Module):
 
 
 class MaxVitLayer(nnx.Module):
-    """MBConv, then attention in windows, then on a grid (figure 2)."""
+    """MBConv, then attention in windows, then on a grid (figure 2).
+
+    Args:
+      mbconv, attention: build `MBConv` and `PartitionAttentionLayer` with what every layer of the network shares.
+    """
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
-        *,
-        squeeze_ratio: float,
-        expansion_ratio: float,
         stride: int,
-        norm_layer: Layer,
-        activation_layer: Layer,
-        head_dim: int,
-        mlp_ratio: int,
-        mlp_dropout: float,
-        attention_dropout: float,
         p_stochastic_dropout: float,
-        partition_size: int,
+        mbconv: Layer,
+        attention: Layer,
+        *,
         rngs: nnx.Rngs,
     ):
-        attention = partial(
-            PartitionAttentionLayer,
-            out_channels,
-            head_dim,
-            partition_size,
-            mlp_ratio=mlp_ratio,
-            activation_layer=activation_layer,
-            attention_dropout=attention_dropout,
-            mlp_dropout=mlp_dropout,
-            p_stochastic_dropout=p_stochastic_dropout,
-            rngs=rngs,
-        )
+        drop = {"p_stochastic_dropout": p_stochastic_dropout, "rngs": rngs}
         self.layers = NamedSequential(
-            MBconv=MBConv(
-                in_channels,
-                out_channels,
-                expansion_ratio,
-                squeeze_ratio,
-                stride,
-                activation_layer,
-                norm_layer,
-                p_stochastic_dropout,
-                rngs=rngs,
-            ),
-            window_attention=attention("window"),
-            grid_attention=attention("grid"),
+            MBconv=mbconv(in_channels, out_channels, stride=stride, **drop),
+            window_attention=attention(out_channels, partition_type="window", **drop),
+            grid_attention=attention(out_channels, partition_type="grid", **drop),
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -230,9 +213,11 @@ class MaxVitBlock(nnx.Module):
 class MaxVit(nnx.Module):
     """Images (N, H, W, in_channels) to logits (N, num_classes); sizes are MaxViT-T's unless given.
 
-    With four blocks H and W are multiples of 32·partition_size.
+    Images of any size are taken whose maps divide into partitions; with four blocks, H and W are multiples of
+    32·partition_size.
 
     Args:
+      input_size: height and width of the images in pixels, to have them checked at once.
       stem_channels: of the first two convolutions.
       partition_size: rows and columns of tokens that attend to each other.
       block_channels, block_layers: per block.
@@ -240,10 +225,14 @@ class MaxVit(nnx.Module):
       stochastic_depth_prob: the last layer's; it grows linearly from the first one's 0.
       norm_layer: of the convolutions; attention and MLP have LayerNorm.
       squeeze_ratio, expansion_ratio: channels in a convolution block, in multiples of those it returns.
+
+    Raises:
+      UsageError: the map of a block does not divide into partitions.
     """
 
     def __init__(
         self,
+        input_size: Sequence[int] | None = None,
         stem_channels: int = 64,
         partition_size: int = 7,
         block_channels: Sequence[int] = (64, 128, 256, 512),
@@ -262,29 +251,35 @@ class MaxVit(nnx.Module):
         in_channels: int = 3,
         rngs: nnx.Rngs,
     ):
+        for i in range(len(block_channels) if input_size else 0):
+            check_divides([-(-length // 2 ** (i + 2)) for length in input_size], partition_size)
+        mbconv = partial(
+            MBConv,
+            expansion_ratio=expansion_ratio,
+            squeeze_ratio=squeeze_ratio,
+            activation_layer=activation_layer,
+            norm_layer=norm_layer,
+        )
+        attention = partial(
+            PartitionAttentionLayer,
+            head_dim=head_dim,
+            partition_size=partition_size,
+            mlp_ratio=mlp_ratio,
+            activation_layer=activation_layer,
+            norm_layer=LayerNorm,
+            attention_dropout=attention_dropout,
+            mlp_dropout=mlp_dropout,
+        )
         self.stem = Sequential(
             conv(in_channels, stem_channels, 3, 2, norm_layer=norm_layer, activation_layer=activation_layer, rngs=rngs),
             conv(stem_channels, stem_channels, 3, norm_layer=None, activation_layer=None, rngs=rngs),
         )
         rates = iter(np.linspace(0, stochastic_depth_prob, sum(block_layers)).tolist())
-        layer = partial(
-            MaxVitLayer,
-            squeeze_ratio=squeeze_ratio,
-            expansion_ratio=expansion_ratio,
-            norm_layer=norm_layer,
-            activation_layer=activation_layer,
-            head_dim=head_dim,
-            mlp_ratio=mlp_ratio,
-            mlp_dropout=mlp_dropout,
-            attention_dropout=attention_dropout,
-            partition_size=partition_size,
-            rngs=rngs,
-        )
         blocks, channels = [], stem_channels
         for width, depth in zip(block_channels, block_layers, strict=True):
             layers = []
             for i in range(depth):
-                layers.append(layer(channels, width, stride=1 if i else 2, p_stochastic_dropout=next(rates)))
+                layers.append(MaxVitLayer(channels, width, 1 if i else 2, next(rates), mbconv, attention, rngs=rngs))
                 channels = width
             blocks.append(MaxVitBlock(layers))
         self.blocks = Sequential(*blocks)

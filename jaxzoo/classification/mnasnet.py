@@ -12,10 +12,11 @@ from flax import nnx
 
 from jaxzoo.nn import (
     BatchNorm,
-    ConvNormActivation,
+    Conv,
     Dropout,
     Identity,
     Linear,
+    ReLU,
     Sequential,
     adaptive_avg_pool,
     flatten,
@@ -25,7 +26,7 @@ from jaxzoo.nn import (
 from jaxzoo.registry import imagenet, register_model
 
 PaperBatchNorm = partial(BatchNorm, momentum=1 - 0.9997)
-layer = partial(ConvNormActivation, norm_layer=PaperBatchNorm, kernel_init=init.kaiming_normal("fan_out"))
+conv = partial(Conv, bias=False, kernel_init=init.kaiming_normal("fan_out"))
 
 # Figure 7: kernel, stride of the first block, expansion, channels, blocks.
 STAGES = (
@@ -38,18 +39,28 @@ STAGES = (
 )
 
 
+def conv_bn(
+    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1, *, rngs: nnx.Rngs
+) -> list[nnx.Module]:
+    """A convolution that keeps the size at stride 1, and batch norm."""
+    layer = conv(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, rngs=rngs)
+    return [layer, PaperBatchNorm(out_channels, rngs=rngs)]
+
+
 class InvertedResidual(nnx.Module):
     """Expand, filter depthwise, project without activation; a shortcut when the shape allows it."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, stride: int, expansion: int, *, rngs: nnx.Rngs
+        self, in_ch: int, out_ch: int, kernel_size: int, stride: int, expansion_factor: int, *, rngs: nnx.Rngs
     ):
-        hidden = in_channels * expansion
-        self.apply_residual = in_channels == out_channels and stride == 1
+        hidden = in_ch * expansion_factor
+        self.apply_residual = in_ch == out_ch and stride == 1
         self.layers = Sequential(
-            *layer(in_channels, hidden, 1, rngs=rngs),
-            *layer(hidden, hidden, kernel_size, stride, groups=hidden, rngs=rngs),
-            *layer(hidden, out_channels, 1, activation_layer=None, rngs=rngs),
+            *conv_bn(in_ch, hidden, 1, rngs=rngs),
+            ReLU(),
+            *conv_bn(hidden, hidden, kernel_size, stride, groups=hidden, rngs=rngs),
+            ReLU(),
+            *conv_bn(hidden, out_ch, 1, rngs=rngs),
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -76,18 +87,19 @@ class MNASNet(nnx.Module):
     ):
         first, channels = make_divisible(32 * alpha), make_divisible(16 * alpha)
         layers = [
-            *layer(in_channels, first, 3, 2, rngs=rngs),
-            *layer(first, first, 3, groups=first, rngs=rngs),
-            *layer(first, channels, 1, activation_layer=None, rngs=rngs),
+            *conv_bn(in_channels, first, 3, 2, rngs=rngs),
+            ReLU(),
+            *conv_bn(first, first, 3, groups=first, rngs=rngs),
+            ReLU(),
+            *conv_bn(first, channels, 1, rngs=rngs),
         ]
-        for kernel_size, stride, expansion, width, depth in STAGES:
-            width, stack = make_divisible(width * alpha), []
-            for i in range(depth):
-                block = InvertedResidual(channels, width, kernel_size, 1 if i else stride, expansion, rngs=rngs)
-                stack.append(block)
-                channels = width
-            layers.append(Sequential(*stack))
-        self.layers = Sequential(*layers, *layer(channels, 1280, 1, rngs=rngs))
+        for kernel_size, stride, expansion, width, repeats in STAGES:
+            width = make_divisible(width * alpha)
+            stage = [InvertedResidual(channels, width, kernel_size, stride, expansion, rngs=rngs)]
+            stage += [InvertedResidual(width, width, kernel_size, 1, expansion, rngs=rngs) for _ in range(repeats - 1)]
+            layers.append(Sequential(*stage))
+            channels = width
+        self.layers = Sequential(*layers, *conv_bn(channels, 1280, 1, rngs=rngs), ReLU())
         self.classifier = Sequential(
             Dropout(dropout, rngs=rngs), classifier(1280, num_classes, rngs=rngs) if num_classes else Identity()
         )

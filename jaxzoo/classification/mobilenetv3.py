@@ -4,7 +4,8 @@ Howard et al. 2019, Searching for MobileNetV3, https://arxiv.org/abs/1905.02244.
 Reference: torchvision.models.mobilenetv3.
 """
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -33,39 +34,34 @@ fan_out = init.kaiming_normal("fan_out")
 ConvNormActivation = partial(TorchConvNormActivation, kernel_init=fan_out)
 linear = partial(Linear, kernel_init=init.normal(0.01), bias_init=init.zeros)
 PaperBatchNorm = partial(BatchNorm, eps=1e-3, momentum=0.01)
+HardSqueezeExcitation = partial(SqueezeExcitation, scale_activation=Hardsigmoid)
 
-# Tables 1 and 2: kernel, expanded channels, channels, squeeze-and-excitation, activation, stride.
-# The last three blocks are the tail, which `reduced_tail` halves and `dilated` dilates.
-LARGE = (
-    (3, 16, 16, False, ReLU, 1),
-    (3, 64, 24, False, ReLU, 2),
-    (3, 72, 24, False, ReLU, 1),
-    (5, 72, 40, True, ReLU, 2),
-    (5, 120, 40, True, ReLU, 1),
-    (5, 120, 40, True, ReLU, 1),
-    (3, 240, 80, False, Hardswish, 2),
-    (3, 200, 80, False, Hardswish, 1),
-    (3, 184, 80, False, Hardswish, 1),
-    (3, 184, 80, False, Hardswish, 1),
-    (3, 480, 112, True, Hardswish, 1),
-    (3, 672, 112, True, Hardswish, 1),
-    (5, 672, 160, True, Hardswish, 2),
-    (5, 960, 160, True, Hardswish, 1),
-    (5, 960, 160, True, Hardswish, 1),
-)
-SMALL = (
-    (3, 16, 16, True, ReLU, 2),
-    (3, 72, 24, False, ReLU, 2),
-    (3, 88, 24, False, ReLU, 1),
-    (5, 96, 40, True, Hardswish, 2),
-    (5, 240, 40, True, Hardswish, 1),
-    (5, 240, 40, True, Hardswish, 1),
-    (5, 120, 48, True, Hardswish, 1),
-    (5, 144, 48, True, Hardswish, 1),
-    (5, 288, 96, True, Hardswish, 2),
-    (5, 576, 96, True, Hardswish, 1),
-    (5, 576, 96, True, Hardswish, 1),
-)
+ACTIVATIONS = {"RE": ReLU, "HS": Hardswish}
+
+
+@dataclasses.dataclass
+class InvertedResidualConfig:
+    """A block; channels are those at a `width_mult` of 1, scaled and rounded to multiples of 8.
+
+    Args:
+      use_se: whether it squeezes and excites.
+      activation: "RE" for ReLU, "HS" for h-swish.
+      dilation: if over 1, in place of the stride.
+    """
+
+    input_channels: int
+    kernel: int
+    expanded_channels: int
+    out_channels: int
+    use_se: bool
+    activation: str
+    stride: int
+    dilation: int
+    width_mult: dataclasses.InitVar[float]
+
+    def __post_init__(self, width_mult: float):
+        for name in ("input_channels", "expanded_channels", "out_channels"):
+            setattr(self, name, make_divisible(getattr(self, name) * width_mult))
 
 
 class InvertedResidual(nnx.Module):
@@ -73,36 +69,24 @@ class InvertedResidual(nnx.Module):
 
     def __init__(
         self,
-        in_channels: int,
-        kernel: int,
-        expanded: int,
-        out_channels: int,
-        use_se: bool,
-        activation_layer: Layer,
-        stride: int,
-        dilation: int,
+        cnf: InvertedResidualConfig,
         norm_layer: Layer,
+        se_layer: Layer = HardSqueezeExcitation,
         *,
         rngs: nnx.Rngs,
     ):
-        self.use_residual = stride == 1 and in_channels == out_channels
-        layer = partial(ConvNormActivation, norm_layer=norm_layer, activation_layer=activation_layer, rngs=rngs)
-        block = [] if expanded == in_channels else [layer(in_channels, expanded, 1)]
-        stride = 1 if dilation > 1 else stride
-        block.append(layer(expanded, expanded, kernel, stride, groups=expanded, dilation=dilation))
-        if use_se:
+        channels, expanded = cnf.input_channels, cnf.expanded_channels
+        self.use_residual = cnf.stride == 1 and channels == cnf.out_channels
+        layer = partial(
+            ConvNormActivation, norm_layer=norm_layer, activation_layer=ACTIVATIONS[cnf.activation], rngs=rngs
+        )
+        block = [] if expanded == channels else [layer(channels, expanded, 1)]
+        stride = 1 if cnf.dilation > 1 else cnf.stride
+        block.append(layer(expanded, expanded, cnf.kernel, stride, groups=expanded, dilation=cnf.dilation))
+        if cnf.use_se:
             squeezed = make_divisible(expanded // 4)
-            block.append(
-                SqueezeExcitation(
-                    expanded,
-                    squeezed,
-                    scale_activation=Hardsigmoid,
-                    kernel_init=fan_out,
-                    bias_init=init.zeros,
-                    rngs=rngs,
-                )
-            )
-        block.append(layer(expanded, out_channels, 1, activation_layer=None))
+            block.append(se_layer(expanded, squeezed, kernel_init=fan_out, bias_init=init.zeros, rngs=rngs))
+        block.append(layer(expanded, cnf.out_channels, 1, activation_layer=None))
         self.block = Sequential(*block)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -113,72 +97,99 @@ class MobileNetV3(nnx.Module):
     """Images (N, H, W, in_channels) to logits (N, num_classes).
 
     Args:
-      width_mult: scales the channels of every layer, rounded to multiples of 8.
-      reduced_tail: halve the channels of the last blocks (§6.4, for detection and segmentation).
-      dilated: dilate the last blocks instead of the last stride.
+      inverted_residual_setting: the blocks.
+      last_channel: width of the classifier's hidden layer.
+      block: builds a block, with the arguments of `InvertedResidual`.
     """
 
     def __init__(
         self,
-        setting: Sequence[tuple],
+        inverted_residual_setting: Sequence[InvertedResidualConfig],
         last_channel: int,
         num_classes: int = 1000,
-        width_mult: float = 1.0,
-        reduced_tail: bool = False,
-        dilated: bool = False,
+        block: Layer = InvertedResidual,
         norm_layer: Layer = PaperBatchNorm,
         dropout: float = 0.2,
         *,
         in_channels: int = 3,
         rngs: nnx.Rngs,
     ):
-        def scaled(channels: float) -> int:
-            return make_divisible(channels * width_mult)
-
-        divider = 2 if reduced_tail else 1
-        channels = scaled(16)
-        features = [
-            ConvNormActivation(
-                in_channels, channels, 3, 2, norm_layer=norm_layer, activation_layer=Hardswish, rngs=rngs
-            )
-        ]
-        tail = len(setting) - 3
-        for i, (kernel, expanded, width, use_se, activation, stride) in enumerate(setting):
-            if i > tail:  # the first block of the tail expands what comes before it
-                expanded //= divider
-            if i >= tail:
-                width //= divider
-            width, dilation = scaled(width), 2 if dilated and i >= tail else 1
-            features.append(
-                InvertedResidual(
-                    channels,
-                    kernel,
-                    scaled(expanded),
-                    width,
-                    use_se,
-                    activation,
-                    stride,
-                    dilation,
-                    norm_layer,
-                    rngs=rngs,
-                )
-            )
-            channels = width
-        features.append(
-            ConvNormActivation(channels, 6 * channels, 1, norm_layer=norm_layer, activation_layer=Hardswish, rngs=rngs)
+        layer = partial(ConvNormActivation, norm_layer=norm_layer, activation_layer=Hardswish, rngs=rngs)
+        first, last = inverted_residual_setting[0].input_channels, inverted_residual_setting[-1].out_channels
+        self.features = Sequential(
+            layer(in_channels, first, 3, 2),
+            *(block(cnf, norm_layer, rngs=rngs) for cnf in inverted_residual_setting),
+            layer(last, 6 * last, 1),
         )
-        self.features = Sequential(*features)
         self.avgpool = AdaptiveAvgPool(1)
-        last = scaled(last_channel // divider)
         self.classifier = Sequential(
-            linear(6 * channels, last, rngs=rngs),
+            linear(6 * last, last_channel, rngs=rngs),
             Hardswish(),
             Dropout(dropout, rngs=rngs),
-            linear(last, num_classes, rngs=rngs) if num_classes else Identity(),
+            linear(last_channel, num_classes, rngs=rngs) if num_classes else Identity(),
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.classifier(flatten(self.avgpool(self.features(x))))
+
+
+# Tables 1 and 2. Detection and segmentation halve the channels of the last blocks, or dilate these (§6.3, §6.4).
+def large(width_mult: float, narrower: int, dilation: int) -> list[InvertedResidualConfig]:
+    block, tail = partial(InvertedResidualConfig, width_mult=width_mult), 160 // narrower
+    return [
+        block(16, 3, 16, 16, False, "RE", 1, 1),
+        block(16, 3, 64, 24, False, "RE", 2, 1),
+        block(24, 3, 72, 24, False, "RE", 1, 1),
+        block(24, 5, 72, 40, True, "RE", 2, 1),
+        block(40, 5, 120, 40, True, "RE", 1, 1),
+        block(40, 5, 120, 40, True, "RE", 1, 1),
+        block(40, 3, 240, 80, False, "HS", 2, 1),
+        block(80, 3, 200, 80, False, "HS", 1, 1),
+        block(80, 3, 184, 80, False, "HS", 1, 1),
+        block(80, 3, 184, 80, False, "HS", 1, 1),
+        block(80, 3, 480, 112, True, "HS", 1, 1),
+        block(112, 3, 672, 112, True, "HS", 1, 1),
+        block(112, 5, 672, tail, True, "HS", 2, dilation),
+        block(tail, 5, 6 * tail, tail, True, "HS", 1, dilation),
+        block(tail, 5, 6 * tail, tail, True, "HS", 1, dilation),
+    ]
+
+
+def small(width_mult: float, narrower: int, dilation: int) -> list[InvertedResidualConfig]:
+    block, tail = partial(InvertedResidualConfig, width_mult=width_mult), 96 // narrower
+    return [
+        block(16, 3, 16, 16, True, "RE", 2, 1),
+        block(16, 3, 72, 24, False, "RE", 2, 1),
+        block(24, 3, 88, 24, False, "RE", 1, 1),
+        block(24, 5, 96, 40, True, "HS", 2, 1),
+        block(40, 5, 240, 40, True, "HS", 1, 1),
+        block(40, 5, 240, 40, True, "HS", 1, 1),
+        block(40, 5, 120, 48, True, "HS", 1, 1),
+        block(48, 5, 144, 48, True, "HS", 1, 1),
+        block(48, 5, 288, tail, True, "HS", 2, dilation),
+        block(tail, 5, 6 * tail, tail, True, "HS", 1, dilation),
+        block(tail, 5, 6 * tail, tail, True, "HS", 1, dilation),
+    ]
+
+
+def mobilenet_v3(
+    setting: Callable[..., list[InvertedResidualConfig]],
+    last_channel: int,
+    width_mult: float = 1.0,
+    reduced_tail: bool = False,
+    dilated: bool = False,
+    **kwargs,
+) -> MobileNetV3:
+    """A MobileNetV3 by its table.
+
+    Args:
+      width_mult: scales the channels of every layer, rounded to multiples of 8.
+      reduced_tail: halve the channels of the last blocks.
+      dilated: dilate the last blocks instead of the last stride.
+    """
+    narrower = 2 if reduced_tail else 1
+    blocks = setting(width_mult, narrower, 2 if dilated else 1)
+    return MobileNetV3(blocks, make_divisible(last_channel // narrower * width_mult), **kwargs)
 
 
 register_mobilenet_v3 = partial(
@@ -189,10 +200,14 @@ register_mobilenet_v3 = partial(
 @register_mobilenet_v3(
     weights={"IMAGENET1K_V2": imagenet(75.274, 92.566, 224, 232), "IMAGENET1K_V1": imagenet(74.042, 91.34)}
 )
-def mobilenet_v3_large(*, rngs: nnx.Rngs, **kwargs) -> MobileNetV3:
-    return MobileNetV3(LARGE, 1280, **kwargs, rngs=rngs)
+def mobilenet_v3_large(
+    *, width_mult: float = 1.0, reduced_tail: bool = False, dilated: bool = False, rngs: nnx.Rngs, **kwargs
+) -> MobileNetV3:
+    return mobilenet_v3(large, 1280, width_mult, reduced_tail, dilated, **kwargs, rngs=rngs)
 
 
 @register_mobilenet_v3(weights={"IMAGENET1K_V1": imagenet(67.668, 87.402)})
-def mobilenet_v3_small(*, rngs: nnx.Rngs, **kwargs) -> MobileNetV3:
-    return MobileNetV3(SMALL, 1024, **kwargs, rngs=rngs)
+def mobilenet_v3_small(
+    *, width_mult: float = 1.0, reduced_tail: bool = False, dilated: bool = False, rngs: nnx.Rngs, **kwargs
+) -> MobileNetV3:
+    return mobilenet_v3(small, 1024, width_mult, reduced_tail, dilated, **kwargs, rngs=rngs)

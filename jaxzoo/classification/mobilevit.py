@@ -54,7 +54,7 @@ class ConvNormAct(NamedSequential):
         rngs: nnx.Rngs,
     ):
         # timm divides a kernel's outputs by its groups: what is left of a depthwise one is its inputs.
-        start = init.kaiming_normal("fan_out" if groups == 1 else "fan_in")
+        kernel_init = init.kaiming_normal("fan_out" if groups == 1 else "fan_in")
         padding = kernel_size // 2
         super().__init__(
             conv=Conv(
@@ -65,7 +65,7 @@ class ConvNormAct(NamedSequential):
                 padding,
                 groups=groups,
                 bias=False,
-                kernel_init=start,
+                kernel_init=kernel_init,
                 rngs=rngs,
             ),
             bn=BatchNormAct(out_channels, activation_layer=act_layer, rngs=rngs),
@@ -131,7 +131,7 @@ class Attention(nnx.Module):
 
 
 class TransformerBlock(nnx.Module):
-    """Self-attention and MLP, each behind a norm and with a shortcut."""
+    """Self-attention and MLP, each after a norm and with a shortcut."""
 
     def __init__(self, dim: int, drop_path: float, *, rngs: nnx.Rngs):
         self.norm1 = LayerNorm(dim, rngs=rngs)

@@ -41,7 +41,7 @@ class LinearSelfAttention(nnx.Module):
 
 
 class LinearTransformerBlock(nnx.Module):
-    """Linear self-attention and MLP, each behind a norm and with a shortcut: (N, P, L, C) to the same."""
+    """Linear self-attention and MLP, each after a norm and with a shortcut: (N, P, L, C) to the same."""
 
     def __init__(self, dim: int, drop_path: float, *, rngs: nnx.Rngs):
         self.norm1 = LayerNorm2d(dim, rngs=rngs)

@@ -12,16 +12,28 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxzoo.nn import (
-    ConvNormActivation,
+    BatchNorm,
+    Conv,
     Identity,
+    Layer,
     Linear,
     MaxPool,
+    ReLU,
     Sequential,
     adaptive_avg_pool,
     channel_shuffle,
     flatten,
 )
 from jaxzoo.registry import imagenet, register_model
+
+
+def conv_bn(
+    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1, *, rngs: nnx.Rngs
+) -> list[nnx.Module]:
+    """A convolution that keeps the size at stride 1, and batch norm."""
+    padding = kernel_size // 2
+    conv = Conv(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False, rngs=rngs)
+    return [conv, BatchNorm(out_channels, rngs=rngs)]
 
 
 class InvertedResidual(nnx.Module):
@@ -31,14 +43,17 @@ class InvertedResidual(nnx.Module):
         half = oup // 2
         if stride == 1 and inp != 2 * half:
             raise ValueError(f"stride 1 keeps the number of channels even and as it is: {inp} cannot become {oup}")
-        layer = partial(ConvNormActivation, rngs=rngs)
-        first = [*layer(inp, inp, 3, stride, groups=inp, activation_layer=None), *layer(inp, half, 1)]
+        layer = partial(conv_bn, rngs=rngs)
         self.stride = stride
-        self.branch1 = Sequential(*first) if stride > 1 else Sequential()
+        self.branch1 = Sequential()
+        if stride > 1:
+            self.branch1 = Sequential(*layer(inp, inp, 3, stride, groups=inp), *layer(inp, half, 1), ReLU())
         self.branch2 = Sequential(
             *layer(inp if stride > 1 else half, half, 1),
-            *layer(half, half, 3, stride, groups=half, activation_layer=None),
+            ReLU(),
+            *layer(half, half, 3, stride, groups=half),
             *layer(half, half, 1),
+            ReLU(),
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -52,6 +67,7 @@ class ShuffleNetV2(nnx.Module):
     Args:
       stages_repeats: blocks of the three stages.
       stages_out_channels: of the first convolution, the three stages and the last convolution (table 5).
+      inverted_residual: builds a block, with the arguments of `InvertedResidual`.
     """
 
     def __init__(
@@ -59,19 +75,20 @@ class ShuffleNetV2(nnx.Module):
         stages_repeats: Sequence[int],
         stages_out_channels: Sequence[int],
         num_classes: int = 1000,
+        inverted_residual: Layer = InvertedResidual,
         *,
         in_channels: int = 3,
         rngs: nnx.Rngs,
     ):
         channels, *widths, last = stages_out_channels
-        self.conv1 = ConvNormActivation(in_channels, channels, 3, 2, rngs=rngs)
+        self.conv1 = Sequential(*conv_bn(in_channels, channels, 3, 2, rngs=rngs), ReLU())
         self.maxpool = MaxPool(3, 2, 1)
         for stage, (repeats, width) in enumerate(zip(stages_repeats, widths, strict=True), start=2):
-            blocks = [InvertedResidual(channels, width, 2, rngs=rngs)]
-            blocks += [InvertedResidual(width, width, 1, rngs=rngs) for _ in range(repeats - 1)]
+            blocks = [inverted_residual(channels, width, 2, rngs=rngs)]
+            blocks += [inverted_residual(width, width, 1, rngs=rngs) for _ in range(repeats - 1)]
             setattr(self, f"stage{stage}", Sequential(*blocks))
             channels = width
-        self.conv5 = ConvNormActivation(channels, last, 1, rngs=rngs)
+        self.conv5 = Sequential(*conv_bn(channels, last, 1, rngs=rngs), ReLU())
         self.fc = Linear(last, num_classes, rngs=rngs) if num_classes else Identity()
 
     def __call__(self, x: jax.Array) -> jax.Array:

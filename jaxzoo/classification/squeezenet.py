@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxzoo.errors import UsageError
 from jaxzoo.nn import AdaptiveAvgPool, Conv, Dropout, Identity, MaxPool, ReLU, Sequential, flatten, init
 from jaxzoo.registry import imagenet, register_model
 
@@ -26,10 +27,12 @@ FIRES = {
 class Fire(nnx.Module):
     """Squeeze to few channels, then expand them by 1×1 and 3×3 filters side by side (§3.2, figure 1)."""
 
-    def __init__(self, inplanes: int, squeeze_planes: int, expand_planes: int, *, rngs: nnx.Rngs):
+    def __init__(
+        self, inplanes: int, squeeze_planes: int, expand1x1_planes: int, expand3x3_planes: int, *, rngs: nnx.Rngs
+    ):
         self.squeeze = conv(inplanes, squeeze_planes, 1, rngs=rngs)
-        self.expand1x1 = conv(squeeze_planes, expand_planes, 1, rngs=rngs)
-        self.expand3x3 = conv(squeeze_planes, expand_planes, 3, padding=1, rngs=rngs)
+        self.expand1x1 = conv(squeeze_planes, expand1x1_planes, 1, rngs=rngs)
+        self.expand3x3 = conv(squeeze_planes, expand3x3_planes, 3, padding=1, rngs=rngs)
         self.activation = ReLU()
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -41,7 +44,7 @@ class SqueezeNet(nnx.Module):
     """Images (N, H, W, in_channels), 21 pixels at least, to logits (N, num_classes).
 
     Args:
-      version: "1_0" or "1_1".
+      version: "1_0" or "1_1"; others are a UsageError.
     """
 
     def __init__(
@@ -53,14 +56,17 @@ class SqueezeNet(nnx.Module):
         in_channels: int = 3,
         rngs: nnx.Rngs,
     ):
+        if version not in FIRES:
+            raise UsageError(f"version is {version!r}; it must be one of: {', '.join(FIRES)}")
         channels, kernel = (96, 7) if version == "1_0" else (64, 3)
         layers = [conv(in_channels, channels, kernel, 2, rngs=rngs), ReLU()]
         for fire in FIRES[version]:
             if fire == "M":
                 layers.append(MaxPool(3, 2, ceil_mode=True))
             else:
-                layers.append(Fire(channels, *fire, rngs=rngs))
-                channels = 2 * fire[1]
+                squeeze, expand = fire
+                layers.append(Fire(channels, squeeze, expand, expand, rngs=rngs))
+                channels = 2 * expand
         self.features = Sequential(*layers)
         self.classifier = Sequential(
             Dropout(dropout, rngs=rngs),

@@ -6,7 +6,7 @@ Reference: torchvision.models.swin_transformer.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -50,15 +50,90 @@ def _relative_coords_table(window: Sequence[int]) -> np.ndarray:
     return np.sign(offset) * np.log2(np.abs(offset) + 1) / 3
 
 
-def _shift_penalty(size: Sequence[int], window: Sequence[int], shift: Sequence[int]) -> np.ndarray:
+def _shift_penalty(size: Sequence[int], window_size: Sequence[int], shift_size: Sequence[int]) -> np.ndarray:
     """(windows, L, L): -100 between tokens that are neighbours only because the shift is cyclic."""
 
     def regions(length: int, w: int, s: int) -> np.ndarray:
-        return np.digitize(np.arange(length), [length - w, length - s]) if s else np.zeros(length, int)
+        padded = -(-length // w) * w
+        return np.digitize(np.arange(padded), [padded - w, padded - s]) if s else np.zeros(padded, int)
 
-    rows, columns = (regions(*axis) for axis in zip(size, window, shift, strict=True))
-    region = window_partition((3 * rows[:, None] + columns)[None], window)[0].reshape(-1, math.prod(window))
+    rows, columns = (regions(*axis) for axis in zip(size, window_size, shift_size, strict=True))
+    region = window_partition((3 * rows[:, None] + columns)[None], window_size)[0].reshape(-1, math.prod(window_size))
     return np.where(region[:, :, None] == region[:, None], 0.0, -100.0)
+
+
+def to_windows(
+    x: jax.Array, bias: jax.Array | None, window_size: Sequence[int], shift_size: Sequence[int]
+) -> jax.Array:
+    """(N, H, W, C) plus `bias` to (N, windows, L, C): padded to whole windows, shifted cyclically, partitioned.
+
+    The bias is that of the projection that made `x`, of zeros in the padding too: projecting before it saves work.
+    """
+    pads = [(0, -length % w) for length, w in zip(x.shape[1:3], window_size, strict=True)]
+    x = jnp.pad(x, [(0, 0), *pads, (0, 0)])
+    x = x if bias is None else x + bias.astype(x.dtype)
+    x = window_partition(jnp.roll(x, [-s for s in shift_size], (1, 2)), window_size)
+    return x.reshape(*x.shape[:2], -1, x.shape[-1])
+
+
+def from_windows(x: jax.Array, size: Sequence[int], window_size: Sequence[int], shift_size: Sequence[int]) -> jax.Array:
+    """(N, windows, L, C) back to (N, H, W, C), without padding, for a map of this size."""
+    counts = [-(-length // w) for length, w in zip(size, window_size, strict=True)]
+    x = window_reverse(x.reshape(*x.shape[:2], *window_size, x.shape[-1]), counts)
+    return jnp.roll(x, shift_size, (1, 2))[:, : size[0], : size[1]]
+
+
+def position_bias(
+    table: jax.Array, index: jax.Array, size: Sequence[int], window_size: Sequence[int], shift_size: Sequence[int]
+) -> jax.Array:
+    """What is added to a window's scores: (heads, Q, L), or (windows, heads, Q, L) where they shift.
+
+    Of a window's L tokens, Q are on a map of this size where one window spans it, and all where several do.
+
+    Args:
+      table: (offsets, heads), by the offset of two tokens.
+      index: (L·L,), each pair's row of the table.
+    """
+    length = math.prod(window_size)
+    bias = table[index].reshape(length, length, -1).transpose(2, 0, 1)
+    if any(shift_size):
+        penalty = _shift_penalty(size, window_size, shift_size)[:, None]
+        bias = bias + jnp.asarray(penalty, bias.dtype)
+    rows, columns = map(min, size, window_size)
+    bias = bias.reshape(*bias.shape[:-2], *window_size, length)[..., :rows, :columns, :]
+    return bias.reshape(*bias.shape[:-3], rows * columns, length)
+
+
+def shifted_window_attention(
+    x: jax.Array,
+    qkv_kernel: jax.Array,
+    qkv_bias: jax.Array | None,
+    table: jax.Array,
+    index: jax.Array,
+    window_size: Sequence[int],
+    shift_size: Sequence[int],
+    num_heads: int,
+    scaled: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
+    dropout: Callable[[jax.Array], jax.Array],
+) -> jax.Array:
+    """Self-attention inside windows of (N, H, W, C), whose heads are still to be projected (V1, §3.2).
+
+    Args:
+      table, index: see `position_bias`.
+      scaled: makes of queries and keys (..., heads, D) those whose products are the scores.
+      dropout: of the attention weights.
+    """
+    size = x.shape[1:3]
+    # Where one window spans an axis, nothing is shifted, and the padding asks for nothing.
+    shift_size = [0 if length <= w else s for length, w, s in zip(size, window_size, shift_size, strict=True)]
+    asking = [*map(min, size, window_size)]
+    biases = (None, None, None) if qkv_bias is None else jnp.split(qkv_bias, 3)
+    parts = zip(jnp.split(affine(x, qkv_kernel), 3, -1), biases, (asking, window_size, window_size), strict=True)
+    q, k, v = (to_windows(*part, shift_size) for part in parts)
+    q, k, v = (y.reshape(*y.shape[:-1], num_heads, -1) for y in (q, k, v))
+    bias = position_bias(table, index, size, window_size, shift_size)
+    y = attend(*scaled(q, k), v, scale=1.0, bias=bias, dropout=dropout)
+    return from_windows(y.reshape(*y.shape[:-2], -1), size, asking, shift_size)
 
 
 class ShiftedWindowAttention(nnx.Module):
@@ -82,84 +157,45 @@ class ShiftedWindowAttention(nnx.Module):
         self.proj = linear(dim, dim, proj_bias, rngs=rngs)
         self.attention_dropout = Dropout(attention_dropout, rngs=rngs)
         self.dropout = Dropout(dropout, rngs=rngs)
-        self._define_scores(rngs)
+        self.define_position_bias(rngs)
         self.relative_position_index = IndexBuffer(jnp.asarray(relative_position_index(window_size), jnp.int32))
 
-    def _define_scores(self, rngs: nnx.Rngs) -> None:
+    def define_position_bias(self, rngs: nnx.Rngs) -> None:
         offsets = math.prod(2 * w - 1 for w in self.window_size)
         table = init.normal(0.02)(rngs.params(), (offsets, self.num_heads), jnp.float32)
         self.relative_position_bias_table = nnx.Param(table)
 
-    def _position_table(self) -> jax.Array:
-        """(offsets, heads): what is added to the scores of two tokens, by their offset."""
-        return self.relative_position_bias_table[...]
-
-    def _qkv_bias(self) -> jax.Array | None:
-        return None if self.qkv.bias is None else self.qkv.bias[...]
-
-    def _scaled(self, q: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Queries and keys whose products are the scores."""
-        return q * q.shape[-1] ** -0.5, k
+    def attend(self, x: jax.Array, qkv_bias: jax.Array | None, table: jax.Array, scaled: Callable) -> jax.Array:
+        projection = self.qkv.kernel[...], qkv_bias
+        windows = self.window_size, self.shift_size, self.num_heads
+        positions = table, self.relative_position_index[...]
+        y = shifted_window_attention(x, *projection, *positions, *windows, scaled, self.attention_dropout)
+        return self.dropout(self.proj(y))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        n, *size, channels = x.shape
-        counts = [-(-length // w) for length, w in zip(size, self.window_size, strict=True)]
-        shift = [0 if count == 1 else s for count, s in zip(counts, self.shift_size, strict=True)]
-        padded = [count * w for count, w in zip(counts, self.window_size, strict=True)]
-        # Where one window spans an axis, what lies behind the map is no query.
-        window = [min(length, w) for length, w in zip(size, self.window_size, strict=True)]
-
-        def windows(y: jax.Array, bias: jax.Array | None, window: Sequence[int]) -> jax.Array:
-            """(N, H, W, C) to (N, windows, L, heads, D)."""
-            behind = [count * w - length for count, w, length in zip(counts, window, size, strict=True)]
-            y = jnp.pad(y, [(0, 0), (0, behind[0]), (0, behind[1]), (0, 0)])
-            # Padding tokens are zeros, so that their projection is the bias: projecting before padding saves work.
-            y = y if bias is None else y + bias.astype(y.dtype)
-            y = window_partition(jnp.roll(y, [-s for s in shift], (1, 2)), window)
-            return y.reshape(n, y.shape[1], -1, self.num_heads, channels // self.num_heads)
-
-        bias = self._qkv_bias()
-        biases = (None, None, None) if bias is None else jnp.split(bias, 3)
-        q, k, v = jnp.split(affine(x, self.qkv.kernel[...]), 3, -1)
-        q, k, v = map(windows, (q, k, v), biases, (window, self.window_size, self.window_size))
-        q, k = self._scaled(q, k)
-
-        length = math.prod(self.window_size)
-        position = self._position_table()[self.relative_position_index[...]]
-        position = position.reshape(length, length, -1).transpose(2, 0, 1)  # (heads, L, L)
-        if any(shift):
-            penalty = _shift_penalty(padded, self.window_size, shift)[:, None]
-            position = position + jnp.asarray(penalty, position.dtype)  # (windows, heads, L, L)
-        position = position.reshape(*position.shape[:-2], *self.window_size, length)
-        position = position[..., : window[0], : window[1], :].reshape(*position.shape[:-3], -1, length)
-
-        y = attend(q, k, v, scale=1.0, bias=position, dropout=self.attention_dropout)
-        y = window_reverse(y.reshape(n, -1, *window, channels), counts)
-        y = jnp.roll(y, shift, (1, 2))[:, : size[0], : size[1]]
-        return self.dropout(self.proj(y))
+        bias = None if self.qkv.bias is None else self.qkv.bias[...]
+        table = self.relative_position_bias_table[...]
+        return self.attend(x, bias, table, lambda q, k: (q * q.shape[-1] ** -0.5, k))
 
 
 class ShiftedWindowAttentionV2(ShiftedWindowAttention):
     """With scaled cosine scores, and position biases from a small network of the offsets (V2, §3.2 and §3.3)."""
 
-    def _define_scores(self, rngs: nnx.Rngs) -> None:
+    def define_position_bias(self, rngs: nnx.Rngs) -> None:
         self.relative_coords_table = Buffer(jnp.asarray(_relative_coords_table(self.window_size)))
         self.logit_scale = nnx.Param(jnp.full((self.num_heads, 1, 1), math.log(10), jnp.float32))
         self.cpb_mlp = Sequential(linear(2, 512, rngs=rngs), ReLU(), linear(512, self.num_heads, False, rngs=rngs))
 
-    def _position_table(self) -> jax.Array:
+    def __call__(self, x: jax.Array) -> jax.Array:
+        bias = None
+        if self.qkv.bias is not None:  # keys have none: what the checkpoint holds there stays unused and untrained
+            third = self.qkv.out_features // 3
+            bias = self.qkv.bias[...].at[third:-third].set(0)
         coords = self.relative_coords_table[...].astype(self.cpb_mlp[0].kernel[...].dtype)
-        return 16 * jax.nn.sigmoid(self.cpb_mlp(coords).reshape(-1, self.num_heads))
-
-    def _qkv_bias(self) -> jax.Array | None:
-        """Keys have no bias: whatever the checkpoint holds there stays unused and untrained."""
-        bias = super()._qkv_bias()
-        return None if bias is None else bias.at[len(bias) // 3 : -(len(bias) // 3)].set(0)
-
-    def _scaled(self, q: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:
-        scale = self.logit_scale[..., 0].astype(q.dtype)  # (heads, 1)
+        table = 16 * jax.nn.sigmoid(self.cpb_mlp(coords).reshape(-1, self.num_heads))
+        scale = self.logit_scale[..., 0].astype(x.dtype)  # (heads, 1)
         scale = jnp.exp(jnp.where(scale > math.log(100), math.log(100), scale))
-        return _unit(q) * scale, _unit(k)
+        return self.attend(x, bias, table, lambda q, k: (_unit(q) * scale, _unit(k)))
 
 
 def _unit(x: jax.Array) -> jax.Array:
@@ -170,7 +206,11 @@ def _unit(x: jax.Array) -> jax.Array:
 
 
 class SwinTransformerBlock(nnx.Module):
-    """Window attention and MLP, each behind a norm and with a shortcut (V1, figure 3b)."""
+    """Window attention and MLP, each after a norm and with a shortcut (V1, figure 3b).
+
+    Args:
+      attn_layer: builds the attention, with the arguments of `ShiftedWindowAttention`, which it is unless given.
+    """
 
     attention = ShiftedWindowAttention
 
@@ -185,11 +225,12 @@ class SwinTransformerBlock(nnx.Module):
         attention_dropout: float = 0.0,
         stochastic_depth_prob: float = 0.0,
         norm_layer: Layer = LayerNorm,
+        attn_layer: Layer | None = None,
         *,
         rngs: nnx.Rngs,
     ):
         self.norm1 = norm_layer(dim, rngs=rngs)
-        self.attn = self.attention(
+        self.attn = (attn_layer or self.attention)(
             dim, window_size, shift_size, num_heads, attention_dropout=attention_dropout, dropout=dropout, rngs=rngs
         )
         self.stochastic_depth = StochasticDepth(stochastic_depth_prob, rngs=rngs)
@@ -210,7 +251,7 @@ class SwinTransformerBlock(nnx.Module):
 
 
 class SwinTransformerBlockV2(SwinTransformerBlock):
-    """The same with the norms behind attention and MLP (V2, §3.2)."""
+    """The same with the norms after attention and MLP (V2, §3.2)."""
 
     attention = ShiftedWindowAttentionV2
 
@@ -239,7 +280,7 @@ class PatchMerging(nnx.Module):
 
 
 class PatchMergingV2(nnx.Module):
-    """The same with the norm behind the reduction."""
+    """The same with the norm after the reduction."""
 
     def __init__(self, dim: int, norm_layer: Layer = LayerNorm, *, rngs: nnx.Rngs):
         self.reduction = linear(4 * dim, 2 * dim, False, rngs=rngs)

@@ -49,7 +49,7 @@ class ConvStemConfig(NamedTuple):
 
 
 class EncoderBlock(nnx.Module):
-    """Self-attention and MLP, each behind a norm and with a shortcut (figure 1): (N, L, C) to the same."""
+    """Self-attention and MLP, each after a norm and with a shortcut (figure 1): (N, L, C) to the same."""
 
     def __init__(
         self,
@@ -251,8 +251,8 @@ def _conv_stem(configs: Sequence[ConvStemConfig], channels: int, hidden_dim: int
             rngs=rngs,
         )
         channels = c.out_channels
-    spread = init.normal(math.sqrt(2 / hidden_dim))
-    last = Conv(channels, hidden_dim, 1, kernel_init=spread, bias_init=init.zeros, rngs=rngs)
+    kernel_init = init.normal(math.sqrt(2 / hidden_dim))
+    last = Conv(channels, hidden_dim, 1, kernel_init=kernel_init, bias_init=init.zeros, rngs=rngs)
     return NamedSequential(**layers, conv_last=last)
 
 

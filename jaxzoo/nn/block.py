@@ -69,7 +69,7 @@ class ConvNormActivation(Sequential):
 
 
 class BatchNormAct(BatchNorm):
-    """timm's `BatchNormAct2d`: batch norm and, unless it is None, the activation behind, under one name."""
+    """timm's `BatchNormAct2d`: batch norm and, unless it is None, the activation after it, under one name."""
 
     def __init__(
         self,

@@ -79,7 +79,7 @@ class Identity(nnx.Module):
 
 
 def flatten(x: jax.Array) -> jax.Array:
-    """(N, H, W, C) to (N, C·H·W) in torch's order, so that the weights behind need no permuting."""
+    """(N, H, W, C) to (N, C·H·W) in torch's order, so that the weights of the next layer need no permuting."""
     return x.transpose(0, -1, *range(1, x.ndim - 1)).reshape(x.shape[0], math.prod(x.shape[1:]))
 
 

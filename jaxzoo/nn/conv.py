@@ -38,7 +38,7 @@ class Conv(nnx.Conv):
 
     Args:
       padding: pixels on both sides, for all axes or per axis, or "same" (stride 1) or "valid"; or "SAME", TensorFlow's,
-        which follows the input's size and puts an odd pixel behind (`timm.layers.Conv2dSame`).
+        which follows the input's size and puts an odd pixel at the end (`timm.layers.Conv2dSame`).
       padding_mode: "zeros", "reflect", "replicate" or "circular".
       kernel_init, bias_init: initialisers; torch's defaults unless given.
     """

@@ -22,7 +22,7 @@ def _hashable(size: Size | None) -> Size | None:
 def _window_ends(
     length: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool
 ) -> tuple[int, int]:
-    """Number of windows along one axis, and the padding behind the last element that they need."""
+    """Number of windows along one axis, and the padding after the last element that they need."""
     if padding > kernel // 2:
         raise ValueError(f"padding {padding} is more than half of the window of {kernel}")
     reach = dilation * (kernel - 1) + 1
@@ -33,7 +33,7 @@ def _window_ends(
             "the image is too small for this network"
         )
     count = -(-span // stride) + 1 if ceil_mode else span // stride + 1
-    if ceil_mode and (count - 1) * stride >= length + padding:  # a window must not start in the padding behind
+    if ceil_mode and (count - 1) * stride >= length + padding:  # a window must not start in the padding at the end
         count -= 1
     return count, max((count - 1) * stride + reach - length - padding, 0)
 

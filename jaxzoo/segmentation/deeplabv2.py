@@ -28,9 +28,9 @@ def conv_bn(
 ) -> NamedSequential:
     """A convolution, batch norm and, unless told otherwise, ReLU."""
     padding = dilation * (kernel_size // 2)
-    start = {"bias": False, "kernel_init": init.kaiming_normal("fan_out")}
+    options = {"bias": False, "kernel_init": init.kaiming_normal("fan_out")}
     return NamedSequential(
-        conv=Conv(in_channels, out_channels, kernel_size, stride, padding, dilation, **start, rngs=rngs),
+        conv=Conv(in_channels, out_channels, kernel_size, stride, padding, dilation, **options, rngs=rngs),
         bn=BatchNorm(out_channels, momentum=0.001, rngs=rngs),  # the port's; Caffe's moves by 1 - 0.999 too
         **({"relu": ReLU()} if activation else {}),
     )
@@ -67,10 +67,12 @@ class ASPP(nnx.Module):
     """Atrous spatial pyramid pooling: the sum of classifiers that see at several dilations (§3.2)."""
 
     def __init__(self, in_channels: int, num_classes: int, rates: Sequence[int], *, rngs: nnx.Rngs):
-        start = {"kernel_init": init.normal(0.01), "bias_init": init.zeros}
+        initialisers = {"kernel_init": init.normal(0.01), "bias_init": init.zeros}
         self.names = tuple(f"c{i}" for i in range(len(rates)))
         for name, rate in zip(self.names, rates, strict=True):
-            setattr(self, name, Conv(in_channels, num_classes, 3, padding=rate, dilation=rate, **start, rngs=rngs))
+            setattr(
+                self, name, Conv(in_channels, num_classes, 3, padding=rate, dilation=rate, **initialisers, rngs=rngs)
+            )
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return sum(getattr(self, name)(x) for name in self.names)

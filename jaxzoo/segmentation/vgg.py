@@ -8,12 +8,12 @@ from functools import partial
 import jax
 from flax import nnx
 
-from jaxzoo.classification.vgg import D, conv
+from jaxzoo.classification.vgg import D, conv_initialisers
 from jaxzoo.nn import Conv, init, relu
 
 STAGES = (64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)
 
-# For layers behind the stages that the reference takes from elsewhere: they learn at any width.
+# For layers after the stages that the reference takes from elsewhere: they learn at any width.
 fully_connected = partial(Conv, kernel_init=init.kaiming_normal("fan_in"), bias_init=init.zeros)
 
 
@@ -41,7 +41,7 @@ class VGG16Stages(nnx.Module):
             for j, planes in enumerate(stage, start=1):
                 padding = first_padding if (i, j) == (1, 1) else dilation
                 planes = narrowed(planes, width)
-                layer = conv(channels, planes, 3, padding=padding, dilation=dilation, rngs=rngs)
+                layer = Conv(channels, planes, 3, 1, padding, dilation, **conv_initialisers, rngs=rngs)
                 setattr(self, f"conv{i}_{j}", layer)
                 channels = planes
 

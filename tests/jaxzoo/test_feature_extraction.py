@@ -80,7 +80,7 @@ def test_outputs_come_in_the_order_given_and_nothing_runs_that_they_do_not_need(
 
 
 def test_training_moves_the_statistics_that_torchvisions_moves():
-    """Those of layers behind the last output stay, as they are no longer part of the network there."""
+    """Those of layers after the last output stay, as they are no longer part of the network there."""
     twin = torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1]).double()
     randomise(twin, 0)
     for module in twin.modules():

@@ -36,7 +36,7 @@ def narrow(name: str, **arguments) -> nnx.Module:
 def test_scores_are_first_enlarged_by_linear_interpolation(stride):
     x = np.random.default_rng(0).standard_normal((2, 5, 4, 3)).astype(np.float32)
     larger = upscore(3, stride, nnx.Rngs(0))(x)[:, stride // 2 : -stride // 2, stride // 2 : -stride // 2]
-    inside = slice(stride, -stride)  # at the border, zeros lie behind the last score
+    inside = slice(stride, -stride)  # at the border, zeros follow the last score
     expected = resize(jnp.asarray(x), scale_factor=stride, mode="bilinear")
     np.testing.assert_allclose(larger[:, inside, inside], expected[:, inside, inside], atol=1e-5)
 
@@ -151,5 +151,5 @@ def test_training_moves_what_started_at_zero():
 
     gradient = nnx.to_flat_state(nnx.jit(nnx.grad(loss))(model))
     moved = {path[0] for path, g in gradient if jnp.abs(g.get_value()).max() > 0}
-    assert moved == {"score_fr", "score_pool4", "score_pool3"}  # in the first step; what lies behind them follows
+    assert moved == {"score_fr", "score_pool4", "score_pool3"}  # in the first step; what comes after them follows
     assert jax.tree.all(jax.tree.map(lambda a: bool(jnp.isfinite(a).all()), nnx.state(model, nnx.Param)))

@@ -19,8 +19,8 @@ WINDOWS = [
     (3, {"stride": 2, "ceil_mode": True}, (13, 12)),
     (3, {"stride": 1, "padding": 1}, (5, 4)),
     ((2, 3), {"stride": (3, 1), "padding": (1, 0), "ceil_mode": True}, (6, 5)),
-    (2, {"stride": 3, "ceil_mode": True}, (6, 8)),  # the last window would start behind the image
-    (3, {"stride": 4, "padding": 1, "ceil_mode": True}, (8, 9)),  # ... or in the padding behind it
+    (2, {"stride": 3, "ceil_mode": True}, (6, 8)),  # the last window would start after the image
+    (3, {"stride": 4, "padding": 1, "ceil_mode": True}, (8, 9)),  # ... or in the padding after it
     (2, {"stride": 5, "padding": 1, "ceil_mode": True}, (4, 9)),
     (4, {"stride": 1, "padding": 2}, (3, 2)),
     (3, {"stride": 2, "ceil_mode": True}, (4, 5)),

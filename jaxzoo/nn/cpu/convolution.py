@@ -112,8 +112,8 @@ def _by_taps(x: jax.Array, kernel: jax.Array, strides, padding: Pads, dilation, 
             continue
         starts, stops = ([p + a for p, a in zip(ends, ahead, strict=True)] for ends in (first, stop))
         window = lax.slice(x, (0, *starts, 0), (x.shape[0], *stops, x.shape[-1]))
-        behind = [n - s for n, s in zip(size, stop, strict=True)]
-        y += pad(affine(wide(window), wide(kernel[tap])), list(zip(first, behind, strict=True)))
+        after = [n - s for n, s in zip(size, stop, strict=True)]
+        y += pad(affine(wide(window), wide(kernel[tap])), list(zip(first, after, strict=True)))
     return y.astype(x.dtype)
 
 
@@ -194,10 +194,10 @@ def _depthwise_kernel_gradient(x, gradient, shape, strides, padding: Pads, dilat
     places = [locate(tap, strides, dilation) for tap in taps_of(kernel_size)]
     at_phase = np.array([np.ravel_multi_index(phase, strides) for phase, _ in places])
     at_row = np.array([sum(a * math.prod(length[i + 1 :]) for i, a in enumerate(start)) for _, start in places])
-    behind = blocks * rows - gradient.shape[0]
-    gradient = jnp.pad(gradient, [(0, behind), (0, 0)])
+    rest = blocks * rows - gradient.shape[0]
+    gradient = jnp.pad(gradient, [(0, rest), (0, 0)])
     parts = parts.reshape(math.prod(strides), math.prod(parts.shape[len(strides) : -1]), channels)
-    parts = jnp.pad(parts, [(0, 0), (0, behind + int(at_row.max())), (0, 0)])
+    parts = jnp.pad(parts, [(0, 0), (0, rest + int(at_row.max())), (0, 0)])
 
     def along_first_axis(places: tuple[jax.Array, jax.Array]) -> jax.Array:
         def add_block(block: jax.Array, sums: list[jax.Array]) -> list[jax.Array]:
