@@ -33,6 +33,10 @@ def test_residual_branches_start_at_zero_when_asked(name):
     check(name, zero_init_residual=True, num_classes=3)
 
 
+def test_a_model_starts_from_torchs_defaults_when_asked():
+    check("googlenet", init_weights=False, num_classes=3)
+
+
 def check(name: str, **arguments) -> None:
     """Every parameter is distributed as its twin's, every buffer has its numbers."""
     torch.manual_seed(1)

@@ -118,6 +118,14 @@ def test_averages_in_bfloat16_are_summed_in_float32(layer):
     np.testing.assert_allclose(np.asarray(WITHOUT[layer]()(x), np.float64), exact, rtol=2**-8)
 
 
+def test_max_pools_gradient_in_bfloat16_is_summed_in_float32():
+    """A pixel that is the maximum of 25 windows: in bfloat16, 128 + 0.5 is 128."""
+    x = jnp.zeros((1, 9, 9, 1), jnp.bfloat16).at[0, 4, 4, 0].set(1)
+    y, gradient = jax.vjp(lambda x: nn.max_pool(x, 5, 1), x)
+    (dx,) = gradient(jnp.full_like(y, 0.5).at[0, 2, 2, 0].set(128))
+    assert dx.dtype == jnp.bfloat16 and dx[0, 4, 4, 0] == 128 + 24 * 0.5
+
+
 def test_attention_in_bfloat16_sums_its_softmax_in_float32():
     """500 equal weights of 1/500 sum to 1."""
     q = k = jnp.zeros((1, 500, 1, 8), jnp.bfloat16)
