@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     import numpy as np
 
+    from jaxzoo.registry import ModelCard
+
 # Of the largest magnitude in a layer's output. Rounding stays below; a wrong architecture is far above.
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
 WHOLE = "(model)"
@@ -54,19 +56,20 @@ def diff(
 
     with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
         twin, ours, arguments = _both(model, weights, size, dtype, seed, match)
-        size = size or arguments.get("image_size") or card(model).input_size
-        images = _images(card(model).preprocess, image, size, seed)
-        layers, alone = compare(twin, ours, images.astype(dtype))
+        inputs = _inputs(card(model), image, size or arguments.get("image_size"), seed)
+        layers, alone = compare(
+            twin, ours, jax.tree.map(lambda x: x.astype(dtype) if x.dtype.kind == "f" else x, inputs)
+        )
     return _report(layers, alone, TOLERANCE[dtype])
 
 
-def compare(twin: Any, model: Any, images: "np.ndarray") -> tuple[list[Layer], list[str]]:
+def compare(twin: Any, model: Any, inputs: Any) -> tuple[list[Layer], list[str]]:
     """Compares the outputs of all submodules that a torch module and an NNX module have in common.
 
     Args:
-      twin: a torch module, in the dtype of the images.
+      twin: a torch module, in the dtype of the inputs.
       model: the NNX module.
-      images: (N, H, W, C).
+      inputs: its input, images (N, H, W, C) or another pytree of arrays, channels last; a tuple is several arguments.
 
     Returns:
       The layers in the order in which torch finished them, the whole model last under ""; and the paths that only one
@@ -80,6 +83,11 @@ def compare(twin: Any, model: Any, images: "np.ndarray") -> tuple[list[Layer], l
     from jaxzoo import inspect
 
     theirs = {}
+    arguments = inputs if isinstance(inputs, tuple) else (inputs,)
+
+    def as_torch(array: np.ndarray) -> torch.Tensor:
+        tensor = torch.from_numpy(array)
+        return tensor.movedim(-1, 1).contiguous() if tensor.ndim > 2 else tensor
 
     def keep(path: str):
         def hook(module, inputs, output):  # a copy, for a ReLU in place may follow
@@ -91,12 +99,12 @@ def compare(twin: Any, model: Any, images: "np.ndarray") -> tuple[list[Layer], l
     hooks = [module.register_forward_hook(keep(path)) for path, module in twin.named_modules()]
     try:
         with torch.no_grad():
-            twin(torch.from_numpy(images).movedim(-1, 1).contiguous())
+            twin(*(jax.tree.map(as_torch, argument) for argument in arguments))
     finally:
         for hook in hooks:
             hook.remove()
     graph, state = nnx.split(model)
-    ours = jax.jit(lambda state, x: inspect.outputs(nnx.merge(graph, state), x))(state, images)
+    ours = jax.jit(lambda state, *xs: inspect.outputs(nnx.merge(graph, state), *xs))(state, *arguments)
     ours = {path: [np.asarray(leaf) for leaf in _leaves(output)] for path, output in ours.items()}
     layers = []
     for path in theirs:
@@ -161,14 +169,17 @@ def _both(
     return twin, fit.model, fit.arguments
 
 
-def _images(preprocess: Any, image: Path | None, size: int, seed: int) -> "np.ndarray":
+def _inputs(card: "ModelCard", image: Path | None, size: int | None, seed: int) -> Any:
+    import jax
     import numpy as np
 
     import jaxzoo
 
     if image is None:
-        return np.random.default_rng(seed).standard_normal((2, size, size, 3))
-    return np.asarray(jaxzoo.eval_transform(jaxzoo.read_image(image), preprocess.at(size)))[None]
+        generator = np.random.default_rng(seed)
+        return jax.tree.map(lambda leaf: generator.standard_normal(leaf.shape), card.example_inputs(2, size))
+    preprocess = card.preprocess.at(size or card.input_size)
+    return np.asarray(jaxzoo.eval_transform(jaxzoo.read_image(image), preprocess))[None]
 
 
 def _report(layers: list[Layer], alone: list[str], tolerance: float) -> int:

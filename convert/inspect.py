@@ -135,10 +135,10 @@ def _by_size(tensors: Mapping[str, "np.ndarray"]) -> list[tuple[str, int]]:
     These are models that differ from them in the number of classes alone, then those of about as many parameters.
     """
     from jaxzoo import list_models
-    from jaxzoo.figures import stored
+    from jaxzoo.model_size import stored
 
-    figures = stored()
-    models = [(name, figures[name].parameters if name in figures else 0) for name in list_models()]
+    sizes = stored()
+    models = [(name, sizes[name].parameters if name in sizes else 0) for name in list_models()]
     parameters = [array for name, array in tensors.items() if not name.endswith(BUFFERS) and array.dtype.kind != "i"]
     count = sum(array.size for array in parameters)
     # Any matrix may be the classifier.

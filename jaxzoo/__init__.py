@@ -10,9 +10,9 @@ if TYPE_CHECKING:  # for editors, which do not follow `__getattr__`
     from jaxzoo import registry as registry
     from jaxzoo.errors import UsageError as UsageError
     from jaxzoo.feature_extraction import feature_extractor as feature_extractor
-    from jaxzoo.figures import model_info as model_info
     from jaxzoo.imagenet import imagenet_classes as imagenet_classes
     from jaxzoo.images import read_image as read_image
+    from jaxzoo.inspect.model_info import model_info as model_info
     from jaxzoo.preprocess import Preprocess as Preprocess
     from jaxzoo.preprocess import eval_transform as eval_transform
     from jaxzoo.registry import (
@@ -37,7 +37,7 @@ _HOME = {
     "feature_extractor": "jaxzoo.feature_extraction",
     "imagenet_classes": "jaxzoo.imagenet",
     "list_models": "jaxzoo.registry",
-    "model_info": "jaxzoo.figures",
+    "model_info": "jaxzoo.inspect.model_info",
     "read_image": "jaxzoo.images",
     "register_model": "jaxzoo.registry",
 }

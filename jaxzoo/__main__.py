@@ -8,10 +8,12 @@ if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] != os.path
     del sys.path[0]
 
 from collections.abc import Sequence
+from inspect import signature
 
 from jaxzoo.commands import SUMMARIES, command
 from jaxzoo.errors import exit_on_usage_error
 from jaxzoo.home import expanded
+from jaxzoo.malloc import keep_freed_memory
 
 DESCRIPTION = "PyTorch's vision models for JAX. `jaxzoo --install-completion` teaches your shell to complete all this."
 
@@ -29,7 +31,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         from convert.__main__ import main as convert
 
         return convert(rest, prog="jaxzoo convert")
-    with exit_on_usage_error():
+    options = ()
+    if name in SUMMARIES:
+        keep_freed_memory()
+        options = signature(command(name)).parameters
+    with exit_on_usage_error(options):
         try:
             code = _run(name, rest)
         except KeyboardInterrupt:
@@ -43,7 +49,6 @@ def _run(name: str, rest: Sequence[str]) -> int | None:
 
     from jaxzoo.command_help import explained
     from jaxzoo.commands import completion
-    from jaxzoo.memory import keep_freed_memory
 
     if name == "--install-completion":
         return completion.install(*rest[:1])
@@ -52,7 +57,6 @@ def _run(name: str, rest: Sequence[str]) -> int | None:
     if name not in SUMMARIES:  # --help, or a mistake
         nothing = completion.commands(lambda name: lambda: None)
         return nothing.cli(prog="jaxzoo", description=DESCRIPTION, args=[name, *rest])
-    keep_freed_memory()
     return tyro.cli(explained(command(name)), prog=f"jaxzoo {name}", args=rest)
 
 

@@ -1,4 +1,9 @@
-"""Errors that people cause and can mend."""
+"""Errors that people cause and can mend.
+
+`UsageError` is for what may come from a person who runs a command or a function of the zoo: names, files, options,
+images, numbers of classes. Layers and functions that get an argument which no program should give them raise torch's
+`ValueError`; a `UsageError` is one too.
+"""
 
 import contextlib
 import dataclasses
@@ -36,7 +41,8 @@ class UsageError(ValueError):
     def on_command_line(self, options: Collection[str]) -> str:
         """The message for a command whose options have these names, spelt as in Python."""
         ways = [way for way in self.remedies if way.argument in options]
-        return self._with(f"--{way.argument.replace('_', '-')} {way.value} {way.effect}" for way in ways)
+        flags = [(f"--{way.argument.replace('_', '-')}", "" if way.value is True else f" {way.value}") for way in ways]
+        return self._with(f"{flag}{value} {way.effect}" for way, (flag, value) in zip(ways, flags, strict=True))
 
     def _with(self, ways: Iterable[str]) -> str:
         message = self.args[0]

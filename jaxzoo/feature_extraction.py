@@ -9,7 +9,7 @@ import jax
 from flax import nnx
 
 from jaxzoo.errors import UsageError, nearest
-from jaxzoo.inspect.calls import around_calls
+from jaxzoo.inspect.intercept import around_calls
 
 
 def feature_extractor(model: nnx.Module, return_nodes: Mapping[str, str] | Sequence[str] | str) -> "FeatureExtractor":

@@ -1,6 +1,6 @@
-"""Writes docs/models.md and jaxzoo/figures.json from the registry: `python -m tests.models_table [NAME...]`.
+"""Writes docs/models.md and jaxzoo/model_sizes.json from the registry: `python -m tests.models_table [NAME...]`.
 
-New models are measured, and those that are named; the others are known (`tests/jaxzoo/test_figures.py` checks them).
+New models are measured, and those that are named; the others are known (`tests/jaxzoo/test_model_size.py` checks them).
 """
 
 import dataclasses
@@ -11,7 +11,8 @@ from pathlib import Path
 from flax import nnx
 
 import jaxzoo
-from jaxzoo import figures
+from jaxzoo.inspect.model_info import ModelInfo, measure
+from jaxzoo.model_size import ModelSize, digits, stored
 
 HEADER = """# Models
 
@@ -26,19 +27,18 @@ COLUMNS = """| model | parameters | GMACs | input | weights | reference | paper 
 |---|---|---|---|---|---|---|"""
 
 
-def measured(name: str) -> figures.Figures:
+def measured(name: str) -> ModelSize:
     """Of a model with its default arguments, without numbers."""
-    size = jaxzoo.card(name).input_size
-    return figures.measure(nnx.eval_shape(lambda: jaxzoo.create_model(name)), (1, size, size, 3))
+    return measure(nnx.eval_shape(lambda: jaxzoo.create_model(name)), jaxzoo.card(name).example_inputs())
 
 
 def main() -> None:
-    names, known = jaxzoo.list_models(), figures.stored()
+    names, known = jaxzoo.list_models(), stored()
     anew = set(sys.argv[1:]) | set(names) - set(known)
     rows = {name: dataclasses.asdict(measured(name) if name in anew else known[name]) for name in names}
     lines = ",\n".join(f" {json.dumps(name)}: {json.dumps(row)}" for name, row in rows.items())
-    Path("jaxzoo/figures.json").write_text(f"{{\n{lines}\n}}\n")
-    figures.stored.cache_clear()
+    Path("jaxzoo/model_sizes.json").write_text(f"{{\n{lines}\n}}\n")
+    stored.cache_clear()
     parts = [HEADER]
     for task in jaxzoo.registry.TASKS:
         parts += [f"## {task.capitalize()}\n", COLUMNS]
@@ -47,9 +47,9 @@ def main() -> None:
     Path("docs/models.md").write_text("\n".join(parts))
 
 
-def _row(info: figures.ModelInfo) -> str:
+def _row(info: ModelInfo) -> str:
     weights = (f"{name} {next(iter(w.metrics.values()), '')}".strip() for name, w in info.weights.items())
-    size = f"{figures.digits(info.parameters / 1e6)} M | {figures.digits(info.multiply_adds / 1e9)} | {info.input_size}"
+    size = f"{digits(info.parameters / 1e6)} M | {digits(info.multiply_adds / 1e9)} | {info.input_size}"
     return f"| {info.name} | {size} | {', '.join(weights)} | {info.twin} | {info.paper} |"
 
 

@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m train") -> No
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from jaxzoo.cache import keep_compiled_programs
     from jaxzoo.errors import exit_on_usage_error
-    from jaxzoo.memory import keep_freed_memory
+    from jaxzoo.malloc import keep_freed_memory
     from train.config.command_line import parse
 
     keep_freed_memory()

@@ -23,7 +23,7 @@ from convert.differences import listed
 from convert.weights import Weights
 from jaxzoo import nn
 from jaxzoo.errors import UsageError
-from jaxzoo.inspect.calls import program
+from jaxzoo.inspect.intercept import program
 from jaxzoo.preprocess import Preprocess
 from train import inspection
 from train.config import defaults, needs, recipes

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-SIDES = 360, 720  # pixels; within these the longer side of the picture is drawn
+SIZE_LIMITS = 360, 720  # pixels, of the longer side as it is drawn
 ROW, MARGIN = 28, 8
 INK, BAR, PAPER = "#111827", "#bfdbfe", "#ffffff"
 
@@ -12,10 +12,10 @@ INK, BAR, PAPER = "#111827", "#bfdbfe", "#ffffff"
 def annotated(picture: Image.Image, predictions: Sequence[tuple[str, float]]) -> Image.Image:
     """The RGB picture, and below it a bar for each (class, probability)."""
     side = max(picture.size)
-    scale = min(max(side, SIDES[0]), SIDES[1]) / side
+    scale = min(max(side, SIZE_LIMITS[0]), SIZE_LIMITS[1]) / side
     size = tuple(max(1, round(length * scale)) for length in picture.size)
     picture = picture.resize(size, Image.Resampling.NEAREST if scale > 4 else Image.Resampling.LANCZOS)
-    width, height = max(size[0], SIDES[0]), size[1] + MARGIN
+    width, height = max(size[0], SIZE_LIMITS[0]), size[1] + MARGIN
     sheet = Image.new("RGB", (width, height + ROW * len(predictions) + MARGIN), PAPER)
     sheet.paste(picture, ((width - size[0]) // 2, 0))
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(16)

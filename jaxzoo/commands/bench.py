@@ -18,15 +18,16 @@ from rich import box
 from rich.console import Console
 from rich.table import Column, Table
 
-from jaxzoo.commands.sides import Setting, Side, ours, torchs
+from jaxzoo.commands import tasks
+from jaxzoo.commands.contenders import Contender, Setting, ours, torchs
 from jaxzoo.errors import UsageError
-from jaxzoo.figures import digits
 from jaxzoo.inspect import multiply_adds
-from jaxzoo.registry import argument_names, card, create_model
+from jaxzoo.model_size import digits
+from jaxzoo.registry import ModelCard, argument_names, card, create_model
 
 COLUMNS = ("images/s", "ms: p10 p50 p90", "compile s", "peak MiB", "GFLOP/s", "× torch")
 
-Row = dict[str, Any]
+Measurement = dict[str, Any]  # by column
 
 
 def bench(
@@ -67,42 +68,58 @@ def bench(
     gpu = _prepare(device, threads, against)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
     console.print(_conditions(gpu, threads, precision, against), soft_wrap=True)
-    rows: list[Row] = []
+    rows: list[Measurement] = []
+    options = (against, seconds / 2, precision == "bfloat16", gpu, gpu if compile is None else compile)
     with _uncached(), jax.default_device(jax.devices("gpu" if gpu else "cpu")[0]):
         for c in cards:
-            arguments = {"image_size": size} if size and "image_size" in argument_names(c.name) else {}
-            side = size or c.input_size
-            abstract = nnx.eval_shape(lambda c=c, arguments=arguments: create_model(c.name, **arguments))
-            flops = 2 * multiply_adds(abstract, c.example_inputs(size=side).shape)[""]
             for n in batch:
-                console.print(f"\n{c.name}, {n} × {side}², {digits(flops / 1e9)} GFLOPs per image")
-                generator = np.random.default_rng(0)
-                images = generator.standard_normal(c.example_inputs(n, side).shape, np.float32)
-                labels = generator.integers(0, 10, (n, side, side) if c.task == "segmentation" else n, np.int32)
-                table = Table(
-                    *("step", "side"), *(Column(name, justify="right") for name in COLUMNS), box=box.SIMPLE_HEAD
-                )
-                for training in (False, True):
-                    compiled = gpu if compile is None else compile
-                    setting = Setting(c, arguments, images, labels, training, precision == "bfloat16", gpu, compiled)
-                    try:
-                        sides = _measure(setting, seconds / 2, against)
-                    except UsageError as error:
-                        if not training:
-                            raise
-                        console.print(f"training is left out: {error}")  # a single image may be too little for it
-                        continue
-                    new = [_row(s, setting, flops * (3 if training else 1)) for s in sides]
-                    _show(table, new[0], min(new[1:], key=lambda row: row["p50 ms"], default=None))
-                    rows += new
-                    del sides
-                    gc.collect()
-                console.print(table)
+                rows += _bench_one(console, c, n, size, *options)
     if csv:
         with open(csv, "w", newline="") as file:
             writer = files.DictWriter(file, rows[0].keys())
             writer.writeheader()
             writer.writerows(rows)
+
+
+def _bench_one(
+    console: Console,
+    card: ModelCard,
+    batch: int,
+    size: int | None,
+    against: str,
+    seconds: float,
+    bfloat16: bool,
+    gpu: bool,
+    compile: bool,
+) -> list[Measurement]:
+    """Measures and shows inference and training of a model with a batch."""
+    arguments = {"image_size": size} if size and "image_size" in argument_names(card.name) else {}
+    abstract = nnx.eval_shape(lambda: create_model(card.name, **arguments))
+    flops = 2 * multiply_adds(abstract, card.example_inputs(size=size))[""]
+    side = size or card.input_size
+    console.print(f"\n{card.name}, {batch} × {side}², {digits(flops / 1e9)} GFLOPs per image")
+    generator = np.random.default_rng(0)
+    example = card.example_inputs(batch, size)
+    inputs = jax.tree.map(lambda leaf: generator.standard_normal(leaf.shape, leaf.dtype), example)
+    labels = tasks.of_model(card.name).example_labels(example, 10, generator)
+    numbers = (Column(name, justify="right") for name in COLUMNS)
+    table, rows = Table("step", "side", *numbers, box=box.SIMPLE_HEAD), []
+    for training in (False, True):
+        setting = Setting(card, arguments, inputs, labels, training, bfloat16, gpu, compile)
+        try:
+            contenders = _measure(setting, seconds, against)
+        except UsageError as error:
+            if not training:
+                raise
+            console.print(f"training is left out: {error}")  # a single image may be too little for it
+            continue
+        new = [_measurement(c, setting, side, flops * (3 if training else 1)) for c in contenders]
+        _show(table, new[0], min(new[1:], key=lambda row: row["p50 ms"], default=None))
+        rows += new
+        del contenders
+        gc.collect()
+    console.print(table)
+    return rows
 
 
 def _prepare(device: str | None, threads: int, against: str) -> bool:
@@ -116,14 +133,9 @@ def _prepare(device: str | None, threads: int, against: str) -> bool:
     if gpu:
         jax.config.update("jax_default_matmul_precision", "highest")  # float32, not TF32; bfloat16 stays itself
     if against == "torch":
-        from convert.files import require_torch
+        from convert import torch_bench
 
-        require_torch("--against torch")
-        import torch
-
-        if gpu and not torch.cuda.is_available():
-            raise UsageError("JAX runs on a GPU and this torch cannot; --device cpu compares them on the CPU")
-        torch.set_num_threads(threads)
+        torch_bench.prepare(gpu, threads)
     return gpu
 
 
@@ -144,42 +156,42 @@ def _conditions(gpu: bool, threads: int, precision: str, against: str) -> str:
     return ", ".join((kind, precision, *(f"{p} {version(p)}" for p in packages), time.strftime("%Y-%m-%d")))
 
 
-def _measure(setting: Setting, seconds: float, against: str) -> list[Side]:
-    """Builds the sides, warms them up, and lets them take turns for that many seconds, five turns at least."""
-    sides = [ours(setting)]
+def _measure(setting: Setting, seconds: float, against: str) -> list[Contender]:
+    """Builds the contenders, warms them up, and lets them take turns for that many seconds, five turns at least."""
+    contenders = [ours(setting)]
     if against == "torch":
-        sides += [torchs(setting, layout) for layout in ("contiguous_format", "channels_last")]
-    for side in sides:
-        side.warm_up(setting.gpu)
+        contenders += [torchs(setting, layout) for layout in ("contiguous_format", "channels_last")]
+    for contender in contenders:
+        contender.warm_up(setting.gpu)
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(sides[0].samples) < 5:
-        for side in sides:
-            side.sample()
-    return sides
+    while time.perf_counter() < end or len(contenders[0].samples) < 5:
+        for contender in contenders:
+            contender.sample()
+    return contenders
 
 
-def _row(side: Side, setting: Setting, flops: int) -> Row:
-    p10, p50, p90 = np.percentile(side.samples, (10, 50, 90))
-    n, height = setting.images.shape[:2]
+def _measurement(contender: Contender, setting: Setting, size: int, flops: int) -> Measurement:
+    p10, p50, p90 = np.percentile(contender.samples, (10, 50, 90))
+    n = len(setting.labels)
     return {
         "model": setting.card.name,
         "mode": "training" if setting.training else "inference",
         "batch": n,
-        "size": height,
+        "size": size,
         "precision": "bfloat16" if setting.bfloat16 else "float32",
-        "side": side.name,
+        "side": contender.name,
         "images/s": n / p50,
         "p10 ms": 1000 * p10,
         "p50 ms": 1000 * p50,
         "p90 ms": 1000 * p90,
-        "compile s": side.compile_seconds,
-        "peak MiB": None if side.peak is None else side.peak / 2**20,
+        "compile s": contender.compile_seconds,
+        "peak MiB": None if contender.peak is None else contender.peak / 2**20,
         "GFLOP/s": flops * n / p50 / 1e9,
         "GFLOPs per image": flops / 1e9,
     }
 
 
-def _show(table: Table, own: Row, other: Row | None) -> None:
+def _show(table: Table, own: Measurement, other: Measurement | None) -> None:
     """Adds the lines of both sides, and how many times as fast as the other ours is."""
     for row in filter(None, (own, other)):
         table.add_row(

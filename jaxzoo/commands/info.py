@@ -1,5 +1,7 @@
 """`python -m jaxzoo info`: all about one model."""
 
+from collections.abc import Sequence
+
 import tyro
 from flax import nnx
 from rich import box
@@ -7,63 +9,76 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from jaxzoo.commands import tasks
 from jaxzoo.errors import UsageError
-from jaxzoo.figures import digits
-from jaxzoo.inspect import summary
+from jaxzoo.inspect.summary import ModuleSummary, summary
+from jaxzoo.model_size import digits
 from jaxzoo.registry import argument_names, card, create_model
 
 
 def info(name: tyro.conf.Positional[str], /, image_size: int | None = None, depth: int = 2) -> None:
-    """Show a model: its published weights, and its modules with output shapes, parameters and FLOPs.
+    """What a model is, its published weights, and its modules with output shapes, parameters and FLOPs.
 
     A FLOP is an addition or a multiplication; those of convolutions and products of matrices count. Modules without an
     output do not run in eval mode.
 
     Args:
-        name: Model, such as resnet50; `jaxzoo list` shows all.
-        image_size: Side of the square input image, in pixels. Default: the model's own.
-        depth: Levels of nested modules to show.
+        name: name of the model; `python -m jaxzoo list` has them all.
+        image_size: side of the square image, in pixels; the native size unless given.
+        depth: how many levels of modules inside modules to show.
     """
-    c, known = card(name), argument_names(name)
-    side = c.input_size if image_size is None else image_size
+    side = card(name).input_size if image_size is None else image_size
     if depth < 0 or side < 1:
         raise UsageError(f"--depth {depth} or --image-size {side} is too small")
-    arguments = {"image_size": side} if image_size and "image_size" in known else {}
+    modules = _modules(name, image_size)
+    console = Console(highlight=False)
+    for title, fact in (_facts(name, modules[0], side) | _weights(name)).items():
+        console.print(f"[bold]{title}[/]: {escape(fact)}")
+    if depth:
+        console.print(_table(modules[1:], depth))
+
+
+def _modules(name: str, image_size: int | None) -> list[ModuleSummary]:
+    fixed = image_size and "image_size" in argument_names(name)
     try:
-        model = nnx.eval_shape(lambda: create_model(name, **arguments))
-        rows = summary(model, c.example_inputs(size=side).shape)
+        model = nnx.eval_shape(lambda: create_model(name, **({"image_size": image_size} if fixed else {})))
+        return summary(model, card(name).example_inputs(size=image_size))
     except (TypeError, ValueError, ZeroDivisionError) as error:
         if image_size is None:
             raise
-        raise UsageError(f"{name} cannot take images of {side} × {side} pixels: {error}") from error
+        raise UsageError(f"{name} cannot take images of {image_size} × {image_size} pixels: {error}") from error
 
-    console = Console(highlight=False)
-    total = rows[0]
-    facts = {
+
+def _facts(name: str, whole: ModuleSummary, side: int) -> dict[str, str]:
+    c = card(name)
+    macs, flops = digits(whole.multiply_adds / 1e9), digits(2 * whole.multiply_adds / 1e9)
+    return {
         "model": f"{name} ({c.task})",
         "paper": c.paper,
         "reference": c.twin,
-        "arguments": ", ".join(known),
-        "size": f"{total.parameters:,} parameters, {digits(total.multiply_adds / 1e9)} GMACs "
-        f"({digits(2 * total.multiply_adds / 1e9)} GFLOPs) for an image of {side} × {side}",
+        **({"timm": c.timm} if c.timm else {}),
+        "arguments": ", ".join(argument_names(name)),
+        "size": f"{whole.parameters:,} parameters, {macs} GMACs ({flops} GFLOPs) for an image of {side} × {side}",
     }
-    for title, fact in facts.items():
-        console.print(f"[bold]{title}[/]: {escape(fact)}")
-    for weights, published in c.weights.items():
-        metrics = ", ".join(f"{key} {value}" for key, value in published.metrics.items())
+
+
+def _weights(name: str) -> dict[str, str]:
+    found, described = {}, tasks.of_model(name).described
+    for weights, published in card(name).weights.items():
         needed = ", ".join(f"{key}={value}" for key, value in published.arguments.items())
-        about = "; ".join(
-            filter(None, (metrics, needed, published.preprocess.described(crops=c.task == "classification")))
-        )
-        console.print(f"[bold]weights {weights}[/]: {escape(about)}")
+        about = (published.described(), needed, described(published.preprocess))
+        found[f"weights {weights}"] = "; ".join(filter(None, about))
+    return found
+
+
+def _table(modules: Sequence[ModuleSummary], depth: int) -> Table:
     numbers = (Column(title, justify="right") for title in ("output", "parameters", "MFLOPs"))
     table = Table("module", "kind", *numbers, box=box.SIMPLE_HEAD, pad_edge=False)
-    for row in rows[1:]:
-        *above, own = row.path.split(".")
+    for module in modules:
+        *above, own = module.path.split(".")
         if len(above) < depth:
-            shapes = ", ".join(" × ".join(map(str, shape[1:])) for shape in row.outputs)
-            flops = f"{2 * row.multiply_adds / 1e6:,.1f}" if row.multiply_adds else ""
-            parameters = f"{row.parameters:,}" if row.parameters else ""
-            table.add_row("  " * len(above) + own, row.kind, shapes or "–", parameters, flops)
-    if depth:
-        console.print(table)
+            shapes = ", ".join(" × ".join(map(str, shape[1:])) for shape in module.outputs)
+            flops = f"{2 * module.multiply_adds / 1e6:,.1f}" if module.multiply_adds else ""
+            parameters = f"{module.parameters:,}" if module.parameters else ""
+            table.add_row("  " * len(above) + own, module.kind, shapes or "–", parameters, flops)
+    return table

@@ -1,18 +1,17 @@
-"""`python -m jaxzoo predict`: what is in these pictures."""
+"""`python -m jaxzoo predict`: the contents of images."""
 
 import csv as tables
 import dataclasses
 import json as texts
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import tyro
 
-from jaxzoo.commands.classify import Prediction, classified
+from jaxzoo.commands import tasks
 from jaxzoo.commands.pictures import check_new, image_paths
-from jaxzoo.commands.segment import Part, segmented
 from jaxzoo.errors import UsageError
-from jaxzoo.registry import card
 
 
 def predict(
@@ -54,23 +53,18 @@ def predict(
     for path in filter(None, (annotate, out, json, csv)):
         check_new(path)
     paths = image_paths(images)
-    if card(model).task == "segmentation":
-        if annotate or not out:
-            raise UsageError(f"{model} is for segmentation: --out FOLDER (not --annotate) is where its pictures go")
-        found = segmented(paths, model, weights, out, top=top, temperature=temperature, crf=crf)
-    else:
-        if out or crf:
-            raise UsageError(f"--out and --crf are for segmentation, and {model} is for {card(model).task}")
-        options = {"top": top, "temperature": temperature, "batch_size": batch_size, "annotate": annotate}
-        found = classified(paths, model, weights, **options)
+    handler = tasks.of_model(model)
+    options = tasks.PredictOptions(top, temperature, batch_size, annotate, out, crf)
+    handler.check(model, options)
+    found = handler.predict(paths, model, weights, options)
     if json:
         _write_json(json, found, model=model, weights=weights, temperature=temperature)
     if csv:
-        _write_csv(csv, found)
+        _write_csv(csv, found, [field.name for field in dataclasses.fields(handler.Prediction)])
     return 0 if len(found) == len(paths) else 1 if found else 2
 
 
-Found = Mapping[Path, Sequence[Prediction] | Sequence[Part]]
+Found = Mapping[Path, Sequence[Any]]  # of the task's predictions
 
 
 def _write_json(path: Path, found: Found, **about: str | float) -> None:
@@ -78,11 +72,10 @@ def _write_json(path: Path, found: Found, **about: str | float) -> None:
     path.write_text(texts.dumps(about | {"images": rows}, indent=1) + "\n")
 
 
-def _write_csv(path: Path, found: Found) -> None:
-    """One row for each class; the last column is its probability, or its share of the pixels."""
-    last = "share" if any(isinstance(p, Part) for top in found.values() for p in top) else "probability"
+def _write_csv(path: Path, found: Found, fields: Sequence[str]) -> None:
+    """One row for each prediction; the name of a class is in the column "class"."""
     with path.open("w", newline="") as file:
         writer = tables.writer(file)
-        writer.writerow(["image", "rank", "index", "class", last])
+        writer.writerow(["image", "rank", *("class" if field == "name" else field for field in fields)])
         for image, top in found.items():
             writer.writerows([image, rank, *dataclasses.astuple(p)] for rank, p in enumerate(top, 1))

@@ -2,21 +2,21 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 from flax import nnx
 from jax.extend.core import Jaxpr, JaxprEqn, jaxprs_in_params
 
-from jaxzoo.inspect.calls import program
+from jaxzoo.inspect.intercept import program
 from jaxzoo.nn.cpu.multilinear import definition
 from jaxzoo.nn.resize import INTERPOLATION
 
 _SCOPE = "path:"  # marks the scopes that are paths of modules
 
 
-def multiply_adds(model: nnx.Module, shape: Sequence[int]) -> dict[str, int]:
+def multiply_adds(model: nnx.Module, inputs: Any) -> dict[str, int]:
     """Multiply-adds of the convolutions and matrix products in one forward pass, by the dotted path of the submodule.
 
     A path holds all that is inside it, the whole model is under `""`, and modules that multiply nothing are not there.
@@ -27,11 +27,12 @@ def multiply_adds(model: nnx.Module, shape: Sequence[int]) -> dict[str, int]:
     4089184256
 
     Args:
-      model: any NNX module of one input; it is run in the mode it is in.
-      shape: of the input, (N, H, W, C) for images.
+      model: any NNX module; it is run in the mode it is in.
+      inputs: the shape of its one input, (N, H, W, C) for images; or shapes and dtypes of several, such as
+        `card(name).example_inputs()`.
     """
     counts: Counter[str] = Counter()
-    _count(program(model, shape, _name).jaxpr, "", 1, counts)
+    _count(program(model, inputs, _name).jaxpr, "", 1, counts)
     return dict(counts)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 from flax import nnx
 
-from jaxzoo.inspect.calls import around_calls
+from jaxzoo.inspect.intercept import around_calls
 
 
 def outputs(model: nnx.Module, *inputs: jax.Array) -> dict[str, jax.Array]:

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxzoo.errors import UsageError, nearest
-from jaxzoo.inspect.calls import around_calls
+from jaxzoo.errors import Remedy, UsageError, nearest
+from jaxzoo.inspect.intercept import around_calls
 from jaxzoo.nn import AdaptiveAvgPool
 
 SCALE = 1e30  # of the gradient at the output: it shrinks below what float32 holds on its way through deep networks
@@ -57,7 +57,7 @@ def receptive_field(
     Args:
       model: any NNX module of images (N, H, W, channels), in eval mode, with values.
       size: of the image, in pixels; a field that is larger than the image is cut off at its border.
-      layer: the submodule whose output is meant, by its dotted path; the model's own ("out" of several) unless given.
+      layer: the submodule whose output is meant, by its dotted path; the model's own, or its first, unless given.
       inputs: random kernels and images to try; where a maximum is taken, each shows one of several paths.
       channels: of the images.
       whole: whether averages of the whole image (`AdaptiveAvgPool`), which reach everything, count too.
@@ -82,7 +82,10 @@ def receptive_field(
     with jax.default_device(jax.local_devices(backend="cpu")[0]):  # other devices' convolutions may round zeros away
         found = sum(np.asarray(influence(jax.random.key(i)), np.float64) for i in range(inputs))
     if not found.any():
-        raise UsageError(f"{layer or 'the output'} gets nothing but averages of the whole image (--whole counts them)")
+        raise UsageError(
+            f"{layer or 'the output'} gets nothing but averages of the whole image",
+            Remedy("whole", True, "counts them"),
+        )
     return ReceptiveField(found / found.max())
 
 
@@ -117,12 +120,12 @@ def _output(model: nnx.Module, x: jax.Array, layer: str, whole: bool) -> jax.Arr
     with around_calls(model, around):
         model(x)
     y = found[0] if found else None
-    y = y["out"] if isinstance(y, dict) and "out" in y else y
+    y = next(iter(y.values())) if isinstance(y, dict) and y else y  # the output itself comes first
     if not isinstance(y, jax.Array):
         raise UsageError(f"{layer or 'the model'} returns no single array in eval mode; choose another layer")
     if y.ndim != 4:
         where = f"{layer or 'the model'} returns {y.shape}, which has no height and width"
-        raise UsageError(f"{where}: choose a layer (--layer) that has, such as the last before the average")
+        raise UsageError(f"{where}: choose a layer that has, such as the last before the average")
     return y
 
 

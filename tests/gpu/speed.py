@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 import jaxzoo
-from jaxzoo.commands.sides import Setting, Side, ours, torchs
+from jaxzoo.commands.contenders import Contender, Setting, ours, torchs
 from tests.gpu.child import Conditions
 
 MODELS = ["resnet50", "swin_t", "vit_b_16", "efficientnet_b0", "convnext_tiny", "regnet_y_1_6gf", "mobilenet_v3_large"]
@@ -33,13 +33,13 @@ def setting(name: str, conditions: Conditions) -> Setting:
     return Setting(card, {}, images, labels, training=True, bfloat16=True, gpu=conditions.gpu, compile=conditions.gpu)
 
 
-def our_side(name: str, conditions: Conditions, options: Mapping[str, object] | None = None) -> Side:
+def our_side(name: str, conditions: Conditions, options: Mapping[str, object] | None = None) -> Contender:
     """Ours, compiled with some of XLA's options."""
     hurry = {"xla_backend_optimization_level": 0} if conditions.dry_run else {}
     return ours(setting(name, conditions), hurry | (options or {}))
 
 
-def torchs_side(name: str, conditions: Conditions, layout: str) -> Side:
+def torchs_side(name: str, conditions: Conditions, layout: str) -> Contender:
     """Torch's side with the fastest of cuDNN's algorithms, and TF32 where autocast leaves float32."""
     import torch
 
@@ -54,7 +54,7 @@ def run(name: str, conditions: Conditions) -> Iterator[dict]:
         yield measured(lambda layout=layout: torchs_side(name, conditions, layout), conditions)
 
 
-def measured(build: Callable[[], Side], conditions: Conditions, seconds: float = 3.0) -> dict:
+def measured(build: Callable[[], Contender], conditions: Conditions, seconds: float = 3.0) -> dict:
     """The median speed of a side, with its spread."""
     gc.collect()  # the side before
     side = build()

@@ -13,7 +13,8 @@ import convert
 import jaxzoo
 from convert.shapes import abstract, shapes_of
 from convert.twins import build_twin, randomise
-from jaxzoo import UsageError, create_model, figures
+from jaxzoo import UsageError, create_model
+from jaxzoo.model_size import stored
 from tests.compare import arrays, cast, close, normal
 
 # Where timm has the architecture under another name: what its num_classes=0 returns has as many numbers.
@@ -29,7 +30,7 @@ WITHOUT_TIMM = {"alexnet": 4096, "squeezenet1_1": 512, "googlenet": 1024, "lenet
 
 def smallest_of_each_family() -> list[str]:
     families = {}
-    for name in sorted(jaxzoo.list_models(), key=lambda name: figures.stored()[name].parameters):
+    for name in sorted(jaxzoo.list_models(), key=lambda name: stored()[name].parameters):
         families.setdefault(jaxzoo.card(name).builder.__module__, name)
     return sorted(families.values())
 
@@ -42,7 +43,7 @@ def test_only_the_first_convolution_sees_more_channels_and_only_the_classifier_i
     first = next(shape for shape in shapes.values() if len(shape) == 4)
     assert first[1] == 5
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
-    left_out = figures.stored()[name].parameters - (parameters - math.prod(first) * 2 // 5)
+    left_out = stored()[name].parameters - (parameters - math.prod(first) * 2 // 5)
     classes = 10 if name == "lenet5" else 1000
     assert (left_out > 0 and left_out % classes == 0) if headless else left_out == 0
 

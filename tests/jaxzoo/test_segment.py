@@ -14,7 +14,7 @@ from convert import store
 from convert.to_flax import to_flax
 from convert.twins import randomise
 from jaxzoo import Preprocess, voc
-from jaxzoo.commands.segment import Segmenter, overlaid
+from jaxzoo.commands.tasks.segmentation import Segmenter, overlaid
 from tests.jaxzoo.test_commands import run
 
 NAME = "lraspp_mobilenet_v3_large"
@@ -89,7 +89,7 @@ def test_the_crf_refines_what_the_network_says(monkeypatch, tmp_path, twin, weig
         seen.append((likely, image))
         return np.eye(4, dtype=np.float32)[np.full(image.shape[:2], 2)]
 
-    monkeypatch.setattr("jaxzoo.commands.segment.mean_field", one_sided)
+    monkeypatch.setattr("jaxzoo.commands.tasks.segmentation.mean_field", one_sided)
     command = ["predict", pictures / "a.png", "--model", NAME, "--weights", weights, "--crf", "--out", tmp_path / "out"]
     assert run(*command) == 0
     ((likely, image),) = seen

@@ -17,7 +17,7 @@ import numpy as np
 import skimage.data
 from PIL import Image
 
-from jaxzoo.memory import keep_freed_memory
+from jaxzoo.malloc import keep_freed_memory
 from train.augment import Augmentation
 from train.augment.host import augmented, crop_box
 from train.data import Data, load

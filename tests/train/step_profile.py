@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxzoo.memory import keep_freed_memory
+from jaxzoo.malloc import keep_freed_memory
 from train.config.options import Config
 from train.engine.step import State
 from train.loop import DeferredReports, Stop, training_batches

@@ -16,7 +16,7 @@ import convert.loading
 import convert.sources
 from jaxzoo import nn
 from jaxzoo.errors import UsageError
-from jaxzoo.inspect.calls import around_calls
+from jaxzoo.inspect.intercept import around_calls
 from train.config.options import Config
 from train.data import Data, Source
 from train.data.batches import EvaluationBatches

@@ -1,4 +1,4 @@
-"""`python -m jaxzoo predict` for segmentation: which pixels are what."""
+"""Segmentation: the class of each pixel."""
 
 import dataclasses
 import functools
@@ -9,23 +9,23 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from PIL import Image
 
 from jaxzoo import voc
-from jaxzoo.cache import keep_compiled_programs
 from jaxzoo.commands.pictures import read_in_batches, unused
+from jaxzoo.commands.tasks import PredictOptions, load_network
 from jaxzoo.crf import mean_field
 from jaxzoo.errors import UsageError
 from jaxzoo.nn import resize
 from jaxzoo.outputs import class_logits
 from jaxzoo.preprocess import Preprocess, normalised
+from jaxzoo.registry import card
 
 COARSEST = 32  # by what the sides of images are divided in networks that refuse others
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class Prediction:
     """One class and how much of the image it covers, 0–1."""
 
     index: int
@@ -68,48 +68,54 @@ class Segmenter:
         return np.asarray(_likeliest(logits, own)).astype(np.uint8)
 
 
+def described(preprocess: Preprocess) -> str:
+    return preprocess.described(crops=False)
+
+
+def example_labels(inputs: jax.Array, classes: int, generator: np.random.Generator) -> np.ndarray:
+    return generator.integers(0, classes, inputs.shape[:3], np.int32)
+
+
 @functools.partial(jax.jit, static_argnums=1)
 def _likeliest(logits: jax.Array, size: tuple[int, int]) -> jax.Array:
     return resize(logits, size, mode="bilinear")[0].argmax(-1)
 
 
-def segmented(
-    paths: Sequence[Path],
-    model: str,
-    weights: str,
-    out: Path,
-    *,
-    top: int,
-    temperature: float,
-    crf: bool,
-) -> dict[Path, list[Part]]:
+def check(model: str, options: PredictOptions) -> None:
+    if options.annotate or not options.out:
+        raise UsageError(f"{model} is for segmentation: --out FOLDER (not --annotate) is where its pictures go")
+
+
+def predict(
+    paths: Sequence[Path], model: str, weights: str, options: PredictOptions
+) -> dict[Path, Sequence[Prediction]]:
     """The classes that cover most of each image that can be read, printed as they are found.
 
-    Writes into the new folder `out`, for each image NAME: NAME.png, whose palette indices are the classes, and
+    Writes into the new folder `options.out`, for each image NAME: NAME.png, whose palette indices are the classes, and
     NAME-overlay.jpg, their colours over the image with a legend.
     """
     network = _segmenter(model, weights)
-    out.mkdir()
-    found: dict[Path, list[Part]] = {}
+    options.out.mkdir()
+    found: dict[Path, Sequence[Prediction]] = {}
     with ThreadPoolExecutor(1) as pool:
         for pictures in read_in_batches(paths, 1, pool):
             for path, picture in pictures.items():
-                mask = network.mask(picture, temperature, crf)
-                found[path] = _parts(mask, network.classes)
-                _show(path, found[path][:top])
-                target = unused(out / f"{path.stem}.png")
+                mask = network.mask(picture, options.temperature, options.crf)
+                found[path] = _predictions(mask, network.classes)[: options.top]
+                _show(path, found[path])
+                target = unused(options.out / f"{path.stem}.png")
                 voc.colored(mask).save(target)
                 overlaid(picture, mask, network.classes).save(
                     target.with_name(f"{target.stem}-overlay.jpg"), quality=90
                 )
-    return {path: parts[:top] for path, parts in found.items()}
+    return found
 
 
 def overlaid(picture: Image.Image, mask: np.ndarray, classes: Sequence[str]) -> Image.Image:
     """The image with its classes' colours, and a legend of those in it below, largest first."""
     image = Image.fromarray(voc.overlay(np.asarray(picture), mask))
     width = max(image.width, 240)
-    legend = voc.legend(classes, width, [part.index for part in _parts(mask, classes)])
+    legend = voc.legend(classes, width, [part.index for part in _predictions(mask, classes)])
     sheet = Image.new("RGB", (width, image.height + legend.height), "white")
     sheet.paste(image, ((width - image.width) // 2, 0))
     sheet.paste(legend, (0, image.height))
@@ -117,25 +123,14 @@ def overlaid(picture: Image.Image, mask: np.ndarray, classes: Sequence[str]) -> 
 
 
 def _segmenter(name: str, weights: str) -> Segmenter:
-    from convert.loading import load_model
-    from convert.sources import read_weights
-    from convert.weights import preprocess_of
+    def logits_of(outputs: jax.Array | dict[str, jax.Array]) -> jax.Array:
+        return class_logits(next(iter(outputs.values())) if isinstance(outputs, dict) else outputs)
 
-    keep_compiled_programs()
-    found = read_weights(name, weights)
-    model, arguments = load_model(name, found)
-    graph, state = nnx.split(model)
-
-    def run(state: nnx.State, pixels: jax.Array) -> jax.Array:
-        y = nnx.merge(graph, state)(pixels)
-        return class_logits(y["out"] if isinstance(y, dict) else y)
-
-    bound = functools.partial(jax.jit(run), state)
-    side = COARSEST * 4
-    count = jax.eval_shape(bound, jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)).shape[-1]
+    network = load_network(name, weights, logits_of)
+    count = jax.eval_shape(network.run, card(name).example_inputs(1, 4 * COARSEST)).shape[-1]
     if count > voc.IGNORED:
         raise UsageError(f"{name} with {weights} has {count} classes; a palette image holds {voc.IGNORED}")
-    return Segmenter(bound, preprocess_of(name, found, arguments), _names(found.classes, count))
+    return Segmenter(network.run, network.preprocess, _names(network.classes, count))
 
 
 def _names(known: Sequence[str] | None, count: int) -> Sequence[str]:
@@ -144,13 +139,13 @@ def _names(known: Sequence[str] | None, count: int) -> Sequence[str]:
     return voc.VOC_CLASSES if count == len(voc.VOC_CLASSES) else [f"class {i}" for i in range(count)]
 
 
-def _parts(mask: np.ndarray, classes: Sequence[str]) -> list[Part]:
+def _predictions(mask: np.ndarray, classes: Sequence[str]) -> list[Prediction]:
     counts = np.bincount(mask.ravel(), minlength=len(classes))
     order = np.argsort(-counts, kind="stable")
-    return [Part(int(i), classes[i], float(counts[i] / mask.size)) for i in order if counts[i]]
+    return [Prediction(int(i), classes[i], float(counts[i] / mask.size)) for i in order if counts[i]]
 
 
-def _show(path: Path, parts: Sequence[Part]) -> None:
+def _show(path: Path, parts: Sequence[Prediction]) -> None:
     print(path)
     for part in parts:
         print(f"{100 * part.share:8.2f} %  {part.name} ({part.index})")

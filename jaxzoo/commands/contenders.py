@@ -1,4 +1,4 @@
-"""The two sides of a benchmark: a step of inference or training, of a model and of its PyTorch twin."""
+"""The contenders of a benchmark: a step of inference or training, of a model and of its PyTorch twin."""
 
 import contextlib
 import ctypes
@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,16 +16,13 @@ from flax import nnx
 
 from jaxzoo.registry import ModelCard, create_model
 
-if TYPE_CHECKING:
-    import torch
-
 RATE, MOMENTUM = 1e-3, 0.9  # of SGD
 ROUND = 0.05  # seconds of a measurement on a GPU, where a step alone is too short to wait for
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What both sides compute."""
+    """The step that all contenders compute."""
 
     card: ModelCard
     arguments: dict[str, Any]
@@ -38,7 +35,7 @@ class Setting:
 
 
 @dataclasses.dataclass
-class Side:
+class Contender:
     """One implementation of the step, and what was measured of it."""
 
     name: str
@@ -47,7 +44,8 @@ class Side:
     peak: int | None = None  # bytes that a step takes beyond what is there between steps
     samples: list[float] = dataclasses.field(default_factory=list)  # seconds per step
     steps: int = 1  # of a sample
-    program: Callable[[], str] | None = None  # what XLA made of it
+    peak_of: Callable[[Callable[[int], None]], int | None] = lambda run: _peak_on_cpu(run)  # measures it
+    program: Callable[[], str] | None = None  # of XLA, as text
 
     def warm_up(self, gpu: bool) -> None:
         """Takes steps that do not count, and finds out how many make a sample and what memory one takes."""
@@ -56,7 +54,8 @@ class Side:
         self.run(1)
         if gpu:
             self.steps = max(1, round(ROUND / (time.perf_counter() - begin)))
-        self.peak = self.peak if self.peak is not None else _peak(self, gpu)
+        if self.peak is None:
+            self.peak = self.peak_of(self.run)
 
     def sample(self) -> None:
         """Measures once."""
@@ -65,7 +64,7 @@ class Side:
         self.samples.append((time.perf_counter() - begin) / self.steps)
 
 
-def ours(setting: Setting, options: Mapping[str, Any] | None = None) -> Side:
+def ours(setting: Setting, options: Mapping[str, Any] | None = None) -> Contender:
     """The step under `jax.jit`, compiled with XLA's `options` if there are any."""
     import optax
 
@@ -109,70 +108,42 @@ def ours(setting: Setting, options: Mapping[str, Any] | None = None) -> Side:
         jax.block_until_ready((state, result))
 
     peak = step.memory_analysis().temp_size_in_bytes if setting.gpu else None
-    return Side("jaxzoo", run, seconds, peak, program=step.as_text)
+    return Contender("jaxzoo", run, seconds, peak, program=step.as_text)
 
 
-def torchs(setting: Setting, layout: str) -> Side:
+def torchs(setting: Setting, layout: str) -> Contender:
     """The step of the twin in a memory layout, `contiguous_format` (NCHW) or `channels_last`."""
-    import torch
+    from convert import torch_bench
 
-    from convert.twins import build_twin
-
-    device = torch.device("cuda" if setting.gpu else "cpu")
-    memory = getattr(torch, layout)
-    twin = build_twin(setting.card, **setting.arguments).train(setting.training).to(device, memory_format=memory)
-    images = torch.from_numpy(setting.images).to(device).movedim(-1, 1).contiguous(memory_format=memory)
-    labels = torch.from_numpy(setting.labels).long().to(device)
-    if setting.training:
-        optimizer = torch.optim.SGD(twin.parameters(), RATE, MOMENTUM, fused=True)
-    elif setting.bfloat16:
-        twin, images = twin.to(torch.bfloat16), images.to(torch.bfloat16)
-
-    def loss_of(images: "torch.Tensor", labels: "torch.Tensor") -> "torch.Tensor":
-        with torch.autocast(device.type, torch.bfloat16, enabled=setting.bfloat16):
-            outputs = twin(images)
-        outputs = outputs.values() if isinstance(outputs, dict) else outputs
-        heads = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
-        return sum(torch.nn.functional.cross_entropy(y.float(), labels) for y in heads)
-
-    infer = torch.compile(twin) if setting.compile else twin
-    train = torch.compile(loss_of) if setting.compile else loss_of
-
-    def run(steps: int) -> None:
-        for _ in range(steps):
-            if setting.training:
-                optimizer.zero_grad(set_to_none=True)
-                train(images, labels).backward()
-                optimizer.step()
-            else:
-                with torch.inference_mode():
-                    infer(images)
-        if setting.gpu:
-            torch.cuda.synchronize()
-
-    side = Side(f"torch {'NHWC' if layout == 'channels_last' else 'NCHW'}", run)
+    run = torch_bench.twin_step(
+        setting.card,
+        setting.arguments,
+        setting.images,
+        setting.labels,
+        layout=layout,
+        optimizer={"lr": RATE, "momentum": MOMENTUM} if setting.training else None,
+        bfloat16=setting.bfloat16,
+        gpu=setting.gpu,
+        compile=setting.compile,
+    )
+    contender = Contender(f"torch {torch_bench.LAYOUTS[layout]}", run)
+    if setting.gpu:
+        contender.peak_of = torch_bench.peak_on_gpu
     if setting.compile:
-        side.name += ", compiled"
+        contender.name += ", compiled"
         begin = time.perf_counter()
         run(1)
-        side.compile_seconds = time.perf_counter() - begin
-    return side
+        contender.compile_seconds = time.perf_counter() - begin
+    return contender
 
 
-def _peak(side: Side, gpu: bool) -> int | None:
-    """Bytes that a step takes beyond what is there between steps; on a CPU as far as Linux tells."""
-    if gpu:
-        import torch
-
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        side.run(1)
-        return torch.cuda.max_memory_allocated() - before
+def _peak_on_cpu(run: Callable[[int], None]) -> int | None:
+    """Bytes that a step takes beyond what is there between steps, as far as Linux tells."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)  # memory that malloc keeps would hide as much of the step's
         before = _resident("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-        side.run(1)
+        run(1)
         return max(_resident("VmHWM") - before, 0)
     return None
 

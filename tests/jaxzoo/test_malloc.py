@@ -8,7 +8,7 @@ import sys
 PROGRAM = """
 import resource, sys, threading
 import numpy as np
-from jaxzoo.memory import keep_freed_memory
+from jaxzoo.malloc import keep_freed_memory
 if sys.argv[1] == "kept":
     keep_freed_memory()
 def work():

@@ -1,11 +1,11 @@
-"""Acting around the calls of a model's submodules, without hooks in the models."""
+"""Intercepting the calls of a model's submodules, without hooks in the models."""
 
 import collections
 import contextlib
 import contextvars
 import functools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -70,16 +70,22 @@ def _unwatch(kind: type) -> None:
         del kind.__call__
 
 
-def program(model: nnx.Module, shape: Sequence[int], around: Around) -> ClosedJaxpr:
-    """One forward pass of a model, which may be abstract, on an input of this shape; `around_calls` while it is traced.
+def program(model: nnx.Module, inputs: Any, around: Around) -> ClosedJaxpr:
+    """One forward pass of a model, which may be abstract; `around_calls` while it is traced. Nothing is computed.
 
-    Nothing is computed.
+    Args:
+      model: any NNX module; it is run in the mode it is in.
+      inputs: the shape of its one float32 input; or shapes and dtypes of any pytree, as `ModelCard.example_inputs`
+        gives them, of which a tuple is several arguments.
+      around: see `around_calls`.
     """
     graph, state = nnx.split(model)
+    if isinstance(inputs, tuple | list) and all(isinstance(size, int) for size in inputs):
+        inputs = jax.ShapeDtypeStruct(tuple(inputs), jnp.float32)
 
-    def run(state: nnx.State, x: jax.Array) -> Any:
+    def run(state: nnx.State, *inputs: Any) -> Any:
         copy = nnx.merge(graph, state, copy=True)
         with around_calls(copy, around):
-            return copy(x)
+            return copy(*inputs)
 
-    return jax.make_jaxpr(run)(state, jax.ShapeDtypeStruct(tuple(shape), jnp.float32))
+    return jax.make_jaxpr(run)(state, *(inputs if isinstance(inputs, tuple) else (inputs,)))

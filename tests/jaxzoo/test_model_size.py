@@ -1,32 +1,34 @@
-"""figures.json says of every model what its building and running would show."""
+"""model_sizes.json says of every model what its building and running would show."""
 
 import pytest
 import torchvision
 
 from convert.shapes import abstract
-from jaxzoo import card, figures, list_models, model_info
+from jaxzoo import card, list_models, model_info
+from jaxzoo.inspect.model_info import measure
+from jaxzoo.model_size import stored
 from tests.models_table import measured
 
-AGAIN = "write figures.json anew: python -m tests.models_table"
+AGAIN = "write model_sizes.json anew: python -m tests.models_table"
 
 
-def test_the_figures_are_those_of_the_models_that_there_are():
-    assert sorted(figures.stored()) == list_models(), AGAIN
+def test_the_sizes_are_those_of_the_models_that_there_are():
+    assert sorted(stored()) == list_models(), AGAIN
 
 
 @pytest.mark.full("fcn8s", "lenet5", "mobilevit_xxs", "resnet18", "shufflenet_v1_g2", "unet_resnet18")
 @pytest.mark.parametrize("name", list_models())
-def test_the_figures_are_those_of_the_model(name):
-    assert figures.stored()[name] == measured(name), AGAIN
+def test_the_sizes_are_those_of_the_model(name):
+    assert stored()[name] == measured(name), AGAIN
 
 
 @pytest.mark.parametrize("name", [n for n in list_models() if card(n).twin.startswith("torchvision:")])
-def test_the_figures_are_torchvisions(name):
+def test_the_sizes_are_torchvisions(name):
     info = model_info(name)
     for entry in torchvision.models.get_model_weights(name):
         if info.task == "segmentation":  # with the auxiliary head, if these weights have one
             model = abstract(name, **card(name).weights[entry.name].arguments)
-            found = figures.measure(model, (1, info.input_size, info.input_size, 3))
+            found = measure(model, card(name).example_inputs())
             assert found.parameters == entry.meta["num_params"]
             assert found.multiply_adds / 1e9 == pytest.approx(entry.meta["_ops"], abs=6e-4)
         elif entry.transforms().crop_size == [info.input_size]:

@@ -1,0 +1,77 @@
+"""What commands ask the task of a model. A new task is one file here, named as its models' cards name it."""
+
+import dataclasses
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from flax import nnx
+
+from jaxzoo.cache import keep_compiled_programs
+from jaxzoo.preprocess import Preprocess
+from jaxzoo.registry import card
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictOptions:
+    """Those of `jaxzoo predict` that a task may need or refuse."""
+
+    top: int
+    temperature: float
+    batch_size: int
+    annotate: Path | None
+    out: Path | None
+    crf: bool
+
+
+class Handler(Protocol):
+    """A module that has these."""
+
+    Prediction: type
+    """A dataclass of one class in a result; its last field is how strong it is, 0–1."""
+
+    def described(self, preprocess: Preprocess) -> str:
+        """How images are prepared, in words."""
+
+    def example_labels(self, inputs: Any, classes: int, generator: np.random.Generator) -> np.ndarray:
+        """Random labels, int32, for a batch of inputs."""
+
+    def check(self, model: str, options: PredictOptions) -> None:
+        """Raises UsageError for options that this task does not have, or lacks."""
+
+    def predict(
+        self, paths: Sequence[Path], model: str, weights: str, options: PredictOptions
+    ) -> Mapping[Path, Sequence[Any]]:
+        """The strongest `Prediction`s for each image that can be read, printed as they are found."""
+
+
+def of_model(name: str) -> Handler:
+    """The handler of a model's task. Raises `UsageError` if there is no such model."""
+    task = card(name).task
+    return importlib.import_module(task if "." in task else f"{__name__}.{task}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A network with its weights, how its images are prepared, and the names of its classes if they are known."""
+
+    run: Callable[[Any], Any]  # from a batch of inputs to what `load_network` makes of the outputs
+    preprocess: Preprocess
+    classes: Sequence[str] | None
+
+
+def load_network(name: str, weights: str, result: Callable[[Any], Any]) -> Network:
+    """A model with these weights, compiled together with `result`, which is given its outputs."""
+    from convert.loading import load_model
+    from convert.sources import read_weights
+    from convert.weights import preprocess_of
+
+    keep_compiled_programs()
+    found = read_weights(name, weights)
+    model, arguments = load_model(name, found)
+    graph, state = nnx.split(model)
+    run = jax.jit(lambda state, inputs: result(nnx.merge(graph, state)(inputs)))
+    return Network(lambda inputs: run(state, inputs), preprocess_of(name, found, arguments), found.classes)

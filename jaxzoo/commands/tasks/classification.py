@@ -1,0 +1,84 @@
+"""Classifiers: the likeliest classes of images."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from jaxzoo.commands.annotate import annotated
+from jaxzoo.commands.pictures import read_in_batches, unused
+from jaxzoo.commands.tasks import Network, PredictOptions, load_network
+from jaxzoo.errors import UsageError
+from jaxzoo.imagenet import imagenet_classes
+from jaxzoo.outputs import class_logits
+from jaxzoo.preprocess import Preprocess, eval_transform
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """One class and how likely it is, 0–1."""
+
+    index: int
+    name: str
+    probability: float
+
+
+def described(preprocess: Preprocess) -> str:
+    return preprocess.described()
+
+
+def example_labels(inputs: jax.Array, classes: int, generator: np.random.Generator) -> np.ndarray:
+    return generator.integers(0, classes, len(inputs), np.int32)
+
+
+def check(model: str, options: PredictOptions) -> None:
+    if options.out or options.crf:
+        raise UsageError(f"--out and --crf are for segmentation, and {model} is for classification")
+
+
+def predict(
+    paths: Sequence[Path], model: str, weights: str, options: PredictOptions
+) -> dict[Path, Sequence[Prediction]]:
+    """The likeliest classes of each image that can be read, printed as they are found."""
+    network = load_network(model, weights, class_logits)
+    if options.annotate:
+        options.annotate.mkdir()
+    size = min(options.batch_size, len(paths))
+    found: dict[Path, Sequence[Prediction]] = {}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for pictures in read_in_batches(paths, size, pool):
+            ready = list(pool.map(lambda picture: eval_transform(picture, network.preprocess), pictures.values()))
+            for path, logits in zip(pictures, _logits(network, ready, size), strict=True):
+                found[path] = _likeliest(logits, network.classes, options.top, options.temperature)
+                _show(path, found[path])
+                if options.annotate:
+                    bars = [(p.name, p.probability) for p in found[path]]
+                    target = unused(options.annotate / f"{path.stem}.jpg")
+                    annotated(pictures[path], bars).save(target, quality=90)
+    return found
+
+
+def _logits(network: Network, ready: Sequence[np.ndarray], size: int) -> Sequence[np.ndarray]:
+    """Of prepared images, run as a batch of `size`: one program serves for a last batch that is smaller."""
+    if not ready:
+        return []
+    blank = [np.zeros_like(ready[0])] * (size - len(ready))
+    return np.asarray(network.run(np.stack([*ready, *blank])), np.float64)[: len(ready)]
+
+
+def _likeliest(logits: np.ndarray, classes: Sequence[str] | None, top: int, temperature: float) -> list[Prediction]:
+    if not classes or len(classes) != len(logits):
+        classes = imagenet_classes() if len(logits) == 1000 else [f"class {i}" for i in range(len(logits))]
+    likely = np.exp((logits - logits.max()) / temperature)
+    likely /= likely.sum()
+    return [Prediction(int(i), classes[i], float(likely[i])) for i in np.argsort(-likely, kind="stable")[:top]]
+
+
+def _show(path: Path, predictions: Sequence[Prediction]) -> None:
+    print(path)
+    for p in predictions:
+        print(f"{100 * p.probability:8.2f} %  {p.name} ({p.index})")
