@@ -103,8 +103,8 @@ def _features(image: np.ndarray, xy: float, rgb: float) -> np.ndarray:
 
 def _gaussian(length: int, deviation: float) -> np.ndarray:
     """(length, length): the kernel along one axis; that of positions is the product of two of these."""
-    apart = np.arange(length)[:, None] - np.arange(length)
-    return np.exp(-((apart / deviation) ** 2) / 2)
+    distance = np.arange(length)[:, None] - np.arange(length)
+    return np.exp(-((distance / deviation) ** 2) / 2)
 
 
 @partial(jax.jit, static_argnames="iterations")
@@ -153,7 +153,7 @@ def _bilateral(how: Lattice | jax.Array, q: jax.Array) -> jax.Array:
 def _exact(features: jax.Array, values: jax.Array) -> jax.Array:
     def drawn(one: jax.Array) -> jax.Array:
         # One feature at a time: XLA makes a single pass of this, and a sum of squares loses no digits.
-        apart = sum((one[i] - features[:, i]) ** 2 for i in range(features.shape[1]))
-        return jnp.matmul(jnp.exp(-apart / 2), values, precision=lax.Precision.HIGHEST)
+        distance = sum((one[i] - features[:, i]) ** 2 for i in range(features.shape[1]))
+        return jnp.matmul(jnp.exp(-distance / 2), values, precision=lax.Precision.HIGHEST)
 
     return lax.map(drawn, features, batch_size=BLOCK)

@@ -60,7 +60,7 @@ class DenseLayer(nnx.Module):
 
 
 class DenseBlock(NamedSequential):
-    """Layers that each see the block's input and what all layers before have added to it (figure 1)."""
+    """Layers that each take the block's input and the outputs of all earlier layers (figure 1)."""
 
     def __call__(self, x: jax.Array) -> jax.Array:
         features = [x]
@@ -89,7 +89,7 @@ class DenseNet(nnx.Module):
       block_config: layers per block.
       bn_size: channels of a layer's bottleneck, in multiples of `growth_rate`.
       drop_rate: dropout after every layer.
-      memory_efficient: recompute the bottlenecks for the gradient instead of keeping what led to them.
+      memory_efficient: recompute the bottlenecks for the gradient instead of keeping their inputs.
     """
 
     def __init__(

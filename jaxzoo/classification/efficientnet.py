@@ -175,7 +175,7 @@ class EfficientNet(nnx.Module):
 
     Args:
       inverted_residual_setting: the stages.
-      stochastic_depth_prob: what the rate of the blocks grows to, linearly from zero at the first.
+      stochastic_depth_prob: the rate after the last block; it grows linearly from zero at the first.
       last_channel: channels of the last convolution; four times those before it unless given.
     """
 

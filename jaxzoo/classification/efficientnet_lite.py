@@ -77,7 +77,7 @@ class EfficientNetLite(nnx.Module):
     Args:
       width_mult, depth_mult: scale the channels of every stage, and the blocks of all but the first and the last.
       drop_rate: dropout before the classifier.
-      drop_path_rate: what the blocks' rate of stochastic depth grows to, linearly from zero at the first.
+      drop_path_rate: rate of stochastic depth after the last block; it grows linearly from zero at the first.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class EfficientNetLite(nnx.Module):
 
 
 def register_efficientnet_lite(number: int, size: int, resize: int, interpolation: str, acc1: float, acc5: float):
-    """Registers one of timm's weights: what size evaluation crops from which, and its results-imagenet.csv."""
+    """Registers a network of timm's by evaluation's crop, the size resized to before it, and timm's measured accuracy."""
     preprocess = Preprocess(size, resize, interpolation, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     return register_model(
         head=("classifier",),

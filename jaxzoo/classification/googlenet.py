@@ -113,7 +113,7 @@ class InceptionAux(nnx.Module):
 
 
 class GoogLeNetOutputs(NamedTuple):
-    """What the network returns in train mode, each (N, num_classes)."""
+    """The outputs in train mode, each (N, num_classes)."""
 
     logits: jax.Array
     aux_logits2: jax.Array

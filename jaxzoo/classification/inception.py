@@ -171,7 +171,7 @@ class InceptionAux(nnx.Module):
 
 
 class InceptionOutputs(NamedTuple):
-    """What the network returns in train mode, each (N, num_classes)."""
+    """The outputs in train mode, each (N, num_classes)."""
 
     logits: jax.Array
     aux_logits: jax.Array

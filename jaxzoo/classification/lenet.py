@@ -87,7 +87,7 @@ class LeNet5(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         height, width = x.shape[1:3]
-        if not (32 <= height < 36 and 32 <= width < 36):  # what is over 32 is cut off by the subsampling
+        if not (32 <= height < 36 and 32 <= width < 36):  # subsampling cuts off pixels beyond 32
             raise UsageError(f"LeNet-5 takes images of 32×32 pixels, not {height}×{width}; resize them")
         x = self.squash(self.s2(self.squash(self.c1(x))))
         x = self.squash(self.s4(self.squash(self.c3(x))))

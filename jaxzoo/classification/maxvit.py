@@ -175,7 +175,7 @@ class MaxVitLayer(nnx.Module):
     """MBConv, then attention in windows, then on a grid (figure 2).
 
     Args:
-      mbconv, attention: build `MBConv` and `PartitionAttentionLayer` with what every layer of the network shares.
+      mbconv, attention: build `MBConv` and `PartitionAttentionLayer`, with the arguments that all layers share.
     """
 
     def __init__(

@@ -27,7 +27,7 @@ from jaxzoo.preprocess import Preprocess
 from jaxzoo.registry import Published, register_model
 
 conv = partial(Conv, bias=False, kernel_init=init.kaiming_normal("fan_out"))
-# timm divides a kernel's outputs by its groups: what is left of a depthwise one is its inputs.
+# timm divides a kernel's fan-out by its groups, which makes that of a depthwise one its fan-in.
 depthwise = partial(Conv, bias=False, kernel_init=init.kaiming_normal("fan_in"))
 norm = partial(BatchNormAct, activation_layer=ReLU6)
 

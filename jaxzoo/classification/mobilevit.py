@@ -53,7 +53,7 @@ class ConvNormAct(NamedSequential):
         *,
         rngs: nnx.Rngs,
     ):
-        # timm divides a kernel's outputs by its groups: what is left of a depthwise one is its inputs.
+        # timm divides a kernel's fan-out by its groups, which makes that of a depthwise one its fan-in.
         kernel_init = init.kaiming_normal("fan_out" if groups == 1 else "fan_in")
         padding = kernel_size // 2
         super().__init__(
@@ -173,7 +173,7 @@ class MobileViT(nnx.Module):
     Args:
       stem_channels: of the first convolution.
       expand_ratio: of the inverted residuals.
-      stages: inverted residuals and channels of each; then what `block` takes, where the stage ends in one.
+      stages: number of inverted residuals and channels of each; then arguments of `block`, where the stage ends in one.
       num_features: channels of a last 1×1 convolution, or 0 for none.
       block: builds `block(channels, ..., drop_path)`.
       drop_rate: dropout before the classifier.
@@ -219,7 +219,7 @@ class MobileViT(nnx.Module):
 
 
 def register_timm_mobilevit(paper: str, resize: int, name: str, acc1: float, acc5: float):
-    """Registers a network of timm's: to what size evaluation resizes images, and how accurate the weights are."""
+    """Registers a network of timm's by the size that evaluation resizes to, and timm's measured accuracy."""
     preprocess = Preprocess(256, resize, "bicubic", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     weights = {"cvnets_in1k": Published(preprocess, {"acc@1": acc1, "acc@5": acc5})}
     return register_model(head=("head.fc",), paper=paper, twin=f"timm:{name}", input_size=256, weights=weights)

@@ -76,7 +76,7 @@ class MobileVitV2Block(nnx.Module):
 
 
 def mobilevitv2(width: float, **kwargs) -> MobileViT:
-    """Inverted residuals, channels and depth of the transformer of every stage (table 6), at a width."""
+    """MobileViTv2 with `width` times the channels of table 6."""
     stages = ((1, 64), (2, 128), (1, 256, 2), (1, 384, 4), (1, 512, 3))
     stages = [(depth, int(channels * width), *transformer) for depth, channels, *transformer in stages]
     return MobileViT(int(32 * width), 2, stages, 0, MobileVitV2Block, **kwargs)

@@ -102,7 +102,7 @@ class ShuffleNet(nnx.Module):
 
 
 def register_shufflenet_v1(groups: int, acc1: float, acc5: float):
-    """Registers the ShuffleNet of so many groups, with the accuracy of its published weights."""
+    """Registers the ShuffleNet with this number of groups, and the accuracy of its published weights."""
     return register_model(
         head=("output",),
         paper="Zhang et al. 2017, https://arxiv.org/abs/1707.01083",

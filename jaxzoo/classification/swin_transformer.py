@@ -86,7 +86,7 @@ def from_windows(x: jax.Array, size: Sequence[int], window_size: Sequence[int], 
 def position_bias(
     table: jax.Array, index: jax.Array, size: Sequence[int], window_size: Sequence[int], shift_size: Sequence[int]
 ) -> jax.Array:
-    """What is added to a window's scores: (heads, Q, L), or (windows, heads, Q, L) where they shift.
+    """The bias of a window's scores: (heads, Q, L), or (windows, heads, Q, L) where they shift.
 
     Of a window's L tokens, Q are on a map of this size where one window spans it, and all where several do.
 
@@ -188,7 +188,7 @@ class ShiftedWindowAttentionV2(ShiftedWindowAttention):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         bias = None
-        if self.qkv.bias is not None:  # keys have none: what the checkpoint holds there stays unused and untrained
+        if self.qkv.bias is not None:  # keys have none: the checkpoint's numbers there stay unused and untrained
             third = self.qkv.out_features // 3
             bias = self.qkv.bias[...].at[third:-third].set(0)
         coords = self.relative_coords_table[...].astype(self.cpb_mlp[0].kernel[...].dtype)

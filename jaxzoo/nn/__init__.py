@@ -38,6 +38,7 @@ from jaxzoo.nn.container import (
 )
 from jaxzoo.nn.conv import Conv, ConvTranspose
 from jaxzoo.nn.dropout import Dropout, Dropout2d, StochasticDepth
+from jaxzoo.nn.integers import IndexBuffer
 from jaxzoo.nn.linear import Embed, Linear, affine
 from jaxzoo.nn.norm import BatchNorm, GroupNorm, LayerNorm, LocalResponseNorm
 from jaxzoo.nn.pool import (
@@ -51,7 +52,6 @@ from jaxzoo.nn.pool import (
     max_pool,
 )
 from jaxzoo.nn.resize import resize
-from jaxzoo.nn.whole import IndexBuffer
 from jaxzoo.nn.window import relative_position_index, window_partition, window_reverse
 
 __all__ = [

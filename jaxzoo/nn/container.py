@@ -9,7 +9,7 @@ from flax import nnx
 
 
 def attributes(module: nnx.Module) -> dict[str, Any]:
-    """What a module holds, in the order in which it was assigned; copies that Flax makes have `vars` sorted by name."""
+    """A module's attributes in the order of their assignment; copies that Flax makes have `vars` sorted by name."""
     held = vars(module)
     return {name: held[name] for name in (*getattr(module, "_pytree__nodes", ()), *held) if name in held}
 
@@ -49,7 +49,7 @@ class IntermediateLayers(nnx.Module):
 
     Args:
       model: its children move here, up to the last that is asked for.
-      return_layers: by the name of a child, what its output is called.
+      return_layers: the name of each output, by the name of the child that makes it.
     """
 
     def __init__(self, model: nnx.Module, return_layers: Mapping[str, str]):

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxzoo.nn.whole import StreamCount, StreamKey
+from jaxzoo.nn.integers import StreamCount, StreamKey
 
 
 class Stream(nnx.RngStream):

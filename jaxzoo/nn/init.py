@@ -103,7 +103,7 @@ xavier_uniform = _by_fans(lambda fan_in, fan_out: uniform(math.sqrt(6 / (fan_in 
 # torch's kaiming_uniform_ for ReLU networks: U(±sqrt(6 / fan_in)).
 kaiming_uniform = _by_fans(lambda fan_in, _: uniform(math.sqrt(6 / fan_in)))
 
-# What torch's Linear and Conv do by themselves: kaiming_uniform_(a=sqrt(5)), that is U(±1/sqrt(fan_in)).
+# torch's default for Linear and Conv: kaiming_uniform_(a=sqrt(5)), that is U(±1/sqrt(fan_in)).
 torch_default = _by_fans(lambda fan_in, _: uniform(1 / math.sqrt(fan_in) if fan_in else 0.0))
 
 

@@ -10,8 +10,8 @@ from jax import lax
 
 from jaxzoo.errors import UsageError
 from jaxzoo.nn.cpu.channel_sum import broadcast_channels, channel_sum
+from jaxzoo.nn.integers import Count
 from jaxzoo.nn.precision import narrow, refuse_whole_numbers, wide
-from jaxzoo.nn.whole import Count
 
 
 def _check_channels(layer: nnx.Module, x: jax.Array) -> None:

@@ -15,7 +15,7 @@ from jaxzoo.nn.size import Size, per_axis
 
 
 def _hashable(size: Size | None) -> Size | None:
-    """As a module keeps it: what it keeps decides whether two models are equal."""
+    """As a module keeps it: attributes decide whether two models are equal."""
     return size if size is None or isinstance(size, Integral) else tuple(size)
 
 
@@ -74,7 +74,7 @@ def max_pool(
     if not return_indices:
         return cpu.max_pool(x, plan, tuple(pads))
     best, winner = cpu.winners(x, plan, pads)
-    return best, cpu.places(winner, plan, pads, x.shape[1:-1])
+    return best, cpu.winner_positions(winner, plan, pads, x.shape[1:-1])
 
 
 def avg_pool(

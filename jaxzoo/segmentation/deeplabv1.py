@@ -2,9 +2,9 @@
 
 Chen et al. 2014, Semantic Image Segmentation with Deep Convolutional Nets and Fully Connected CRFs,
 https://arxiv.org/abs/1412.7062, §3 and §5 (DeepLab-LargeFOV). No package has it: the twin is written from the paper
-and, where that is silent, from what its authors published for Caffe (DeepLab-LargeFOV, train.prototxt): 3×3 windows in
-all pools, whose counts round up, an average pool after pool5, and logits enlarged with aligned corners, so that sides
-of 8k + 1 pixels fit without a rest. The CRF that the paper applies to its output is not part of the network.
+and, where that is silent, from the network that its authors published for Caffe (DeepLab-LargeFOV, train.prototxt): 3×3
+windows in all pools, whose counts round up, an average pool after pool5, and logits enlarged with aligned corners, so
+that sides of 8k + 1 pixels fit without a rest. The CRF that the paper applies to its output is not part of the network.
 """
 
 import jax

@@ -2,7 +2,7 @@
 
 Chen et al. 2016, DeepLab: Semantic Image Segmentation with Deep Convolutional Nets, Atrous Convolution, and Fully
 Connected CRFs, https://arxiv.org/abs/1606.00915. The layers bear the names of the port that is used most,
-kazuto1011/deeplab-pytorch; it is no package, so the twin is written from the paper and from what that port computes.
+kazuto1011/deeplab-pytorch; it is no package, so the twin is written from the paper and that port's outputs.
 """
 
 from collections.abc import Sequence
@@ -102,7 +102,7 @@ class DeepLabV2(nnx.Module):
         in_channels: int = 3,
         rngs: nnx.Rngs,
     ):
-        self.deterministic = False  # what `train()` and `eval()` set
+        self.deterministic = False  # `train()` and `eval()` set it
         self.scales = tuple(scales)
         self.base = NamedSequential(
             layer1=NamedSequential(
@@ -130,7 +130,7 @@ class DeepLabV2(nnx.Module):
 def from_resnet(layers: Sequence[int]) -> dict[str, str]:
     """How the keys of torchvision's ResNet of these stages begin there and here.
 
-    Its blocks stride in the 3×3 convolution: what starts from them is close to them, not equal.
+    Its blocks stride in the 3×3 convolution: a network that starts from them computes nearly, not exactly, the same.
     """
     inner = {
         "conv1.": "reduce.conv.",

@@ -3,8 +3,8 @@
 Long et al. 2015, Fully Convolutional Networks for Semantic Segmentation, https://arxiv.org/abs/1411.4038, §4.
 Reference: torchfcn.models, a port of the authors' Caffe networks.
 
-Where the reference leaves all convolutions at zero for other weights to fill, VGG's start as VGG's do here; what scores
-starts at zero and what upsamples as linear interpolation, as there.
+Where the reference leaves all convolutions at zero for other weights to fill, VGG's start as VGG's do here; scoring
+layers start at zero and upsampling ones as linear interpolation, as there.
 """
 
 from functools import partial

@@ -41,7 +41,7 @@ class LRASPP(nnx.Module):
     """Images (N, H, W, in_channels) to logits (N, H, W, num_classes) under "out".
 
     Args:
-      backbone: maps images to features "low" and "high", of so many channels.
+      backbone: maps images to features "low" and "high" of `low_channels` and `high_channels`.
       inter_channels: of the features that "high" is reduced to.
     """
 

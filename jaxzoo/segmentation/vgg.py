@@ -18,7 +18,7 @@ fully_connected = partial(Conv, kernel_init=init.kaiming_normal("fan_in"), bias_
 
 
 class VGG16Stages(nnx.Module):
-    """The convolutions conv1_1 to conv5_3; what lies between the stages is up to the network.
+    """The convolutions conv1_1 to conv5_3; the layers between the stages are the network's own.
 
     Args:
       width: a factor of all numbers of channels, for small machines.

@@ -215,6 +215,35 @@ def test_a_model_goes_through_all_transformations(name):
 
 
 @each_family
+def test_a_model_goes_through_further_derivatives_and_flaxs_transformations(name):
+    """In training: forward mode, a linear map, reverse over reverse mode; `nnx.jit` and `nnx.value_and_grad`."""
+    model, shape = shallow(name)
+    model.train()
+    here = model, jax.ShapeDtypeStruct(shape, jnp.float32)
+
+    def loss(model: nnx.Module, x: jax.Array) -> jax.Array:
+        return total(run(model, x))
+
+    def slopes(model: nnx.Module, x: jax.Array) -> tuple[jax.Array, ...]:
+        along = jax.jacfwd(lambda a: loss(model, a * x))(jnp.float32(1))
+        value, linear = jax.linearize(functools.partial(loss, model), x)
+        return along, value, linear(x)
+
+    def twice(model: nnx.Module, x: jax.Array) -> jax.Array:
+        return jax.grad(lambda x: (jax.grad(loss, 1)(model, x) ** 2).sum())(x)
+
+    def flax(model: nnx.Module, x: jax.Array) -> tuple:
+        value, gradient = nnx.jit(nnx.value_and_grad(lambda model: total(model(x))))(model)
+        return value, gradient, nnx.state(model)
+
+    assert {y.shape for y in jax.eval_shape(slopes, *here)} == {()}
+    assert jax.eval_shape(twice, *here).shape == shape
+    value, gradient, state = jax.eval_shape(flax, *here)
+    assert value.shape == () and jax.tree.structure(state) == jax.tree.structure(nnx.state(model))
+    assert jax.tree.map(jnp.shape, gradient) == jax.tree.map(jnp.shape, nnx.state(model, nnx.Param))
+
+
+@each_family
 def test_a_model_computes_in_half_precision(name):
     model, shape = shallow(name)
     for dtype in (jnp.bfloat16, jnp.float16):
@@ -276,13 +305,16 @@ for file in Path(sys.argv[1]).glob("*.bin"):
 def test_a_program_for_any_batch_runs_in_a_fresh_process(tmp_path):
     (batch,) = export.symbolic_shape("batch")
     expected = {}
-    for name, (build, shape) in LAYERS.items():
-        module, x = of_float64(build(rngs=nnx.Rngs(0))), normal(*shape)
+    modules = {name: (build(rngs=nnx.Rngs(0)), shape) for name, (build, shape) in LAYERS.items()}
+    modules["a model"] = jaxzoo.create_model("shufflenet_v2_x0_5", num_classes=5), (2, 33, 40, 3)
+    for name, (module, shape) in modules.items():
+        module, x = of_float64(module), normal(*shape)
         module.eval()
-        program = export.export(jax.jit(module.__call__))(jax.ShapeDtypeStruct((batch, *shape[1:]), x.dtype))
+        run = jax.jit(module.__call__)
+        program = export.export(run)(jax.ShapeDtypeStruct((batch, *shape[1:]), x.dtype))
         (tmp_path / f"{name}.bin").write_bytes(program.serialize())
         np.savez(tmp_path / f"{name}.npz", x=x)
-        expected[name] = module(jnp.asarray(x))
+        expected[name] = run(jnp.asarray(x))
     subprocess.run([sys.executable, "-c", FRESH, tmp_path], check=True)
     for name, y in expected.items():
         close(np.load(tmp_path / f"{name}.npy"), y, name)

@@ -5,7 +5,7 @@ work and the memory; it runs depthwise ones a hundred times slower than torch, a
 pixels up to fifty times slower than a product of matrices. So here
 - a 1×1 convolution is a product of matrices,
 - so is one with a small output, of the patches that each position sees,
-- a dilated one is a sum of such products, one per tap, of what the tap sees of the image and not of its padding,
+- a dilated one is a sum of such products, one per tap, of the pixels that it sees, without the padding,
 - a depthwise one is a sum of shifted products, and so are its gradients,
 - and one in groups a few dense ones; the gradient of a kernel with many groups is one product of matrices per group.
 """
@@ -23,6 +23,17 @@ from jaxzoo.nn.cpu.multilinear import bilinear
 from jaxzoo.nn.cpu.sliding_window import locate, output_size, pad, phases, scatter_windows, taps_of, windows
 from jaxzoo.nn.linear import affine
 from jaxzoo.nn.precision import wide
+
+# Sizes at which another formulation becomes the faster one, measured in milliseconds of the result and both gradients
+# together: float32, batch 8, 3×3, on two cores with AVX-512 under jax 0.10.1.
+SMALL_OUTPUT = 8  # 256 channels: patches 2.9 at 4×4 and 11.4 at 7×7, XLA 5.6 and 15.1; from 8×8 on about equal
+SMALL_GROUPED_OUTPUT = 2  # 1,024 channels in 32 groups at 2×2: 2.7, as dense blocks 3.4; 384 depthwise at 7×7: 4.8, 1.0
+TAP_CHANNELS = 32  # dilation 12 at 28×28: by taps 7.0 with 32 channels and 23.3 with 128, XLA 8.0 and 26.9; below equal
+DENSE_CHANNELS = (
+    32  # 128 channels at 28×28: 39 in dense blocks of 32 channels, 39 to 146 as patches of groups, XLA 2,490
+)
+FEW_BLOCKS = 8  # 256 channels in 32 groups at 14×14: 10.0 in 8 blocks, 15.0 in groups; a block compiles for 0.16 s
+CACHED_NUMBERS = 2**14  # of a block in the depthwise kernel's gradient: 64 KiB, which stay in the cache
 
 Pads = tuple[tuple[int, int], ...]
 Plan = tuple[tuple[int, ...], Pads, tuple[int, ...], int]  # strides, pads, dilation, groups
@@ -81,16 +92,18 @@ def _choose(x: jax.Array, kernel: jax.Array, strides, padding: Pads, dilation, g
     """The formulation that is fastest on a CPU."""
     if groups == 1 and kernel.shape[:-2] == (1,) * (kernel.ndim - 2) and not any(map(any, padding)):
         return _one_by_one
-    if groups == 1 and max(dilation) > 1 and max(strides) == 1 and kernel.shape[-2] >= 32:
+    if groups == 1 and max(dilation) > 1 and max(strides) == 1 and kernel.shape[-2] >= TAP_CHANNELS:
         return _by_taps
     padded = [length + sum(pads) for length, pads in zip(x.shape[1:-1], padding, strict=True)]
-    if max(output_size(padded, kernel.shape[:-2], strides, dilation)) <= (8 if groups == 1 else 2):
+    if max(output_size(padded, kernel.shape[:-2], strides, dilation)) <= (
+        SMALL_OUTPUT if groups == 1 else SMALL_GROUPED_OUTPUT
+    ):
         return _by_patches
     if groups == 1:
         return _xla
     if kernel.shape[-2] == 1 and kernel.shape[-1] == groups:
         return _depthwise
-    few = -(-groups // _groups_per_block(kernel, groups)) <= 8  # each block is a program of its own to compile
+    few = -(-groups // _groups_per_block(kernel, groups)) <= FEW_BLOCKS
     return _by_blocks if few else _in_groups
 
 
@@ -118,20 +131,22 @@ def _by_taps(x: jax.Array, kernel: jax.Array, strides, padding: Pads, dilation, 
 
 
 def _by_patches(x: jax.Array, kernel: jax.Array, strides, padding: Pads, dilation, groups: int) -> jax.Array:
-    seen = _patches(pad(x, padding), kernel.shape[:-2], strides, dilation)
-    size = seen.shape[1:-2]
-    positions = math.prod(seen.shape[:-2])
+    patches = _patches(pad(x, padding), kernel.shape[:-2], strides, dilation)
+    size = patches.shape[1:-2]
+    positions = math.prod(patches.shape[:-2])
     if groups == 1:
-        y = affine(seen.reshape(positions, math.prod(kernel.shape[:-1])), kernel.reshape(-1, kernel.shape[-1]))
+        y = affine(patches.reshape(positions, math.prod(kernel.shape[:-1])), kernel.reshape(-1, kernel.shape[-1]))
     else:
-        seen = seen.reshape(positions, seen.shape[-2], groups, kernel.shape[-2])  # (positions, taps, groups, in)
-        weights = kernel.reshape(seen.shape[1], kernel.shape[-2], groups, -1)  # (taps, in, groups, out)
-        y = jnp.einsum("ptgi,tigo->pgo", seen, weights)
+        patches = patches.reshape(
+            positions, patches.shape[-2], groups, kernel.shape[-2]
+        )  # (positions, taps, groups, in)
+        weights = kernel.reshape(patches.shape[1], kernel.shape[-2], groups, -1)  # (taps, in, groups, out)
+        y = jnp.einsum("ptgi,tigo->pgo", patches, weights)  # positions, taps, groups, inputs, outputs
     return y.reshape(x.shape[0], *size, kernel.shape[-1])
 
 
 def _patches(x: jax.Array, kernel_size, strides, dilation) -> jax.Array:
-    """What each window sees: (N, *output size, taps, C)."""
+    """The pixels of each window: (N, *output size, taps, C)."""
     if kernel_size != strides or max(dilation) > 1:
         return jnp.stack([*windows(x, kernel_size, strides, dilation)], -2)
     # Windows side by side are the image cut up: slices for the 1,024 taps of ViT-B/32 would take minutes to compile.
@@ -158,8 +173,8 @@ def _by_blocks(x: jax.Array, kernel: jax.Array, strides, padding: Pads, dilation
 
 
 def _groups_per_block(kernel: jax.Array, groups: int) -> int:
-    """As many as make up the 32 channels from which on XLA's dense convolutions are efficient."""
-    return max(1, 32 // max(kernel.shape[-2], kernel.shape[-1] // groups))
+    """As many as make up the channels from which on XLA's dense convolutions are efficient."""
+    return max(1, DENSE_CHANNELS // max(kernel.shape[-2], kernel.shape[-1] // groups))
 
 
 def _in_groups(x: jax.Array, kernel: jax.Array, strides, padding: Pads, dilation, groups: int) -> jax.Array:
@@ -167,9 +182,9 @@ def _in_groups(x: jax.Array, kernel: jax.Array, strides, padding: Pads, dilation
 
 
 def _depthwise(x: jax.Array, kernel: jax.Array, strides, padding: Pads, dilation, groups: int) -> jax.Array:
-    seen = windows(pad(x, padding), kernel.shape[:-2], strides, dilation)
+    patches = windows(pad(x, padding), kernel.shape[:-2], strides, dilation)
     weights = (kernel[tap][0] for tap in taps_of(kernel.shape[:-2]))
-    products = (wide(window) * wide(weight) for window, weight in zip(seen, weights, strict=True))
+    products = (wide(window) * wide(weight) for window, weight in zip(patches, weights, strict=True))
     return functools.reduce(jnp.add, products).astype(x.dtype)
 
 
@@ -189,7 +204,7 @@ def _depthwise_kernel_gradient(x, gradient, shape, strides, padding: Pads, dilat
     length = parts.shape[len(strides) + 1 : -1]
     gradient = pad(gradient, [(0, n - m) for n, m in zip(length, gradient.shape[1:-1], strict=True)])
     gradient = gradient.reshape(math.prod(gradient.shape[:-1]), channels)
-    rows = max(1, 2**14 // channels)  # of a block, which stays in the cache
+    rows = max(1, CACHED_NUMBERS // channels)  # of a block
     blocks = gradient.shape[0] // rows + 1  # of no image, too
     places = [locate(tap, strides, dilation) for tap in taps_of(kernel_size)]
     at_phase = np.array([np.ravel_multi_index(phase, strides) for phase, _ in places])
@@ -203,8 +218,8 @@ def _depthwise_kernel_gradient(x, gradient, shape, strides, padding: Pads, dilat
         def add_block(block: jax.Array, sums: list[jax.Array]) -> list[jax.Array]:
             factor = wide(lax.dynamic_slice_in_dim(gradient, block * rows, rows))
             starts = [(phase, block * rows + row, 0) for phase, row in zip(*places, strict=True)]
-            seen = [lax.dynamic_slice(parts, start, (1, rows, channels))[0] for start in starts]
-            return [total + wide(window) * factor for total, window in zip(sums, seen, strict=True)]
+            patches = [lax.dynamic_slice(parts, start, (1, rows, channels))[0] for start in starts]
+            return [total + wide(window) * factor for total, window in zip(sums, patches, strict=True)]
 
         zeros = jnp.zeros((rows, channels), wide(gradient).dtype)
         sums = lax.fori_loop(0, blocks, add_block, [zeros] * places[0].size)
@@ -215,9 +230,9 @@ def _depthwise_kernel_gradient(x, gradient, shape, strides, padding: Pads, dilat
 
 
 def _grouped_kernel_gradient(x, gradient, shape, strides, padding: Pads, dilation, groups: int) -> jax.Array:
-    seen = jnp.stack([*windows(pad(x, padding), shape[:-2], strides, dilation)])
+    patches = jnp.stack([*windows(pad(x, padding), shape[:-2], strides, dilation)])
     positions = math.prod(gradient.shape[:-1])
-    seen = seen.reshape(seen.shape[0], positions, groups, shape[-2])
+    patches = patches.reshape(patches.shape[0], positions, groups, shape[-2])
     gradient = gradient.reshape(positions, groups, shape[-1] // groups)
-    result = jnp.einsum("tpgi,pgo->tigo", seen, gradient, precision=lax.Precision.HIGHEST)
+    result = jnp.einsum("tpgi,pgo->tigo", patches, gradient, precision=lax.Precision.HIGHEST)
     return result.reshape(shape)

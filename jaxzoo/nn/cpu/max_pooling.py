@@ -51,16 +51,16 @@ def _by_windows(x: jax.Array, plan: Plan, pads: Pads) -> jax.Array:
 def _by_windows_slope(plan, pads, values, slopes):
     best, winner = winners(*values, plan, pads)
     winner = lax.optimization_barrier(winner)  # XLA would compute it anew for every tap that asks for it
-    return best, _pick(*slopes, winner, plan=plan, pads=pads)
+    return best, _gather(*slopes, winner, plan=plan, pads=pads)
 
 
-def _picked(x: jax.Array, winner: jax.Array, *, plan: Plan, pads: Pads) -> jax.Array:
-    """Of every window what the given tap sees."""
-    seen = windows(pad(x, pads), *plan)
-    return sum(jnp.where(winner == i, value, 0) for i, value in enumerate(seen))
+def _gather_winners(x: jax.Array, winner: jax.Array, *, plan: Plan, pads: Pads) -> jax.Array:
+    """Of every window the number that its winning tap sees."""
+    values = windows(pad(x, pads), *plan)
+    return sum(jnp.where(winner == i, value, 0) for i, value in enumerate(values))
 
 
-def _put_back(y: jax.Array, winner: jax.Array, *, plan: Plan, pads: Pads, length: tuple[int, ...]) -> jax.Array:
+def _scatter_winners(y: jax.Array, winner: jax.Array, *, plan: Plan, pads: Pads, length: tuple[int, ...]) -> jax.Array:
     def won(tap: tuple[int, ...], winner: jax.Array, y: jax.Array) -> jax.Array:
         return jnp.where(winner == np.ravel_multi_index(tap, plan[0]), wide(y), 0)
 
@@ -69,17 +69,19 @@ def _put_back(y: jax.Array, winner: jax.Array, *, plan: Plan, pads: Pads, length
     return pad(x, [(-low, -high) for low, high in pads]).astype(y.dtype)
 
 
-_pick = multilinear(
-    "pick",
-    _picked,
-    [lambda y, x, winner, *, plan, pads: _return(y, winner, plan=plan, pads=pads, length=x.shape[1:-1]), None],
-)
-_return = multilinear(
-    "return", _put_back, [lambda x, y, winner, *, plan, pads, length: _pick(x, winner, plan=plan, pads=pads), None]
-)
+def _to_image(y: jax.Array, x: jax.Array, winner: jax.Array, *, plan: Plan, pads: Pads) -> jax.Array:
+    return _scatter(y, winner, plan=plan, pads=pads, length=x.shape[1:-1])
 
 
-def places(winner: jax.Array, plan: Plan, pads: Pads, length: tuple[int, ...]) -> jax.Array:
+def _to_windows(x: jax.Array, y: jax.Array, winner: jax.Array, *, plan: Plan, pads: Pads, length) -> jax.Array:
+    return _gather(x, winner, plan=plan, pads=pads)
+
+
+_gather = multilinear("gather_winners", _gather_winners, [_to_image, None])
+_scatter = multilinear("scatter_winners", _scatter_winners, [_to_windows, None])
+
+
+def winner_positions(winner: jax.Array, plan: Plan, pads: Pads, length: tuple[int, ...]) -> jax.Array:
     """Where the maxima are in an image of this length along each spatial axis, counted in reading order."""
     kernel, stride, dilation = plan
     taps = jnp.asarray(list(taps_of(kernel)), jnp.int32)[winner]  # (N, *output size, C, axes)

@@ -1,9 +1,9 @@
 """Operations of JAX that have a plain definition, a faster equal one for the CPU, and transposes that are such, too.
 
-`jax.custom_vjp` would rule out forward mode, and `jax.lax.platform_dependent` traces what every platform does. So an
+`jax.custom_vjp` would rule out forward mode, and `jax.lax.platform_dependent` traces all platforms' branches. So an
 operation that is linear in each of its arrays is a primitive here: its derivative is itself, which serves forward mode,
-its transposes are named, which serves reverse mode, and what computes it is chosen when a program is made for a
-platform. Whoever reads a program sees the operation's name and, by `definition`, what it means.
+its transposes are named, which serves reverse mode, and its computation is chosen when a program is made for a
+platform. A program shows the operation's name, and `definition` its meaning.
 """
 
 import functools
@@ -25,7 +25,7 @@ def multilinear(
     """An operation `(*arrays, **options) -> array`, linear in every array that has a transpose.
 
     Args:
-      plain: what it computes.
+      plain: its definition.
       transposes: for every array, `(cotangent, *arrays, **options)` to the array's own cotangent; in place of that
         array there is something of its shape and dtype only. None for whole numbers.
       on_cpu: the same, as the CPU computes it fast.
@@ -72,7 +72,7 @@ def multilinear(
 
 
 def definition(equation: JaxprEqn) -> ClosedJaxpr | None:
-    """What an equation of a program means, if it is one of these operations."""
+    """The definition of an equation in a program, if it is one of these operations."""
     plain = _definitions.get(equation.primitive)
     return plain and _trace(plain, [v.aval for v in equation.invars], equation.params)
 

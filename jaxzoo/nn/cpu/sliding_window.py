@@ -1,4 +1,4 @@
-"""Windows that slide over an image: what each of their taps sees, and the way back.
+"""Windows that slide over an image: the pixels that each of their taps sees, and the sum back into an image.
 
 A window's tap is its place inside the kernel, a tuple with one index per spatial axis. With strides, the image is split
 into phases first, of which one holds every s-th element, so that every tap sees a contiguous part of one of them.
@@ -39,7 +39,7 @@ def phases(x: jax.Array, strides: Sequence[int]) -> jax.Array:
 
 
 def from_phases(parts: jax.Array, length: Sequence[int]) -> jax.Array:
-    """What `phases` was given, where that had this length along each spatial axis."""
+    """The inverse of `phases`, for an image of this length along each spatial axis."""
     n = len(length)
     x = parts.transpose(n, *(axis for i in range(n) for axis in (n + 1 + i, i)), 2 * n + 1)
     x = x.reshape(x.shape[0], *(x.shape[i] * x.shape[i + 1] for i in range(1, 2 * n, 2)), x.shape[-1])
@@ -53,7 +53,7 @@ def locate(tap: Sequence[int], strides, dilation) -> tuple[tuple[int, ...], list
 
 
 def windows(x: jax.Array, kernel_size, strides, dilation) -> Iterator[jax.Array]:
-    """For each tap, what it sees of a padded image: (N, *output size, C)."""
+    """For each tap, the pixels of a padded image that it sees: (N, *output size, C)."""
     size = output_size(x.shape[1:-1], kernel_size, strides, dilation)
     parts = phases(x, strides)
     for tap in taps_of(kernel_size):

@@ -64,8 +64,8 @@ def _by_phases(x: jax.Array, kernel: jax.Array, strides, padding, output_padding
     kernel = kernel.reshape(*(v for pair in zip(taps, strides, strict=True) for v in pair), outs, ins)
     kernel = kernel.transpose(*range(0, 2 * n, 2), 2 * n + 1, *range(1, 2 * n, 2), 2 * n)  # (*taps, in, *strides, out)
     kernel = jnp.flip(kernel, range(n)).reshape(math.prod(taps) * ins, math.prod(strides) * outs)
-    seen = windows(pad(x, [(t - 1, t - 1) for t in taps]), taps, (1,) * n, (1,) * n)
-    y = affine(jnp.concatenate([*seen], -1), kernel)  # XLA's gradients of such a convolution are slow
+    patches = windows(pad(x, [(t - 1, t - 1) for t in taps]), taps, (1,) * n, (1,) * n)
+    y = affine(jnp.concatenate([*patches], -1), kernel)  # XLA's gradients of such a convolution are slow
     y = y.reshape(*y.shape[:-1], *strides, outs)  # (N, *space, *strides, out)
     y = y.transpose(*range(n + 1, 2 * n + 1), *range(n + 1), 2 * n + 1)  # (*strides, N, *space, out)
     length = [count * s for count, s in zip(y.shape[n + 1 : -1], strides, strict=True)]
