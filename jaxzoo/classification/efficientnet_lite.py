@@ -116,7 +116,7 @@ class EfficientNetLite(nnx.Module):
 
 
 def register_efficientnet_lite(number: int, size: int, resize: int, interpolation: str, acc1: float, acc5: float):
-    """Registers a network of timm's by evaluation's crop, the size resized to before it, and timm's measured accuracy."""
+    """Registers a network of timm's: evaluation's crop, the size before it, and the accuracy that timm measured."""
     preprocess = Preprocess(size, resize, interpolation, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     return register_model(
         head=("classifier",),

@@ -29,9 +29,7 @@ from jaxzoo.nn.precision import wide
 SMALL_OUTPUT = 8  # 256 channels: patches 2.9 at 4×4 and 11.4 at 7×7, XLA 5.6 and 15.1; from 8×8 on about equal
 SMALL_GROUPED_OUTPUT = 2  # 1,024 channels in 32 groups at 2×2: 2.7, as dense blocks 3.4; 384 depthwise at 7×7: 4.8, 1.0
 TAP_CHANNELS = 32  # dilation 12 at 28×28: by taps 7.0 with 32 channels and 23.3 with 128, XLA 8.0 and 26.9; below equal
-DENSE_CHANNELS = (
-    32  # 128 channels at 28×28: 39 in dense blocks of 32 channels, 39 to 146 as patches of groups, XLA 2,490
-)
+DENSE_CHANNELS = 32  # at 28×28 in 32 groups: 39 with 128 channels in such blocks, XLA 2,490 with 256 channels
 FEW_BLOCKS = 8  # 256 channels in 32 groups at 14×14: 10.0 in 8 blocks, 15.0 in groups; a block compiles for 0.16 s
 CACHED_NUMBERS = 2**14  # of a block in the depthwise kernel's gradient: 64 KiB, which stay in the cache
 
