@@ -149,18 +149,24 @@ class ResNet(nnx.Module):
         replace = replace_stride_with_dilation or (False, False, False)
         if len(replace) != 3:
             raise ValueError(f"replace_stride_with_dilation takes three values, not {replace!r}")
+        if unknown := dilations.keys() - {"layer1", "layer2", "layer3", "layer4"}:
+            raise ValueError(f"dilations are those of layer1 to layer4, not of {', '.join(sorted(unknown))}")
         self.conv1 = conv(in_channels, 64, 7, 2, 3, rngs=rngs)
         self.bn1 = norm_layer(64, rngs=rngs)
         self.relu = ReLU()
         self.maxpool = MaxPool(3, 2, 1)
+        options = {"groups": groups, "base_width": width_per_group, "norm_layer": norm_layer, "rngs": rngs}
         inplanes, dilation = 64, 1
         for i, (depth, dilate) in enumerate(zip(layers, (False, *replace), strict=True)):
-            stage, planes, stride = f"layer{i + 1}", 64 * 2**i, 2 if i and not dilate else 1
-            before, dilation = dilation, dilation * (2 if dilate else 1)
-            rates = dilations.get(stage, [before] + [dilation] * (depth - 1))  # the first dilates as the stage before
+            planes, stride, before = 64 * 2**i, 2 if i and not dilate else 1, dilation
+            dilation *= 2 if dilate else 1
+            rates = dilations.get(f"layer{i + 1}")
+            if rates is None:  # the first block dilates as the stage before
+                rates = [before] + [dilation] * (depth - 1)
             rates = [rates] * depth if isinstance(rates, int) else rates
-            options = {"groups": groups, "base_width": width_per_group, "norm_layer": norm_layer, "rngs": rngs}
-            setattr(self, stage, make_layer(block, inplanes, planes, stride, rates, **options))
+            if len(rates) != depth:
+                raise ValueError(f"layer{i + 1} has {depth} blocks, not {len(rates)} as the dilations {rates}")
+            setattr(self, f"layer{i + 1}", make_layer(block, inplanes, planes, stride, rates, **options))
             inplanes = planes * block.expansion
         self.avgpool = AdaptiveAvgPool(1)
         self.fc = Linear(inplanes, num_classes, rngs=rngs) if num_classes else Identity()

@@ -96,6 +96,14 @@ def test_impossible_dilations_are_named(name, arguments, named):
         nnx.eval_shape(lambda: jaxzoo.create_model(name, **arguments))
 
 
+@pytest.mark.parametrize(
+    ("dilations", "named"), [({"layer4": (1, 2)}, "layer4 has 3 blocks, not 2"), ({"layer5": 2}, "not of layer5")]
+)
+def test_impossible_dilations_of_a_resnet_are_named(dilations, named):
+    with pytest.raises(ValueError, match=named):
+        nnx.eval_shape(lambda: ResNet(Bottleneck, SHALLOW, dilations=dilations, rngs=nnx.Rngs(0)))
+
+
 @pytest.mark.parametrize("name", ["deeplabv3plus_mobilenet_v2", "deeplabv3plus_resnet101", "unet_resnet18"])
 def test_an_encoder_is_all_of_a_classifier_but_its_head(name):
     ((part, prefixes),) = jaxzoo.card(name).parts.items()
