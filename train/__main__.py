@@ -55,7 +55,7 @@ def _recipes(arguments: Sequence[str], prog: str) -> None:
 def _data(arguments: Sequence[str], prog: str) -> None:
     from jaxzoo.errors import UsageError
     from train.config.command_line import parse
-    from train.setup import show_data
+    from train.setup.prepare import show_data
 
     about = """
     Print how many images each class of DATA has, and draw training images as the model will see them.

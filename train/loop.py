@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from jaxzoo.errors import UsageError
-from train.config import defaults, provenance
+from train.config import provenance
 from train.config.options import Config
 from train.data import write_split
 from train.data.batches import Batch
@@ -26,7 +26,9 @@ from train.engine.step import State, weights_of
 from train.metrics import written
 from train.reporting.progress import progress, say
 from train.run_log import Journal
-from train.setup import Setup, check_manifest, prepare
+from train.setup import defaults
+from train.setup.continuing import check_manifest
+from train.setup.prepare import Setup, prepare
 
 # How many processes there are is not remembered: those that continue a run say it anew.
 SINGLE_PROCESS = {"distributed": "no", "coordinator": None, "num_processes": None, "process_id": None}

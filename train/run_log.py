@@ -18,7 +18,7 @@ from train.reporting import page, records, worth_less_than_the_run
 from train.reporting.curves import draw_curves
 from train.reporting.progress import Bar, Lines, say
 from train.reporting.tensorboard import Events, histograms
-from train.setup import Setup
+from train.setup.prepare import Setup
 
 DRAWING = 0.1  # the part of a run's time that pictures may take; those of its end are always drawn
 

@@ -17,7 +17,7 @@ def names(dry_run: bool) -> list[str]:
 
 def run(name: str, conditions: Conditions) -> Iterator[dict]:
     from train.config.options import Config
-    from train.setup import prepare
+    from train.setup.prepare import prepare
 
     epochs, batch = (1, 64) if conditions.dry_run else (9, 64)
     losses = {}

@@ -5,8 +5,7 @@ import pytest
 from flax import nnx
 
 import jaxzoo
-from jaxzoo import nn
-from jaxzoo.registry import ModelCard, _cards
+from jaxzoo import nn, registry
 from tests.train import photos
 from train import run_log
 from train.tasks.classification import Classification
@@ -35,12 +34,19 @@ def build(num_classes: int = 7, dropout: float = 0.3, stochastic_depth_prob: flo
     return Pooled(num_classes, dropout, stochastic_depth_prob, rngs=rngs)
 
 
+def registered(monkeypatch, name: str, builder, **card) -> str:
+    """`name`, which this builder has in the registry until the test ends."""
+    jaxzoo.list_models()  # which enters all others
+    monkeypatch.setattr(registry, "_cards", dict(registry._cards))
+    monkeypatch.setattr(builder, "__name__", name)
+    jaxzoo.register_model(paper="none", twin="none:none", input_size=32, **card)(builder)
+    return name
+
+
 @pytest.fixture
 def pooled(monkeypatch) -> str:
     """Its name, in the registry until the test ends."""
-    jaxzoo.list_models()  # which enters all others
-    monkeypatch.setitem(_cards, "pooled", ModelCard("pooled", "classification", build, "none:none", "none", 32, {}))
-    return "pooled"
+    return registered(monkeypatch, "pooled", build)
 
 
 class Mean(nnx.Module):
@@ -60,9 +66,7 @@ def build_mean(num_classes: int = 7, *, rngs: nnx.Rngs) -> Mean:
 @pytest.fixture
 def mean(monkeypatch) -> str:
     """Its name, in the registry until the test ends."""
-    jaxzoo.list_models()
-    monkeypatch.setitem(_cards, "mean", ModelCard("mean", "classification", build_mean, "none:none", "none", 32, {}))
-    return "mean"
+    return registered(monkeypatch, "mean", build_mean)
 
 
 @pytest.fixture(scope="module")

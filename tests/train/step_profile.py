@@ -22,7 +22,7 @@ from jaxzoo.malloc import keep_freed_memory
 from train.config.options import Config
 from train.engine.step import State
 from train.loop import DeferredReports, Stop, training_batches
-from train.setup import Setup, prepare
+from train.setup.prepare import Setup, prepare
 
 KINDS = {
     "convolution": r"conv_general_dilated|convolution",

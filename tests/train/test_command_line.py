@@ -8,13 +8,17 @@ from pathlib import Path
 import pytest
 import yaml
 
+import jaxzoo
 from jaxzoo import UsageError
 from jaxzoo.home import expanded
 from tests.train.test_data import paint
 from train import __main__ as program
-from train import loop, setup
+from train import loop
 from train.config import command_line, options, provenance
 from train.config.options import Config
+from train.data import load
+from train.setup import continuing
+from train.tasks import images
 
 ROOT = Path(__file__).parents[2]
 
@@ -242,9 +246,9 @@ def test_another_models_checkpoints_are_refused(tmp_path):
     theirs = {"model": "vgg11", "classes": ["a", "b"], "train": {"images": 9}}
     ours = theirs | {"model": "vgg13"}
     with pytest.raises(UsageError, match=r"holds checkpoints of vgg11, but its config.yaml says vgg13"):
-        setup.check_manifest(theirs, ours, tmp_path)
+        continuing.check_manifest(theirs, ours, tmp_path)
     with pytest.raises(UsageError, match="b gone; c new"):
-        setup.check_classes(["a", "b"], ["a", "c"], tmp_path)
+        continuing.check_classes(["a", "b"], ["a", "c"], tmp_path)
 
 
 def test_what_makes_a_continued_run_another_one_is_said(tmp_path, capsys):
@@ -257,10 +261,10 @@ def test_what_makes_a_continued_run_another_one_is_said(tmp_path, capsys):
         "": {},
     }
     for sentence, change in said.items():
-        setup.check_manifest(theirs, theirs | {"train": numbers | change}, tmp_path)
+        continuing.check_manifest(theirs, theirs | {"train": numbers | change}, tmp_path)
         out = capsys.readouterr().out
         assert sentence in out and out.count("this continues, but not as if never stopped") == bool(change)
-    setup.check_manifest(theirs | {"train": {"images": 9}}, theirs, tmp_path)  # written before there was more
+    continuing.check_manifest(theirs | {"train": {"images": 9}}, theirs, tmp_path)  # written before there was more
     assert not capsys.readouterr().out
 
 
@@ -286,19 +290,19 @@ def test_the_eval_transform_is_the_published_one_in_proportion(tmp_path):
     for name in ("cat", "dog"):
         for i in range(2):
             paint(tmp_path / name / f"{i}.png")
-    data = setup.train.data.load(f"folder:{tmp_path}")
-    native = setup.preprocessing(Config(model="resnet50"), data, None)
-    assert native == setup.jaxzoo.card("resnet50").preprocess
-    half = setup.preprocessing(Config(model="resnet50", image_size=112), data, None)
+    data = load(f"folder:{tmp_path}")
+    native = images.preparation(Config(model="resnet50"), data, None)
+    assert native == jaxzoo.card("resnet50").preprocess
+    half = images.preparation(Config(model="resnet50", image_size=112), data, None)
     assert (half.crop, half.resize) == (112, round(112 * native.resize / native.crop))
-    digits = setup.preprocessing(Config(model="resnet50"), setup.train.data.load("digits"), None)
+    digits = images.preparation(Config(model="resnet50"), load("digits"), None)
     assert (digits.crop, digits.resize) == (32, 32)
 
 
 def test_models_that_must_know_the_image_size_are_told():
-    data = setup.train.data.load("digits")
+    data = load("digits")
     known = {
-        name: setup.arguments_of(Config(model=name), data, setup.preprocessing(Config(model=name), data, None))
+        name: images.model_arguments(Config(model=name), data, images.preparation(Config(model=name), data, None), None)
         for name in ("vit_b_16", "resnet18")
     }
     assert known == {"vit_b_16": {"image_size": 32, "num_classes": 10}, "resnet18": {"num_classes": 10}}

@@ -5,11 +5,11 @@ from PIL import Image
 
 from convert.shapes import abstract
 from jaxzoo import UsageError
-from train import setup
 from train.config.check import check
-from train.config.defaults import augmentation_line, filled
 from train.config.options import Config
 from train.data import Data, load, picture_side
+from train.setup.defaults import filled
+from train.tasks import classification, images, segmentation
 
 
 class Pictures:
@@ -77,7 +77,7 @@ def augmented(side=28, classes=("cat", "dog"), image=32, **options):
     """What is chosen for pictures of so many pixels, and what is said of it."""
     asked, data = Config(model="lenet5", data="folder:photos", **options), photographs(4_000, side, classes)
     found = filled(asked, data, abstract("lenet5", num_classes=2), image)
-    return (found.crop_area, found.shift, found.flip), augmentation_line(asked, found, data, image)
+    return (found.crop_area, found.shift, found.flip), classification.augmentation_line(asked, found, data, image)
 
 
 def test_small_pictures_are_moved_and_mirrored_and_not_cropped_and_that_is_said():
@@ -114,7 +114,7 @@ def test_pictures_that_cannot_be_read_say_nothing_about_the_size_of_the_others()
 
 def test_segmentation_says_what_it_does_too():
     asked, data = Config(model="lraspp_mobilenet_v3_large", data="scenes"), load("scenes", "segmentation")
-    said = augmentation_line(asked, filled(asked, data, abstract(asked.model, num_classes=11)), data, 128)
+    said = segmentation.augmentation_line(asked, filled(asked, data, abstract(asked.model, num_classes=11)), data, 128)
     assert said == "augmentation: scaled by 0.8 to 1.25, cropped, not mirrored"
 
 
@@ -140,16 +140,16 @@ def test_statistics_that_move_slowly_get_the_steps_they_need(model, epochs):
     ("model", "side"), [("resnet18", 32), ("vit_b_16", 32), ("alexnet", 64), ("lenet5", 32), ("pooled", 32)]
 )
 def test_digits_are_as_large_as_the_model_needs(model, side, pooled):
-    assert setup.preprocessing(Config(model=model), load("digits"), None).crop == side
-    assert setup.preprocessing(Config(model=model, image_size=48), load("digits"), None).crop == 48
+    assert images.preparation(Config(model=model), load("digits"), None).crop == side
+    assert images.preparation(Config(model=model, image_size=48), load("digits"), None).crop == 48
 
 
 def test_the_least_size_is_never_more_than_the_published_one(monkeypatch):
     def too_small(*arguments):
-        raise setup.UsageError("nothing is left")
+        raise UsageError("nothing is left")
 
-    monkeypatch.setattr(setup, "program", too_small)
-    assert setup.smallest(Config(model="resnet18"), 32, 224) == 224
+    monkeypatch.setattr(images, "program", too_small)
+    assert images.smallest(Config(model="resnet18"), 32, 224) == 224
 
 
 def test_every_default_survives_a_check():

@@ -7,7 +7,7 @@ from jaxzoo import UsageError
 from tests.train.test_data import paint
 from train import loop
 from train.config import command_line
-from train.setup import check_manifest
+from train.setup.continuing import check_manifest
 
 pytestmark = [pytest.mark.usefixtures("mean", "no_pictures"), pytest.mark.xdist_group("evaluated_alone")]
 OPTIONS = [

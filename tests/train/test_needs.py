@@ -7,10 +7,11 @@ from flax import nnx
 
 from jaxzoo import UsageError
 from tests.train.pixels import Pixels
-from train import loop, setup
+from train import loop
 from train.config import command_line, needs
 from train.config.options import Config
 from train.data import load
+from train.setup.prepare import run_of
 
 pytestmark = pytest.mark.xdist_group("evaluated_alone")
 
@@ -108,6 +109,6 @@ def test_nothing_is_written_by_a_run_that_is_refused(mean, tmp_path, options, se
 
 def test_whether_a_model_has_auxiliary_heads_is_asked_of_the_model():
     for auxiliary in (False, True):
-        asked = Config(model="lraspp_mobilenet_v3_large", aux_weight=0.4, epochs=1, batch_size=8)
+        asked = Config(model="lraspp_mobilenet_v3_large", data="scenes", aux_weight=0.4, epochs=1, batch_size=8)
         model = Pixels(aux_loss=auxiliary, rngs=nnx.Rngs(0))
-        assert setup.run_of(asked, asked, load("digits"), model, ()).auxiliary is auxiliary
+        assert run_of(asked, asked, load("digits"), model, ()).auxiliary is auxiliary

@@ -16,8 +16,8 @@ import jaxzoo
 from jaxzoo import Preprocess
 from jaxzoo.commands.predict import predict
 from jaxzoo.outputs import class_logits
-from jaxzoo.registry import ModelCard, _cards
 from tests.train.pixels import Pixels
+from tests.train.pooled import registered
 from tests.train.test_data import paint
 from tests.train.test_evaluated_alone import evaluated, saved
 from tests.train.test_task import counted
@@ -163,8 +163,7 @@ def test_pixels_are_predicted_at_the_same_threshold(monkeypatch, tmp_path, logit
     def build(num_classes: int = 2, *, rngs: nnx.Rngs) -> Pixels:
         return Pixels(num_classes, rngs=rngs)
 
-    jaxzoo.list_models()
-    monkeypatch.setitem(_cards, "pixels", ModelCard("pixels", "segmentation", build, "none:none", "none", 32, {}))
+    registered(monkeypatch, "pixels", build, task="segmentation")
     paint(tmp_path / "photo.png", size=(32, 32))
     path = saved(tmp_path / "weights", classes=1, model="pixels", classes_named=["road", "roof"], logit=logit)
     out = {"out": tmp_path / "out", "json": tmp_path / "found.json"}

@@ -6,13 +6,17 @@ import shutil
 import numpy as np
 import pytest
 
+import jaxzoo
 from jaxzoo import UsageError
 from tests.train.test_run import rows
-from train import loop, setup
+from train import loop
 from train.config import command_line, options
 from train.config.options import Config
+from train.data import load
 from train.engine import stages
 from train.engine.stages import Stages
+from train.setup.prepare import prepare
+from train.tasks import images
 
 pytestmark = pytest.mark.usefixtures("pooled", "no_pictures")
 
@@ -63,7 +67,7 @@ def test_sizes_given_twice_are_refused():
 
 
 def test_every_stage_has_its_size_and_magnitude_and_dropout(staged):
-    prepared, _ = setup.prepare(dataclasses.replace(staged, auto_augment="randaugment", ra_magnitude=9), None)
+    prepared, _ = prepare(dataclasses.replace(staged, auto_augment="randaugment", ra_magnitude=9), None)
     sides = [prepared.batches(step)["image"].shape[1] for step in range(0, 18, 3)]
     assert sides == [16, 16, 24, 24, 32, 32]
     assert prepared.held_out(0)["image"].shape[1] == 32
@@ -72,15 +76,15 @@ def test_every_stage_has_its_size_and_magnitude_and_dropout(staged):
 
 
 def test_dropout_grows_to_what_is_asked_for_or_to_the_models_own(pooled):
-    model = setup.jaxzoo.create_model(pooled)
+    model = jaxzoo.create_model(pooled)
     np.testing.assert_allclose(stages.dropout_rates(Config(dropout=0.6), model, 3), [0.2, 0.4, 0.6])
     np.testing.assert_allclose(stages.dropout_rates(Config(), model, 3), [0.1, 0.2, 0.3])
     assert stages.dropout_rates(Config(), model, 1) == [None]
-    assert stages.dropout_rates(Config(), setup.jaxzoo.create_model("resnet18"), 3) == [None] * 3
+    assert stages.dropout_rates(Config(), jaxzoo.create_model("resnet18"), 3) == [None] * 3
 
 
 def test_each_size_is_compiled_once(staged):
-    prepared, state = setup.prepare(staged, None)
+    prepared, state = prepare(staged, None)
     for index in range(6 * prepared.batches.per_epoch):
         batch = prepared.batches(index)
         train, fed = prepared.steps.train[prepared.batches.at(index)], prepared.steps.put_batch(batch)
@@ -102,7 +106,7 @@ def test_a_staged_run_continues_across_the_end_of_a_stage(staged, tmp_path):
 
 def test_more_stages_than_epochs_are_refused(staged):
     with pytest.raises(UsageError, match="--progressive has 3 stages, which --epochs 2 is too short for"):
-        setup.prepare(dataclasses.replace(staged, epochs=2), None)
+        prepare(dataclasses.replace(staged, epochs=2), None)
 
 
 @pytest.mark.parametrize("option", [{"progressive": "32:64:2"}, {"train_size": 32}])
@@ -110,12 +114,12 @@ def test_models_that_are_built_for_one_size_are_refused(staged, option):
     name = next(iter(option)).replace("_", "-")
     plain = dataclasses.replace(staged, **{"progressive": None, "model": "vit_b_16"} | option)
     with pytest.raises(UsageError, match=f"vit_b_16 is built for one image size: it cannot train with --{name}"):
-        setup.prepare(plain, None)
+        prepare(plain, None)
 
 
 def test_training_images_can_have_another_size(staged):
     small = dataclasses.replace(staged, progressive=None, train_size=24, image_size=32)
-    prepared, state = setup.prepare(small, None)
+    prepared, state = prepare(small, None)
     assert (prepared.batches(0)["image"].shape[1], prepared.held_out(0)["image"].shape[1]) == (24, 32)
     batch = prepared.steps.put_batch(prepared.batches(0))
     state, _ = prepared.steps.train[0](state, batch, prepared.steps.put_control())
@@ -127,10 +131,10 @@ def test_training_images_can_have_another_size(staged):
 
 def test_dropout_and_drop_path_reach_the_model(staged):
     plain = dataclasses.replace(staged, progressive=None, image_size=32, drop_path=0.25)
-    assert setup.prepare(plain, None)[0].manifest["arguments"]["stochastic_depth_prob"] == 0.25
+    assert prepare(plain, None)[0].manifest["arguments"]["stochastic_depth_prob"] == 0.25
     lite = dataclasses.replace(plain, model="efficientnet_lite0")
-    data = setup.train.data.load(lite.data)
-    assert setup.arguments_of(lite, data, setup.preprocessing(lite, data, None))["drop_path_rate"] == 0.25
+    data = load(lite.data)
+    assert images.model_arguments(lite, data, images.preparation(lite, data, None), None)["drop_path_rate"] == 0.25
 
 
 @pytest.mark.parametrize(
@@ -142,4 +146,4 @@ def test_dropout_and_drop_path_reach_the_model(staged):
 )
 def test_rates_of_what_a_model_has_not_are_refused(staged, options, sentence):
     with pytest.raises(UsageError, match=sentence):
-        setup.prepare(dataclasses.replace(staged, progressive=None, image_size=32, model="resnet18", **options), None)
+        prepare(dataclasses.replace(staged, progressive=None, image_size=32, model="resnet18", **options), None)

@@ -16,7 +16,7 @@ from train.config.options import Config
 from train.engine import network, step
 from train.optim.optimizers import learning_rate, optimizer
 from train.optim.parameter_groups import parameter_kinds
-from train.setup import average_of
+from train.setup.prepare import average_of
 from train.tasks.classification import Classification
 
 

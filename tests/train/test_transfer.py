@@ -15,10 +15,13 @@ from convert.weights import Weights
 from jaxzoo import UsageError
 from jaxzoo.classification.vision_transformer import interpolate_embeddings
 from tests.train.test_run import rows
-from train import loop, setup
+from train import loop
 from train.config import command_line
 from train.config.options import Config
+from train.data import load
 from train.engine import network
+from train.setup import models
+from train.setup.prepare import prepare
 from train.transfer import features, freeze
 from train.transfer.features import Features
 
@@ -161,7 +164,7 @@ def test_dropout_is_off_inside_frozen_parts_alone():
 
 
 def test_a_fresh_head_on_pretrained_weights_finds_all_classes_equally_likely(options):
-    prepared, state = setup.prepare(options(train_only=("head",), label_smoothing=0.0), None)
+    prepared, state = prepare(options(train_only=("head",), label_smoothing=0.0), None)
     assert not np.any(state["params"]["classifier.1.kernel"])
     steps = prepared.steps
     _, report = steps.train[0](state, steps.put_batch(prepared.batches(0)), steps.put_control())
@@ -175,7 +178,7 @@ def test_a_fresh_head_that_is_no_linear_layer_is_left_alone():
 
 
 def test_the_tensors_left_out_are_named(options, capsys):
-    setup.prepare(options(), None)
+    prepare(options(), None)
     assert "for 5 classes these start fresh: classifier.1.weight, classifier.1.bias" in capsys.readouterr().out
 
 
@@ -233,7 +236,7 @@ def test_features_that_are_missing_or_incomplete_are_computed_again_with_the_run
 
 
 def test_features_of_other_images_are_not_taken(cached, pictures):
-    data = setup.train.data.load(f"folder:{pictures}")
+    data = load(f"folder:{pictures}")
 
     def files():
         sides = {"train": data.train, "held_out": data.held_out}
@@ -306,8 +309,8 @@ def test_a_run_from_weights_keeps_their_preprocessing_when_it_is_continued(weigh
     store.write_manifest(weights, manifest | {"preprocess": own})
     loop.run(options())
     (tmp_path / "run" / "best" / "manifest.json").write_text("{")  # one of several
-    began, _ = setup.prepare(options(), tmp_path / "run")
-    went_on, _ = setup.prepare(options(), tmp_path / "run", continuing=True)
+    began, _ = prepare(options(), tmp_path / "run")
+    went_on, _ = prepare(options(), tmp_path / "run", continuing=True)
     assert began.manifest["preprocess"]["mean"] == went_on.manifest["preprocess"]["mean"] == [0.1] * 3
     assert began.manifest["arguments"] == went_on.manifest["arguments"]
     np.testing.assert_array_equal(began.batches(0)["image"], went_on.batches(0)["image"])
@@ -323,7 +326,7 @@ def test_positions_of_weights_are_resampled_for_the_image_size_of_the_run(capsys
         for key, shape in shapes_at("vit_b_16", layers | {"image_size": 64}).items()
     }
     config, weights = Config(model="vit_b_16", image_size=32), Weights(Path("vit.pth"), tensors)
-    model, arguments = setup.model_of(config, layers | {"image_size": 32}, weights, None)
+    model, arguments = models.model_of(config, layers | {"image_size": 32}, weights, None)
     assert arguments["image_size"] == model.image_size == 32
     assert "vit.pth: resampled for images of another size: encoder.pos_embedding" in capsys.readouterr().out
     expected = interpolate_embeddings(32, 16, tensors)["encoder.pos_embedding"]
@@ -333,6 +336,6 @@ def test_positions_of_weights_are_resampled_for_the_image_size_of_the_run(capsys
 def test_weights_of_other_classes_are_not_evaluated_and_the_way_out_is_one_of_this_command():
     tensors = {key: np.zeros(shape, np.float32) for key, shape in shapes_at("lenet5", {}).items()}
     with pytest.raises(UsageError, match=r"has 10 classes, not 2; without --eval-only a fresh head is trained$"):
-        setup.model_of(
+        models.model_of(
             Config(model="lenet5", eval_only=True), {"num_classes": 2}, Weights(Path("lenet.pth"), tensors), None
         )

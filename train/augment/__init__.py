@@ -2,6 +2,8 @@
 
 import dataclasses
 
+FIRST = 1 / 3  # Dropout and RandAugment begin with this part of their strength: EfficientNetV2's table 6.
+
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
@@ -28,3 +30,8 @@ class Augmentation:
     random_erase: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
+
+
+def strengths(count: int) -> list[float]:
+    """How much of the regularisation each of so many stages has; one stage has all of it."""
+    return [FIRST + (1 - FIRST) * stage / (count - 1) for stage in range(count)] if count > 1 else [1.0]

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection
 from jaxzoo.errors import UsageError
 from train.config.options import Config, head_alone, option
 from train.config.recipes import options as recipe_options
-from train.data import BUILTIN_DATASET, Data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,7 +14,7 @@ class Run:
 
     asked: Config
     config: Config
-    data: Data
+    has_split: bool  # whether the data says itself what is held out
     steps: int
     batch_norm: bool  # whether the model has such layers
     auxiliary: bool  # and auxiliary heads
@@ -55,7 +54,7 @@ OF_RUNS = (
         lambda r: r.config.schedule != "step" or r.config.lr_step < r.config.epochs,
         "in a run of {epochs} epochs, which ends before the rate's first step after {lr_step:g} (--lr-step)",
     ),
-    Need(("val_fraction",), lambda r: not _has_split(r), "with {data}, which has a split of its own"),
+    Need(("val_fraction",), lambda r: not r.has_split, "with {data}, which has a split of its own"),
     Need(("batch_norm",), lambda r: r.batch_norm, "with {model}, which has no batch normalisation"),
     Need(("head_lr",), lambda r: r.head_learns, "where the head does not learn"),
     Need(("aux_weight",), lambda r: r.auxiliary, "with {model}, which has no auxiliary heads here"),
@@ -84,8 +83,3 @@ def check_run(run: Run) -> None:
 def _is_off(config: Config, name: str) -> bool:
     """Whether the option asks for nothing."""
     return getattr(config, name) in (0, None, ()) or (name in ("layer_decay", "head_lr") and getattr(config, name) == 1)
-
-
-def _has_split(run: Run) -> bool:
-    kind, data = run.config.data.partition(":")[0], run.data
-    return run.config.data in BUILTIN_DATASET.values() or (kind in ("folder", "list") and not data.drawn)

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -32,7 +32,8 @@ class Source(Protocol):
 
     @property
     def labels(self) -> np.ndarray:
-        """All labels (N,) without decoding an image; where they lie beside the images this reads everything."""
+        """All labels (N,) without decoding an image; where they lie beside the images this reads everything. Only
+        sources of labelled images have them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,37 +42,70 @@ class Data:
 
     `image_size` is the side of its images where all have one, in pixels; `photographs` says whether a mirrored or
     cropped image is still an image of the same class; `drawn` says that files were held out by fraction and seed.
-    `train` is empty where there is a test set alone, which can only be evaluated.
+    `train` is empty where there is a test set alone, which can only be evaluated; `classes` where there are none.
     """
 
     train: Source
     held_out: Source
-    classes: list[str]
+    classes: list[str] = dataclasses.field(default_factory=list)
     image_size: int | None = None
     photographs: bool = True
     drawn: bool = False
 
+    def summary(self) -> str:
+        """`10 classes, 1438 training images, 359 held out`"""
+        classes = f"{len(self.classes)} classes, " if self.classes else ""
+        return f"{classes}{len(self.train)} training images, {len(self.held_out)} held out"
 
-BUILTIN_DATASET = {"classification": "digits", "segmentation": "scenes"}
-# By task how a source is named, and the module that reads it.
+
+# By task how a source is named, and the module that reads it. The first needs no place: it is what a run takes that
+# names no data.
 SOURCES = {
-    "classification": {"folder:PATH": "folder", "list:FILE.csv": "csv_list", "tfds:NAME[:SPLIT]": "tfds"},
-    "segmentation": {"voc:PATH": "voc", "pairs:PATH": "pairs", "coco:PATH": "coco", "tfds:NAME[:SPLIT]": "tfds_masks"},
+    "classification": {
+        "digits": "train.data.sources.digits",
+        "folder:PATH": "train.data.sources.folder",
+        "list:FILE.csv": "train.data.sources.csv_list",
+        "tfds:NAME[:SPLIT]": "train.data.sources.tfds",
+    },
+    "segmentation": {
+        "scenes": "train.data.sources.scenes",
+        "voc:PATH": "train.data.sources.voc",
+        "pairs:PATH": "train.data.sources.pairs",
+        "coco:PATH": "train.data.sources.coco",
+        "tfds:NAME[:SPLIT]": "train.data.sources.tfds_masks",
+    },
 }
 
 
 def load(name: str, task: str = "classification", *, val_fraction: float = 0.2, seed: int = 0) -> Data:
     """What `name` means to models of this task. Raises UsageError if there is no such data."""
     kind, _, place = name.partition(":")
-    if name == BUILTIN_DATASET[task]:
-        return importlib.import_module(f"train.data.sources.{name}").load()
     for pattern, module in SOURCES[task].items():
+        if name == pattern:
+            return importlib.import_module(module).load()
         if kind == pattern.partition(":")[0] and place:
-            return importlib.import_module(f"train.data.sources.{module}").load(
-                place, val_fraction=val_fraction, seed=seed
-            )
-    known = f"{', '.join([BUILTIN_DATASET[task], *SOURCES[task]][:-1])} or {[*SOURCES[task]][-1]}"
+            return importlib.import_module(module).load(place, val_fraction=val_fraction, seed=seed)
+    known = " or ".join(filter(None, [", ".join([*SOURCES[task]][:-1]), [*SOURCES[task]][-1]]))
     raise UsageError(f"unknown data {name!r} for {task}; it is {known}")
+
+
+def register_sources(task: str, sources: Mapping[str, str]) -> None:
+    """Makes sources known for a task of one's own: by how they are named the modules that read them, as in `SOURCES`.
+
+    A name such as `pets:PATH` calls the module's `load(place, val_fraction=..., seed=...)`, one without a colon its
+    `load()`; both give `Data`.
+    """
+    SOURCES[task] = dict(sources)
+
+
+def default_source(task: str) -> str:
+    """The data of a run that names none."""
+    return next(iter(SOURCES[task]))
+
+
+def is_default_source(name: str | None) -> bool:
+    """Whether that is what comes along, for some task."""
+    return name in {next(iter(sources)) for sources in SOURCES.values()}
 
 
 def write_split(data: Data, folder: Path) -> None:

@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from flax import nnx
 
 from jaxzoo import nn
+from train.augment import strengths
 from train.config.options import Config
 from train.data.batches import Batch, TrainingBatches
-
-FIRST = 1 / 3  # Dropout and RandAugment begin with this part of their strength: table 6, 0.1 to 0.3 and 5 to 15.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,11 +50,6 @@ class Stages:
 
     def __call__(self, step: int) -> Batch:
         return self.batches[self.at(step)](step)
-
-
-def strengths(count: int) -> list[float]:
-    """How much of the regularisation each of so many stages has; one stage has all of it."""
-    return [FIRST + (1 - FIRST) * stage / (count - 1) for stage in range(count)] if count > 1 else [1.0]
 
 
 def dropout_rates(config: Config, model: nnx.Module, count: int) -> list[float | None]:

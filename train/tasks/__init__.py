@@ -3,10 +3,16 @@
 A new task is one file here, named as models' cards name it, with a class that has the members of `Task`, and for the
 command line
 - `tasks_of(config, data, preprocess) -> list[Task]`: as it evaluates, and then for each stage of training,
-- `DEFAULTS`: options that nobody gave, by name; `BATCH_SIZE`; and for the data that comes with jaxzoo `DEMO_EPOCHS` and
-  `DEMO_LR_SCALE`, the factor of the usual learning rate,
+- `preparation(config, data, weights)`: how inputs are prepared, a `Preprocess`, or None where nothing is,
+- `model_arguments(config, data, preprocess, weights)`: what the model is built with,
+- `head_words(arguments)`: what a head that starts fresh is for, in words,
+- `usual_options(data, side)`: options that nobody gave, by name, and `augmentation_line(asked, config, data, side)`,
+  what training images go through, in words, or nothing; `side` is that of images, or None,
+- `BATCH_SIZE`; and for the data that comes with jaxzoo `DEMO_EPOCHS` and `DEMO_LR_SCALE`, the factor of the usual
+  learning rate,
 - `INAPPLICABLE_OPTIONS`: names of the options that mean nothing to it,
-and a line in `train.data` for its sources.
+and its sources in `train.data.SOURCES`. A task of one's own is such a file anywhere, which calls
+`train.data.register_sources`, and cards name it by its dotted path.
 """
 
 import importlib
@@ -35,7 +41,8 @@ Apply = Callable[[Arrays, Callable[[nnx.Module], T]], tuple[T, Arrays]]
 
 def of_model(name: str) -> ModuleType:
     """The file of what a model learns. Raises `UsageError` if there is no such model."""
-    return importlib.import_module(f"train.tasks.{jaxzoo.card(name).task}")
+    task = jaxzoo.card(name).task
+    return importlib.import_module(task if "." in task else f"train.tasks.{task}")
 
 
 class Task(Protocol):

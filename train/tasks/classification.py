@@ -1,6 +1,7 @@
 """One label per image: cross-entropy with label smoothing, top-1 and top-5 accuracy, a confusion matrix."""
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,11 @@ from PIL import Image
 
 from jaxzoo.outputs import class_logits
 from jaxzoo.preprocess import Preprocess, resize_and_crop
-from train.augment import Augmentation
+from train.augment import Augmentation, strengths
 from train.augment.device import erased, flipped, mixed, normalised
 from train.augment.host import augmented
 from train.config.options import Config, Segmentation, stages
-from train.data import Data
-from train.engine.stages import strengths
+from train.data import Data, picture_side
 from train.metrics import LOSS, Quantity, States
 from train.metrics.confusion import Confusion
 from train.metrics.errors import ConfidentErrors
@@ -29,13 +29,15 @@ from train.reporting import confusion, mistakes
 from train.reporting.batch import batch_tiles
 from train.reporting.contact_sheet import Tile, draw_sheet
 from train.tasks import Batch, Outputs, Parts, Task
+from train.tasks.images import head_words, line_of, model_arguments, preparation  # noqa: F401
 
 PLAIN = Augmentation()
-DEFAULTS = {"label_smoothing": 0.1}
 BATCH_SIZE = 64
 DEMO_EPOCHS, DEMO_LR_SCALE = 7, 1.0
 SHOWN = 32  # images of a first batch that are drawn
 INAPPLICABLE_OPTIONS = {field.name for field in dataclasses.fields(Segmentation)}
+SMALL, MANY = 64, 10_000  # pixels of a picture's shorter side; images
+CHARACTER = re.compile(r"\d+|.|zero|one|two|three|four|five|six|seven|eight|nine", re.IGNORECASE)
 
 
 def tasks_of(config: Config, data: Data, preprocess: Preprocess) -> list[Task]:
@@ -54,6 +56,41 @@ def tasks_of(config: Config, data: Data, preprocess: Preprocess) -> list[Task]:
         )
 
     return [task(preprocess.crop, 1), *map(task, sizes, strengths(len(sizes)))]
+
+
+def usual_options(data: Data, side: int) -> dict[str, Any]:
+    """Options that nobody gave, by name, where training images have `side` pixels."""
+    return usual_augmentation(data, side)[0] | {"label_smoothing": 0.1}
+
+
+def augmentation_line(asked: Config, config: Config, data: Data, side: int) -> str:
+    """What training images go through, and why, where nobody `asked` for it."""
+    parts = [f"crops of at least {config.crop_area:.0%} of the area"] if config.crop_area < 1 else []
+    parts += [f"moved by up to {config.shift} pixels"] if config.shift else []
+    chosen, why = usual_augmentation(data, side)
+    kept = all(getattr(config, name) == value for name, value in chosen.items())
+    free = any(getattr(asked, name) in (None, "auto") for name in chosen)
+    return line_of(config, parts) + (why and f" ({why})" if kept and free else "")
+
+
+def usual_augmentation(data: Data, side: int) -> tuple[dict[str, Any], str]:
+    """How training images of `side` pixels are cropped, moved and mirrored, and why.
+
+    Random crops that may leave a twelfth, as for ImageNet, or a third where images are few. Of small pictures they
+    would leave too little: these are moved within a border, by 2 pixels of 32, and mirrored unless their classes are
+    called as characters are. (Long runs bear the 4 pixels that are usual for CIFAR, short ones learn less with them.)
+    """
+    if not data.photographs:
+        return {"crop_area": 1.0, "shift": 2, "flip": "no"}, "for these pictures"
+    pictures = picture_side(data.train) if len(data.train) else None
+    if pictures and pictures < SMALL:
+        characters = all(map(CHARACTER.fullmatch, data.classes))
+        why = f"for pictures of {pictures} pixels, under {SMALL}"
+        why += f", and classes such as {data.classes[0]} and {data.classes[-1]}" if characters else ""
+        return {"crop_area": 1.0, "shift": round(side / 16), "flip": "no" if characters else "yes"}, why
+    few = len(data.train) < MANY
+    why = f"for {'fewer than' if few else 'at least'} {MANY:,} images"
+    return {"crop_area": 0.35 if few else 0.08, "shift": 0, "flip": "yes"}, why
 
 
 class Classification(Task):

@@ -27,8 +27,8 @@ from train.reporting import segments
 from train.reporting.batch import denormalised
 from train.reporting.contact_sheet import Tile, draw_sheet
 from train.tasks import Batch, Outputs, Parts, Task
+from train.tasks.images import head_words, line_of, model_arguments, preparation  # noqa: F401
 
-DEFAULTS = {"label_smoothing": 0.0}
 BATCH_SIZE = 16
 DEMO_EPOCHS, DEMO_LR_SCALE = 15, 2.0
 # They move pixels without their classes, mix labels of whole images, or remember features of one size.
@@ -79,6 +79,17 @@ def tasks_of(config: Config, data: Data, preprocess: Preprocess) -> list[Task]:
         )
 
     return [*map(task, [preprocess.crop, *(stages(config) or [config.train_size or preprocess.crop])])]
+
+
+def usual_options(data: Data, side: int) -> dict[str, Any]:
+    """Options that nobody gave, by name."""
+    return {"flip": "yes" if data.photographs else "no", "label_smoothing": 0.0}
+
+
+def augmentation_line(asked: Config, config: Config, data: Data, side: int) -> str:
+    """What training images go through."""
+    low, high = config.scale or usual_scale(data)
+    return line_of(config, [f"scaled by {low:g} to {high:g}", "cropped"])
 
 
 def usual_scale(data: Data) -> tuple[float, float]:
