@@ -1,4 +1,4 @@
-"""Weights for images of another size, or of another number of channels."""
+"""Weights for images or windows of another size, or for another number of channels."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from convert.differences import listed
 Tensors = dict[str, np.ndarray]
 
 
-def resampled(leaves: list[rules.Leaf], tensors: Mapping[str, np.ndarray]) -> tuple[Tensors, str]:
+def resampled(leaves: list[rules.Leaf], tensors: Mapping[str, np.ndarray], owners: str) -> tuple[Tensors, str]:
     """Tables of positions that have another length, as the layers that own them read them; and a sentence on that.
 
     A layer says by its class attribute `resampled` which of its tables these are: `{"table": function}`, of a function
@@ -22,7 +22,7 @@ def resampled(leaves: list[rules.Leaf], tensors: Mapping[str, np.ndarray]) -> tu
         function = getattr(type(leaf.owner), "resampled", {}).get(leaf.name)
         if function and leaf.key in tensors and tensors[leaf.key].shape != leaf.torch_shape:
             found[leaf.key] = function(np.asarray(tensors[leaf.key]), leaf.torch_shape)
-    return found, f"resampled for images of another size: {listed(found, 2)}" if found else ""
+    return found, f"resampled for {owners} of another size: {listed(found, 2)}" if found else ""
 
 
 def for_channels(leaves: list[rules.Leaf], tensors: Mapping[str, np.ndarray]) -> tuple[Tensors, str]:

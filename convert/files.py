@@ -18,6 +18,7 @@ import numpy as np
 from convert.differences import listed
 from convert.layout import dense, handed_out
 from convert.pointers import refuse_pointer
+from convert.reparametrised import computed
 from convert.stand_ins import stand_ins
 from jaxzoo.errors import UsageError
 
@@ -69,7 +70,8 @@ def read(path: str | Path, *, mmap: bool = False) -> dict[str, np.ndarray]:
 
     Weights nested under `state_dict`, `model`, `ema` and the like are found; the prefixes of `DataParallel` (`module.`)
     and `torch.compile` (`_orig_mod.`) are taken off. Where a file holds several sets of weights, `file.pth#model_ema`
-    chooses one. Every tensor keeps its dtype (bfloat16 as `ml_dtypes.bfloat16`). torch reads its own files, with
+    chooses one. What `weight_norm`, `spectral_norm` and pruning keep in pieces is the weight that torch computes.
+    Every tensor keeps its dtype (bfloat16 as `ml_dtypes.bfloat16`). torch reads its own files, with
     `weights_only=True`, so no code in them is run; safetensors are read without it. Warns of NaN and infinity.
 
     Args:
@@ -99,6 +101,7 @@ def contents(path: str | Path) -> Contents:
         prefix += below + inner
     _warn_not_finite(path, tensors)
     tensors = {name.replace("._orig_mod.", "."): value for name, value in tensors.items()}  # compiled submodules
+    tensors = computed(tensors)
     dropped = [name for name in entries if not name.startswith(prefix) or not hasattr(entries[name], "ndim")]
     return Contents(path, tensors, nesting, prefix, dropped)
 

@@ -3,6 +3,7 @@
 import dataclasses
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,6 +21,11 @@ from jaxzoo.errors import Remedy
 from jaxzoo.nn import Buffer
 
 HEADS = ("strict", "skip")
+ADAPTATIONS = {  # by the argument that asks for them
+    "image_size": partial(adapting.resampled, owners="images"),
+    "window_size": partial(adapting.resampled, owners="windows"),
+    "in_channels": adapting.for_channels,
+}
 
 
 @dataclasses.dataclass
@@ -65,7 +71,7 @@ def fit_weights(
     wanted = {leaf.key: leaf.torch_shape for leaf in leaves}
     optional = {leaf.key for leaf in leaves if leaf.rule.optional}
 
-    for argument, adapt in (("image_size", adapting.resampled), ("in_channels", adapting.for_channels)):
+    for argument, adapt in ADAPTATIONS.items():
         changed, note = adapt(leaves, tensors) if argument in given else ({}, "")
         tensors = tensors | changed
         notes += [f"{file}: {note}"] * bool(note)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxzoo.errors import UsageError
 from jaxzoo.nn import (
     GELU,
     MLP,
@@ -136,8 +137,31 @@ def shifted_window_attention(
     return from_windows(y.reshape(*y.shape[:-2], -1), size, asking, shift_size)
 
 
+def _resample_offsets(table: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """(o·o, heads) to the `shape` (O·O, heads): position biases for square windows of another size, as timm does.
+
+    The old offsets are spread so that near ones stay near: their distances from 0 grow geometrically (BEiT's, Bao et
+    al. 2021). Between them the table is linear.
+    """
+    old, new = (math.isqrt(length) for length in (len(table), shape[0]))
+    if old**2 != len(table) or new**2 != shape[0] or table.shape[1] != shape[1]:
+        raise UsageError(f"position biases of shape {table.shape} cannot become those of {tuple(shape)}")
+    low, high = 1.01, 1.5  # the ratio of successive distances, by bisection
+    while high - low > 1e-6:
+        ratio = (low + high) / 2
+        low, high = (low, ratio) if (1 - ratio ** (old // 2)) / (1 - ratio) > new // 2 else (ratio, high)
+    distances = np.cumsum(ratio ** np.arange(old // 2))
+    points = np.concatenate([-distances[::-1], [0], distances])
+    offsets = np.arange(new) - new // 2
+    weights = np.stack([np.interp(offsets, points, row) for row in np.eye(old)], 1)
+    grid = np.asarray(table, np.float64).reshape(old, old, -1)
+    return np.einsum("ab,cd,bdh->ach", weights, weights, grid).reshape(shape).astype(table.dtype)
+
+
 class ShiftedWindowAttention(nnx.Module):
     """Self-attention inside windows, whose grid every other block shifts: (N, H, W, C) to the same (V1, §3.2)."""
+
+    resampled = {"relative_position_bias_table": _resample_offsets}  # how weights for windows of another size are read
 
     def __init__(
         self,

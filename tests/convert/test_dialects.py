@@ -180,10 +180,11 @@ def test_the_namesakes_that_pad_otherwise_are_warned_of():
         assert located("efficientnet_b0", weights).dialect == "timm"
 
 
-def test_swins_official_names_lead_to_the_same_tensors_as_timms():
+@pytest.mark.parametrize("name", ["swin_t", "swin_v2_t"])
+def test_swins_official_names_lead_to_the_same_tensors_as_timms(name):
     """In Microsoft's repository, and in timm before 0.9, a stage ends with its reduction, and tables are stored."""
     with torch.device("meta"):
-        tensors = timm.create_model(TWINS["swin_t"][0], num_classes=10).state_dict()
+        tensors = timm.create_model(TWINS[name][0], num_classes=10).state_dict()
     theirs = {key: np.broadcast_to(np.float32(i), t.shape) for i, (key, t) in enumerate(tensors.items())}
     official = {}
     for key, array in theirs.items():
@@ -192,10 +193,12 @@ def test_swins_official_names_lead_to_the_same_tensors_as_timms():
     blocks = [key.removesuffix("norm1.bias") for key in theirs if key.endswith("norm1.bias")]
     official |= {f"{block}attn.relative_position_index": np.zeros((49, 49), int) for block in blocks}
     official |= {f"{block}attn_mask": np.zeros((4, 49, 49)) for block in blocks[1::2]}
+    if name == "swin_v2_t":
+        official |= {f"{block}attn.relative_coords_table": np.zeros((1, 15, 15, 2)) for block in blocks}
     given = {"Microsoft": official, "timm": theirs}
-    found = {dialect: located("swin_t", Weights(Path("a.pth"), tensors)) for dialect, tensors in given.items()}
+    found = {dialect: located(name, Weights(Path("a.pth"), tensors)) for dialect, tensors in given.items()}
     assert all(weights.dialect == dialect for dialect, weights in found.items())
-    read, expected = (fit_weights("swin_t", weights) for weights in found.values())
+    read, expected = (fit_weights(name, weights) for weights in found.values())
     assert read.arguments == {"num_classes": 10} and "attn_mask (6 tensors)" in read.notes[0]
     assert read.tensors.keys() == expected.tensors.keys()
     assert all(np.array_equal(read.tensors[key], array) for key, array in expected.tensors.items())

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from timm.layers import resize_rel_pos_bias_table
 from timm.models._manipulate import adapt_input_conv
 from torchvision.models import vision_transformer
 
@@ -13,6 +14,7 @@ from convert.fitting import fit_weights
 from convert.shapes import shapes_at
 from convert.weights import Weights
 from jaxzoo import UsageError
+from jaxzoo.classification.swin_transformer import ShiftedWindowAttention
 from jaxzoo.classification.vision_transformer import interpolate_embeddings
 from jaxzoo.nn.resize import resized_array
 
@@ -45,6 +47,25 @@ def test_positions_are_interpolated_as_torchvision_does(old, new, mode):
         theirs = by_torchvision(new, given, interpolation_mode=mode, reset_heads=reset)
         assert ours.keys() == theirs.keys()
         np.testing.assert_allclose(ours[TABLE], theirs[TABLE].numpy(), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("old", "new"), [(7, 12), (7, 8), (12, 7), (3, 4), (2, 5)])
+def test_swins_position_biases_are_resampled_as_timm_does(old, new):
+    table = np.random.default_rng(0).standard_normal(((2 * old - 1) ** 2, 3)).astype(np.float32)
+    ours = ShiftedWindowAttention.resampled["relative_position_bias_table"](table, ((2 * new - 1) ** 2, 3))
+    theirs = resize_rel_pos_bias_table(torch.from_numpy(table), (new, new), ((2 * new - 1) ** 2, 3))
+    np.testing.assert_allclose(ours, theirs.numpy(), rtol=0, atol=2e-5)
+
+
+def test_swin_is_read_for_windows_of_another_size():
+    shapes = shapes_at("swin_t", {"num_classes": 3})
+    tensors = {key: np.random.default_rng(0).standard_normal(shape, np.float32) for key, shape in shapes.items()}
+    fit = fit_weights("swin_t", Weights(Path("swin.pth"), tensors), window_size=(8, 8))
+    key = "features.1.0.attn.relative_position_bias_table"
+    theirs = resize_rel_pos_bias_table(torch.from_numpy(tensors[key]), (8, 8), (225, 3))
+    np.testing.assert_allclose(fit.tensors[key], theirs.numpy(), rtol=0, atol=2e-5)
+    assert "resampled for windows of another size" in fit.notes[0]
+    assert fit.tensors["features.1.0.attn.relative_position_index"].shape == (64 * 64,)
 
 
 def test_positions_that_are_no_square_are_refused():

@@ -298,6 +298,23 @@ def test_a_part_of_a_model_starts_from_the_weights_of_another(backbone):
     assert said == f"{count} tensors of {backbone}; these start fresh: " + ", ".join(f"classifier.{x}" for x in owners)
 
 
+def test_a_part_starts_from_one_of_the_networks_in_a_file(tmp_path, backbone):
+    """As `--weights-backbone FILE#prefix` asks for it: an encoder that was trained beside a slower copy."""
+    name, tensors = "lraspp_mobilenet_v3_large", torch.load(backbone)
+    both = {f"encoder_q.{key}": tensor for key, tensor in tensors.items()}
+    both |= {f"encoder_k.{key}": torch.zeros_like(tensor) for key, tensor in tensors.items()}
+    torch.save({"state_dict": both}, tmp_path / "two.pth")
+    model = jaxzoo.create_model(name)
+    with pytest.raises(
+        UsageError, match=r"holds several networks .* name one of two\.pth#encoder_q, two\.pth#encoder_k"
+    ):
+        load_part(model, name, tmp_path / "two.pth")
+    load_part(model, name, f"{tmp_path / 'two.pth'}#encoder_q")
+    for key, array in convert.state_dict(model).items():
+        if key.startswith("backbone."):
+            np.testing.assert_array_equal(array, tensors["features" + key.removeprefix("backbone")], key)
+
+
 def test_weights_of_no_part_and_models_without_parts_are_refused(tmp_path, backbone):
     torch.save({"fc.weight": torch.zeros(3, 4)}, tmp_path / "other.pth")
     model = abstract("lraspp_mobilenet_v3_large")
