@@ -1,6 +1,5 @@
 """Where weights come from: a file, a converted directory, a training run, or the name of published ones."""
 
-import dataclasses
 import os
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from convert.names import located, match_by_order
 from convert.shapes import abstract
 from convert.weights import Weights
 from jaxzoo import UsageError, card
+from jaxzoo.preprocess import to_dict
 
 
 def read_weights(name: str, weights: str | Path, *, match: str = "names") -> Weights:
@@ -35,7 +35,7 @@ def read_weights(name: str, weights: str | Path, *, match: str = "names") -> Wei
     found = _from_file(name, path)
     found.classes = classes
     if key in known:
-        found.preprocess = dataclasses.asdict(known[key].preprocess)
+        found.preprocess = to_dict(known[key].preprocess)
         found.arguments = dict(known[key].arguments)
     return found
 

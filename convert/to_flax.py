@@ -1,6 +1,5 @@
 """`python -m convert to-flax`: from PyTorch's weights to a directory for Flax."""
 
-import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
@@ -34,6 +33,7 @@ def to_flax(
     from convert.loading import fill_fresh
     from convert.sources import read_weights
     from convert.weights import preprocess_of
+    from jaxzoo.preprocess import to_dict
 
     store.refuse_existing(out)
     size = {} if image_size is None else {"image_size": image_size}
@@ -53,7 +53,7 @@ def to_flax(
         "model": model,
         "arguments": fit.arguments,
         "classes": None if fit.fresh else found.classes,
-        "preprocess": dataclasses.asdict(preprocess_of(model, found, fit.arguments)),
+        "preprocess": to_dict(preprocess_of(model, found, fit.arguments)),
         "source": source.result(),
         "jaxzoo": jaxzoo.__version__,
     }

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from convert import store
-from jaxzoo import Preprocess, card
+from jaxzoo import card
+from jaxzoo.preprocess import Preparation, from_dict
 
 
 @dataclasses.dataclass
@@ -32,12 +33,14 @@ class Weights:
         return {"path": str(self.path), "sha256": store.file_digest(file)}
 
 
-def preprocess_of(name: str, weights: Weights, arguments: Mapping[str, Any]) -> Preprocess:
-    """How images are prepared for these weights, in a model that was built with these arguments.
+def preprocess_of(name: str, weights: Weights, arguments: Mapping[str, Any]) -> Preparation:
+    """How inputs are prepared for these weights, in a model that was built with these arguments.
 
     A file does not say it: then as for the published weights of that image size, the default ones first.
     """
-    base = Preprocess(**weights.preprocess) if weights.preprocess else card(name).preprocess
-    size = arguments.get("image_size", base.crop)
+    base = from_dict(weights.preprocess) if weights.preprocess else card(name).preprocess
+    size = arguments.get("image_size")
+    if size is None:
+        return base
     published = [] if weights.preprocess else [w.preprocess for w in card(name).weights.values()]
     return next((p for p in published if p.crop == size), base.at(size))

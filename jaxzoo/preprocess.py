@@ -1,20 +1,51 @@
-"""The eval transform of the reference's published weights."""
+"""How inputs are prepared for a network that is evaluated, as the reference's published weights ask for."""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from PIL import Image
+
+from jaxzoo.errors import UsageError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+class Preparation(Protocol):
+    """A frozen dataclass of plain values: all of one kind of input, such as single images."""
+
+    kind: ClassVar[str]
+    """The kind's name in manifests, and in `KINDS`."""
+
+    def __call__(self, item: Any) -> Any:
+        """One item, as a source of data gives it, as the network takes it: float32 arrays without the batch's axis."""
+
+    def at(self, size: int) -> "Preparation":
+        """The same for images of another size, in pixels."""
+
+
+def to_dict(preparation: Preparation) -> dict[str, Any]:
+    """For a manifest; single images are not called so, as they are not in older ones."""
+    kind = {} if preparation.kind == Preprocess.kind else {"kind": preparation.kind}
+    return kind | dataclasses.asdict(preparation)
+
+
+def from_dict(values: Mapping[str, Any]) -> Preparation:
+    """The inverse of `to_dict`. Raises UsageError for a kind that is not in `KINDS`."""
+    kind = values.get("kind", Preprocess.kind)
+    if kind not in KINDS:
+        raise UsageError(f"unknown preparation of inputs {kind!r}: import the module that defines it")
+    return KINDS[kind](**{name: value for name, value in values.items() if name != "kind"})
+
+
 @dataclasses.dataclass(frozen=True)
 class Preprocess:
-    """An eval transform: shorter side to `resize`, centre `crop` (pixels), `(x / 255 - mean) / std` per RGB channel.
+    """The eval transform of one image: shorter side to `resize`, centre `crop`, then `(x / 255 - mean) / std`.
 
-    Segmentation crops nothing, and with a `resize` of 0 sees images at their own size.
+    Sizes are in pixels, mean and std those of each RGB channel. Segmentation crops nothing, and with a `resize` of 0
+    sees images at their own size.
     """
 
     crop: int
@@ -22,6 +53,11 @@ class Preprocess:
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    kind: ClassVar[str] = "image"
+
+    def __call__(self, image: Image.Image) -> np.ndarray:
+        """`eval_transform`."""
+        return eval_transform(image, self)
 
     def at(self, size: int) -> "Preprocess":
         """The same with a crop of `size` pixels; resize and crop keep their proportion."""
@@ -32,6 +68,9 @@ class Preprocess:
         crop = f"centre crop of {self.crop}, " if crops else ""
         short = f"shorter side to {self.resize or self.crop} ({self.interpolation})"
         return f"{short}, {crop}mean {self.mean}, std {self.std}"
+
+
+KINDS: dict[str, type[Preparation]] = {Preprocess.kind: Preprocess}
 
 
 def resize_and_crop(image: Image.Image, preprocess: Preprocess) -> Image.Image:

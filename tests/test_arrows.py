@@ -78,6 +78,30 @@ def test_families_import_layers_the_registry_and_each_other_alone():
     assert not [arrow for arrow in broken(FAMILIES, PACKAGES) if not inside(arrow.rpartition(" ")[2], *allowed)]
 
 
+LAYERS = (  # of train/, lowest first
+    ("train.config", "train.distributed", "train.metrics"),
+    ("train.reporting",),
+    ("train.data", "train.augment", "train.optim"),
+    ("train.tasks",),
+    ("train.engine",),
+    ("train.transfer",),
+    ("train.setup", "train.inspection"),
+    ("train.run_log",),
+    ("train.loop",),
+    ("train.__main__",),
+)
+
+
+def test_a_layer_of_train_imports_no_higher_one():
+    higher = [(low, high) for i, low in enumerate(LAYERS) for high in LAYERS[i + 1 :]]
+    assert not [arrow for low, high in higher for arrow in broken(low, high)]
+
+
+def test_every_module_of_train_has_a_layer():
+    homes = sum(LAYERS, ())
+    assert {name for name in MODULES if inside(name, "train") and not inside(name, *homes)} == {"train"}
+
+
 @pytest.mark.parametrize("packages", [FAMILIES, ("jaxzoo.nn",), ("convert",)])
 def test_there_is_no_circle(packages):
     """Of modules; a package's own file, which gathers the names of those in it, is left out."""

@@ -1,5 +1,6 @@
 """The wheel, in an environment of its own with what the wheel asks for and nothing else: no torch, no checkout."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -36,10 +37,15 @@ def programs(tmp_path_factory) -> Path:
     environment = folder / "environment"
     venv.create(environment, symlinks=True)
     python = environment / "bin" / "python"
-    link_requirements(wheel, next(environment.glob("lib/python3*/site-packages")))
+    shutil.unpack_archive(wheel, folder / "unpacked", "zip")
+    link_requirements(metadata_of(folder), next(environment.glob("lib/python3*/site-packages")))
     # pip refuses what lacks a requirement, for it may not look for one.
     run(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-index", wheel, cwd=folder)
     return python.parent
+
+
+def metadata_of(folder: Path) -> Path:
+    return next((folder / "unpacked").glob("*.dist-info"))
 
 
 @pytest.fixture
@@ -64,11 +70,9 @@ def built(folder: Path) -> Path:
     return next(folder.glob("*.whl"))
 
 
-def link_requirements(wheel: Path, site_packages: Path) -> None:
-    """Links the files of all distributions that the wheel requires, directly or not, out of the tests' environment."""
-    shutil.unpack_archive(wheel, wheel.parent / "unpacked", "zip")
-    (metadata,) = (wheel.parent / "unpacked").glob("*.dist-info")
-    seen, waiting = set(), requirements(Distribution.at(metadata), frozenset())
+def link_requirements(metadata: Path, site_packages: Path, *extras: str) -> None:
+    """Links what the wheel requires with these extras, directly or not, out of the tests' environment."""
+    seen, waiting = set(), requirements(Distribution.at(metadata), frozenset(extras))
     while waiting:
         name, extras = requirement = waiting.pop()
         seen.add(requirement)
@@ -91,8 +95,9 @@ def requirements(package: Distribution, extras: frozenset[str]) -> set[tuple[str
     }
 
 
-def run(*command: object, cwd: Path) -> str:
-    done = subprocess.run([*map(str, command)], cwd=cwd, capture_output=True, text=True)
+def run(*command: object, cwd: Path, **variables: object) -> str:
+    environment = os.environ | {name: str(value) for name, value in variables.items()}
+    done = subprocess.run([*map(str, command)], cwd=cwd, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -121,6 +126,13 @@ def test_it_predicts_from_safetensors_without_torch(programs, folder, capsys):
         patch.chdir(folder)
         main(command)
     assert run(programs / "jaxzoo", *command, cwd=folder) == capsys.readouterr().out
+
+
+def test_with_the_extra_torch_it_compares_a_model_with_its_twin(programs, folder):
+    """The wheel holds the twins that no package has."""
+    link_requirements(metadata_of(programs.parents[1]), folder / "with-torch", "torch")
+    command = [programs / "jaxzoo", "convert", "diff", "--model", "lenet5"]
+    assert "layers agree to" in run(*command, cwd=folder, PYTHONPATH=folder / "with-torch")
 
 
 def test_it_trains_on_the_digits(programs, folder):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from PIL import Image
 from torchvision.transforms._presets import ImageClassification
 
 import jaxzoo
-from jaxzoo import Preprocess, eval_transform
+from jaxzoo import Preprocess, UsageError, eval_transform
+from jaxzoo.preprocess import KINDS, from_dict, to_dict
 
 
 def published(package: str) -> list:
@@ -76,4 +78,21 @@ def test_a_crop_larger_than_the_image_is_padded_as_torchvision_does(size, crop, 
 
 def test_preprocess_survives_a_manifest():
     p = Preprocess(224, 256, "bicubic", (0.5, 0.5, 0.5), (0.1, 0.2, 0.3))
-    assert Preprocess(**dataclasses.asdict(p)) == p
+    assert Preprocess(**to_dict(p)) == from_dict(to_dict(p)) == p
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """Another kind of input, as a task of one's own may have it."""
+
+    frames: int
+    kind: ClassVar[str] = "clip"
+
+
+def test_a_manifest_says_which_kind_of_preparation_it_has(monkeypatch):
+    values = to_dict(Clip(16))
+    assert values == {"kind": "clip", "frames": 16}
+    with pytest.raises(UsageError, match="unknown preparation of inputs 'clip'"):
+        from_dict(values)
+    monkeypatch.setitem(KINDS, "clip", Clip)
+    assert from_dict(values) == Clip(16)

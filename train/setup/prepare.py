@@ -18,7 +18,7 @@ import train.data
 from convert.weights import Weights
 from jaxzoo import nn
 from jaxzoo.errors import UsageError
-from jaxzoo.preprocess import Preprocess
+from jaxzoo.preprocess import Preprocess, from_dict, to_dict
 from train import inspection
 from train.config import needs, recipes
 from train.config.options import Config, option, stages
@@ -142,7 +142,7 @@ def plan_as_begun(config: Config, run: Path) -> Plan:
     data, stored = opened(config), stored_in(run)
     data = relabelled(data, stored["classes"], config.data, str(run), evaluated=config.eval_only)
     check_classes(stored["classes"], data.classes, run)
-    preprocess = stored["preprocess"] and Preprocess(**stored["preprocess"])
+    preprocess = stored["preprocess"] and from_dict(stored["preprocess"])
     return Plan(data, preprocess, stored["arguments"])
 
 
@@ -198,7 +198,7 @@ def manifest_of(config: Config, plan: Plan, task: Task, arguments: dict, devices
         "model": config.model,
         "arguments": arguments,
         "classes": plan.data.classes,
-        "preprocess": dataclasses.asdict(task.preprocess) if task.preprocess else None,
+        "preprocess": to_dict(task.preprocess) if task.preprocess else None,
         "source": plan.weights.source() if plan.weights else None,
         "jaxzoo": jaxzoo.__version__,
         "train": {

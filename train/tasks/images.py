@@ -10,7 +10,7 @@ import jaxzoo
 from convert.weights import Weights
 from jaxzoo.errors import UsageError
 from jaxzoo.inspect.intercept import program
-from jaxzoo.preprocess import Preprocess
+from jaxzoo.preprocess import Preprocess, from_dict
 from train.config.options import Config, option, stages
 from train.config.options import model_arguments as given_arguments
 from train.data import Data
@@ -25,7 +25,7 @@ def preparation(config: Config, data: Data, weights: Weights | None) -> Preproce
     """
     base = jaxzoo.card(config.model).preprocess
     if weights and weights.preprocess:
-        base = Preprocess(**weights.preprocess)
+        base = from_dict(weights.preprocess)
     side = config.image_size or (stages(config) or [None])[-1]
     if not side:
         side = smallest(config, data.image_size, base.crop) if data.image_size else base.crop

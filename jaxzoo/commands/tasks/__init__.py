@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 
 from jaxzoo.cache import keep_compiled_programs
-from jaxzoo.preprocess import Preprocess
+from jaxzoo.preprocess import Preparation
 from jaxzoo.registry import card
 
 
@@ -33,7 +33,7 @@ class Handler(Protocol):
     Prediction: type
     """A dataclass of one class in a result; its last field is how strong it is, 0–1."""
 
-    def described(self, preprocess: Preprocess) -> str:
+    def described(self, preprocess: Preparation) -> str:
         """How images are prepared, in words."""
 
     def example_labels(self, inputs: Any, classes: int, generator: np.random.Generator) -> np.ndarray:
@@ -59,7 +59,7 @@ class Network:
     """A network with its weights, how its images are prepared, and the names of its classes if they are known."""
 
     run: Callable[[Any], Any]  # from a batch of inputs to what `load_network` makes of the outputs
-    preprocess: Preprocess
+    preprocess: Preparation
     classes: Sequence[str] | None
 
 

@@ -15,7 +15,7 @@ from jaxzoo.commands.tasks import Network, PredictOptions, load_network
 from jaxzoo.errors import UsageError
 from jaxzoo.imagenet import imagenet_classes
 from jaxzoo.outputs import class_logits
-from jaxzoo.preprocess import Preprocess, eval_transform
+from jaxzoo.preprocess import Preprocess
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ def predict(
     found: dict[Path, Sequence[Prediction]] = {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for pictures in read_in_batches(paths, size, pool):
-            ready = list(pool.map(lambda picture: eval_transform(picture, network.preprocess), pictures.values()))
+            ready = list(pool.map(network.preprocess, pictures.values()))
             for path, logits in zip(pictures, _logits(network, ready, size), strict=True):
                 found[path] = _likeliest(logits, network.classes, options.top, options.temperature)
                 _show(path, found[path])
