@@ -68,45 +68,59 @@ def fit_weights(
         tensors = _features_alone(name, arguments, tensors)
     model = abstract(name, **arguments)
     leaves = list(rules.leaves(model))
+    tensors, adapted = _adapted(name, file, leaves, tensors, arguments, given)
     wanted = {leaf.key: leaf.torch_shape for leaf in leaves}
     optional = {leaf.key for leaf in leaves if leaf.rule.optional}
+    shapes = _shapes(tensors)
+    lost = replaced(heads, {key: wanted[key] for key in wanted if key not in optional}, shapes) if heads else ()
+    skipped = lost if head == "skip" else ()
+    fresh = [key for key in wanted if skipped and key.startswith(skipped)]
+    rest = {key: shape for key, shape in wanted.items() if key not in fresh}
+    beside, idle = leftovers(tensors, wanted)
+    extra = [key for key in tensors if key not in {*wanted, *beside, *idle} and not key.startswith(skipped or "\0")]
+    missing = [key for key in rest if key not in tensors and key not in optional]
+    misshapen = [key for key, shape in rest.items() if key in tensors and shapes[key] != shape]
+    if wrong := [*extra, *missing, *misshapen]:
+        if weights.pairs:
+            pairing.check([leaf for leaf in leaves if leaf.key in rest], weights.path, tensors, weights.pairs)
+        only_the_head = bool(lost) and all(key.startswith(lost) for key in wrong)
+        ways = [Remedy("head", "skip", "leaves the head fresh")] if only_the_head else []
+        if ways and heads.classes and num_classes not in (None, heads.classes):
+            raise UsageError(f"{weights.path} has {heads.classes} classes, not {num_classes}", *ways)
+        text = differences(rest, shapes, missing, [*extra, *beside])
+        raise UsageError(f"{weights.path} does not fit {name}:{text}", *ways)
+    notes += adapted
+    if out := in_words([*weights.outside, *beside], idle):
+        notes.append(f"left out of {file}, for {name} has no place for them: {out}")
+    kept = {key: array for key, array in tensors.items() if key in rest}
+    return Fit(model, arguments, kept, fresh, notes, _left_fresh(file, fresh, skipped, shapes))
 
+
+def _adapted(
+    name: str,
+    file: str,
+    leaves: list[rules.Leaf],
+    tensors: dict[str, np.ndarray],
+    arguments: Mapping[str, Any],
+    given: Mapping[str, Any],
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The tensors for images or windows of the size asked for, with the tables of the architecture; and notes."""
+    notes = []
     for argument, adapt in ADAPTATIONS.items():
         changed, note = adapt(leaves, tensors) if argument in given else ({}, "")
         tensors = tensors | changed
         notes += [f"{file}: {note}"] * bool(note)
     tables = [x.key for x in leaves if isinstance(x.variable, Buffer) and _shape(tensors, x.key) != x.torch_shape]
-    tensors = tensors | architecture_tables(name, arguments, tables)
+    return tensors | architecture_tables(name, arguments, tables), notes
 
-    shapes = _shapes(tensors)
-    lost = replaced(heads, {key: wanted[key] for key in wanted if key not in optional}, shapes) if heads else ()
-    skipped = lost if head == "skip" else ()
-    fresh = [key for key in wanted if key.startswith(skipped)] if skipped else []
-    beside, idle = leftovers(tensors, wanted)
-    extra = [key for key in tensors if key not in {*wanted, *beside, *idle} and not key.startswith(skipped or "\0")]
-    rest = {key: shape for key, shape in wanted.items() if key not in fresh}
-    missing = [key for key in rest if key not in tensors and key not in optional]
-    misshapen = [key for key, shape in rest.items() if key in tensors and shapes[key] != shape]
-    if extra or missing or misshapen:
-        if weights.pairs:
-            pairing.check([leaf for leaf in leaves if leaf.key in rest], weights.path, tensors, weights.pairs)
-        wrong = [*extra, *missing, *misshapen]
-        ways = (
-            [Remedy("head", "skip", "leaves the head fresh")] if lost and all(k.startswith(lost) for k in wrong) else []
-        )
-        if ways and heads.classes and num_classes not in (None, heads.classes):
-            raise UsageError(f"{weights.path} has {heads.classes} classes, not {num_classes}", *ways)
-        text = differences(rest, shapes, missing, [*extra, *beside])
-        raise UsageError(f"{weights.path} does not fit {name}:{text}", *ways)
-    if out := in_words([*weights.outside, *beside], idle):
-        notes.append(f"left out of {file}, for {name} has no place for them: {out}")
-    kept = {key: array for key, array in tensors.items() if key in rest}
-    left_fresh = ""
-    if fresh:
-        theirs = listed(f"{key} {shape}" for key, shape in shapes.items() if key.startswith(skipped))
-        found = f"another head: {theirs}" if theirs else f"no head: {listed(fresh)} missing"
-        left_fresh = f"left fresh, for {file} has {found}"
-    return Fit(model, arguments, kept, fresh, notes, left_fresh)
+
+def _left_fresh(file: str, fresh: list[str], skipped: tuple[str, ...], shapes: Shapes) -> str:
+    """A sentence on the head that is left as it is initialised; "" where there is none."""
+    if not fresh:
+        return ""
+    theirs = listed(f"{key} {shape}" for key, shape in shapes.items() if key.startswith(skipped))
+    found = f"another head: {theirs}" if theirs else f"no head: {listed(fresh)} missing"
+    return f"left fresh, for {file} has {found}"
 
 
 def infer_arguments(

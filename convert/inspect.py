@@ -21,7 +21,7 @@ SHOWN = 20
 CLOSEST = 5  # models that are also tried by the order of tensors
 FACTOR = 4  # models of so many times more or fewer parameters are passed over
 SHARE = 3  # of this many parts of the tensors, one has to lie below a prefix to be a network
-BUFFERS = ("running_mean", "running_var")
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 def inspect(file: tyro.conf.Positional[str], /, all: Annotated[bool, tyro.conf.arg(name="all")] = False) -> None:
@@ -132,18 +132,24 @@ def _in_order(tensors: dict[str, "np.ndarray"], models: Iterable[str]) -> dict[s
 def _by_size(tensors: Mapping[str, "np.ndarray"]) -> list[tuple[str, int]]:
     """The registered models and their numbers of parameters, the likeliest for these tensors first.
 
-    These are models that differ from them in the number of classes alone, then those of about as many parameters.
+    These are models that differ from them in the number of classes alone, then those of about as many parameters. A
+    file may lack heads that only training runs.
     """
     from jaxzoo import list_models
-    from jaxzoo.model_size import stored
+    from jaxzoo.model_size import ModelSize, stored
 
-    sizes = stored()
-    models = [(name, sizes[name].parameters if name in sizes else 0) for name in list_models()]
+    sizes = {name: stored().get(name, ModelSize(0, 0)) for name in list_models()}
     parameters = [array for name, array in tensors.items() if not name.endswith(BUFFERS) and array.dtype.kind != "i"]
     count = sum(array.size for array in parameters)
     # Any matrix may be the classifier.
     with_1000_classes = {count + (1000 - len(a)) * (a.shape[1] + 1) for a in parameters if a.ndim == 2}
-    return sorted(models, key=lambda model: (model[1] not in with_1000_classes, abs(model[1] - count)))
+
+    def unlikely(name: str) -> tuple[bool, int]:
+        size = sizes[name]
+        counts = {size.parameters + n * size.auxiliary for n in (-1, 0, 1)}  # with those heads or without
+        return counts.isdisjoint(with_1000_classes), min(abs(n - count) for n in counts)
+
+    return [(name, sizes[name].parameters) for name in sorted(sizes, key=unlikely)]
 
 
 def _those_alike(readings: Iterable[tuple[str, "Reading"]], known: Iterable[str]) -> list[tuple[str, "Reading"]]:

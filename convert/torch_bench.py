@@ -7,7 +7,7 @@ import numpy as np
 
 from convert.files import require_torch
 from convert.twins import build_twin
-from jaxzoo.errors import UsageError
+from jaxzoo.errors import Remedy, UsageError
 from jaxzoo.registry import ModelCard
 
 LAYOUTS = {"contiguous_format": "NCHW", "channels_last": "NHWC"}
@@ -15,11 +15,11 @@ LAYOUTS = {"contiguous_format": "NCHW", "channels_last": "NHWC"}
 
 def prepare(gpu: bool, threads: int) -> None:
     """Settings that hold for the process. Raises UsageError if torch is missing, or has no GPU."""
-    require_torch("--against torch")
+    require_torch("a comparison with torch")
     import torch
 
     if gpu and not torch.cuda.is_available():
-        raise UsageError("JAX runs on a GPU and this torch cannot; --device cpu compares them on the CPU")
+        raise UsageError("JAX runs on a GPU and this torch cannot", Remedy("device", "cpu", "compares them on the CPU"))
     torch.set_num_threads(threads)
 
 

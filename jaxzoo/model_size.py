@@ -8,10 +8,14 @@ from importlib import resources
 
 @dataclasses.dataclass(frozen=True)
 class ModelSize:
-    """Of one model with its default arguments: its parameters, and its multiply-adds for one input of native size."""
+    """Of one model with its default arguments: its parameters, and its multiply-adds for one input of native size.
+
+    `auxiliary` are the parameters of heads that only training runs, which a model may have by default or on request.
+    """
 
     parameters: int
     multiply_adds: int
+    auxiliary: int = 0
 
 
 @functools.cache

@@ -5,12 +5,16 @@ New models are measured, and those that are named; the others are known (`tests/
 
 import dataclasses
 import json
+import math
 import sys
 from pathlib import Path
 
+import jax
 from flax import nnx
 
 import jaxzoo
+from convert.heads import auxiliary
+from convert.shapes import abstract
 from jaxzoo.inspect.model_info import ModelInfo, measure
 from jaxzoo.model_size import ModelSize, digits, stored
 
@@ -29,13 +33,19 @@ COLUMNS = """| model | parameters | GMACs | input | weights | reference | paper 
 
 def measured(name: str) -> ModelSize:
     """Of a model with its default arguments, without numbers."""
-    return measure(nnx.eval_shape(lambda: jaxzoo.create_model(name)), jaxzoo.card(name).example_inputs())
+    size = measure(abstract(name), jaxzoo.card(name).example_inputs())
+    argument, _ = auxiliary(name)
+    if argument is None:
+        return size
+    models = [abstract(name, **{argument: wanted}) for wanted in (False, True)]
+    without, having = (sum(math.prod(x.shape) for x in jax.tree.leaves(nnx.state(m, nnx.Param))) for m in models)
+    return dataclasses.replace(size, auxiliary=having - without)
 
 
 def main() -> None:
     names, known = jaxzoo.list_models(), stored()
     anew = set(sys.argv[1:]) | set(names) - set(known)
-    rows = {name: dataclasses.asdict(measured(name) if name in anew else known[name]) for name in names}
+    rows = {name: _row_of(measured(name) if name in anew else known[name]) for name in names}
     lines = ",\n".join(f" {json.dumps(name)}: {json.dumps(row)}" for name, row in rows.items())
     Path("jaxzoo/model_sizes.json").write_text(f"{{\n{lines}\n}}\n")
     stored.cache_clear()
@@ -45,6 +55,10 @@ def main() -> None:
         parts += [_row(jaxzoo.model_info(name)) for name in jaxzoo.list_models(task=task)]
         parts.append("")
     Path("docs/models.md").write_text("\n".join(parts))
+
+
+def _row_of(size: ModelSize) -> dict[str, int]:
+    return {name: number for name, number in dataclasses.asdict(size).items() if number}
 
 
 def _row(info: ModelInfo) -> str:

@@ -16,7 +16,7 @@ import jaxzoo
 from convert import dialects
 from convert.__main__ import main
 from convert.fitting import fit_weights
-from convert.inspect import fitting
+from convert.inspect import _by_size, fitting
 from convert.names import in_dialect, located
 from convert.twins import abstract_twin, arrays, build_twin, randomise
 from convert.weights import Weights
@@ -202,6 +202,14 @@ def test_swins_official_names_lead_to_the_same_tensors_as_timms(name):
     assert read.arguments == {"num_classes": 10} and "attn_mask (6 tensors)" in read.notes[0]
     assert read.tensors.keys() == expected.tensors.keys()
     assert all(np.array_equal(read.tensors[key], array) for key, array in expected.tensors.items())
+
+
+def test_a_file_without_the_heads_of_training_is_tried_with_its_model_first():
+    torch.manual_seed(0)
+    tensors = placeholders(abstract_twin(jaxzoo.card("googlenet"), aux_logits=False, num_classes=7))
+    assert _by_size(tensors)[0][0] == "googlenet"
+    found, _ = fitting(tensors)
+    assert found == {"googlenet": ["aux_logits=False", "num_classes=7"]}
 
 
 def test_arguments_are_read_from_timms_shapes():

@@ -5,6 +5,7 @@ import inspect
 import math
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from flax import nnx
 import convert
 import jaxzoo
 from jaxzoo import UsageError, create_model, list_models, model_info, nn, register_model, registry
+from jaxzoo.commands import tasks
 from jaxzoo.errors import exit_on_usage_error, nearest
 
 RESNETS = ["resnet101", "resnet152", "resnet18", "resnet34", "resnet50"]
@@ -97,6 +99,42 @@ def test_what_a_builder_returns_may_be_quoted_and_local(monkeypatch):
     with pytest.raises(UsageError, match="mine takes no argument 'width'; it takes: depth"):
         create_model("mine", width=3)
     assert registry.argument_names("unseen") == [] and create_model("unseen").depth == 2
+
+
+class Distance(nnx.Module):
+    """Of two vectors, in so many units."""
+
+    def __init__(self, *, rngs):
+        self.embed = nn.Linear(3, 5, rngs=rngs)
+
+    def __call__(self, pair, units):
+        return jnp.square(self.embed(pair["a"]) - self.embed(pair["b"])).sum(-1) / units
+
+
+def test_a_model_of_another_task_and_other_inputs(monkeypatch):
+    """The task is a module of one's own; tools take the inputs from the card."""
+    monkeypatch.setattr(registry, "_cards", dict(registry._cards))
+    handler = types.ModuleType("mine.distances")
+    handler.described = lambda preprocess: "as they are"
+    monkeypatch.setitem(sys.modules, "mine.distances", handler)
+
+    def pair_and_units(batch, size):
+        vector = jax.ShapeDtypeStruct((batch, 3), jnp.float32)
+        return {"a": vector, "b": vector}, jax.ShapeDtypeStruct((batch,), jnp.int32)
+
+    @register_model(paper="", task="mine.distances", input_size=1, inputs=pair_and_units)
+    def distance(*, rngs):
+        return Distance(rngs=rngs)
+
+    card = jaxzoo.card("distance")
+    assert tasks.of_model("distance") is handler and "distance" in list_models(task="mine.distances")
+    info = model_info("distance")
+    assert (info.parameters, info.multiply_adds) == (20, 30)
+    whole, embed = jaxzoo.inspect.summary(create_model("distance"), card.example_inputs(4))
+    assert whole.outputs == ((4,),) and embed.multiply_adds == 4 * 30
+    for unknown in ("classificaton", "distances"):
+        with pytest.raises(UsageError, match=f"unknown task '{unknown}'"):
+            register_model(paper="", task=unknown)
 
 
 def test_a_name_is_registered_once():
