@@ -15,14 +15,14 @@ from inspect import signature
 import tyro
 
 from convert.diff import diff
-from convert.inspect import inspect
+from convert.identify import identify
 from convert.to_flax import to_flax
 from convert.to_torch import to_torch
 from jaxzoo.command_help import explained
 from jaxzoo.errors import exit_on_usage_error
 from jaxzoo.home import expanded
 
-COMMANDS = {"to-flax": to_flax, "to-torch": to_torch, "diff": diff, "inspect": inspect}
+COMMANDS = {"to-flax": to_flax, "to-torch": to_torch, "diff": diff, "inspect": identify}
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m convert") -> None:

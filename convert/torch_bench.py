@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from convert.files import require_torch
@@ -26,7 +27,7 @@ def prepare(gpu: bool, threads: int) -> None:
 def twin_step(
     card: ModelCard,
     arguments: Mapping[str, Any],
-    images: np.ndarray,
+    inputs: Any,
     labels: np.ndarray,
     *,
     layout: str,
@@ -40,9 +41,9 @@ def twin_step(
     Args:
       card: names the twin.
       arguments: of its builder.
-      images: (N, H, W, C), normalised, float32.
+      inputs: arrays, channels last, such as normalised images (N, H, W, C); a tuple is several arguments.
       labels: (N,), or (N, H, W) of pixels, of which the cross-entropy of every output is the loss.
-      layout: of the images in memory, one of `LAYOUTS`.
+      layout: of the inputs in memory, one of `LAYOUTS`.
       optimizer: SGD's `lr` and `momentum` in training, else None.
       bfloat16: whether it computes in bfloat16; trained parameters stay in float32.
       gpu: where.
@@ -53,16 +54,22 @@ def twin_step(
     device = torch.device("cuda" if gpu else "cpu")
     memory = getattr(torch, layout)
     twin = build_twin(card, **arguments).train(optimizer is not None).to(device, memory_format=memory)
-    x = torch.from_numpy(images).to(device).movedim(-1, 1).contiguous(memory_format=memory)
+
+    def as_torch(array: np.ndarray) -> torch.Tensor:
+        tensor = torch.from_numpy(array).to(device)
+        tensor = tensor.to(torch.bfloat16) if bfloat16 and not optimizer and tensor.is_floating_point() else tensor
+        return tensor.movedim(-1, 1).contiguous(memory_format=memory) if tensor.ndim == 4 else tensor
+
+    x = jax.tree.map(as_torch, inputs if isinstance(inputs, tuple) else (inputs,))
     y = torch.from_numpy(labels).long().to(device)
     if optimizer is not None:
         sgd = torch.optim.SGD(twin.parameters(), **optimizer, fused=True)
     elif bfloat16:
-        twin, x = twin.to(torch.bfloat16), x.to(torch.bfloat16)
+        twin = twin.to(torch.bfloat16)
 
-    def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    def loss_of(x: tuple, y: torch.Tensor) -> torch.Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            outputs = twin(x)
+            outputs = twin(*x)
         outputs = outputs.values() if isinstance(outputs, dict) else outputs
         heads = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
         return sum(torch.nn.functional.cross_entropy(head.float(), y) for head in heads)
@@ -78,7 +85,7 @@ def twin_step(
                 sgd.step()
             else:
                 with torch.inference_mode():
-                    infer(x)
+                    infer(*x)
         if gpu:
             torch.cuda.synchronize()
 

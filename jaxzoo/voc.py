@@ -7,7 +7,6 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -61,6 +60,8 @@ def legend(classes: Sequence[str], width: int, values: Sequence[int] | None = No
       classes: the name of every value.
       values: which of them to show, 255 for what is ignored; all unless given.
     """
+    import matplotlib  # has the font, and takes a while to import
+
     font = ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), 12)
     gap, box, line = 8, 12, 20
     places, x, y = [], gap, gap // 2

@@ -26,7 +26,7 @@ class Setting:
 
     card: ModelCard
     arguments: dict[str, Any]
-    images: np.ndarray  # (N, H, W, 3), normalised, float32
+    inputs: Any  # arrays as `ModelCard.example_inputs` describes them, such as normalised images (N, H, W, 3)
     labels: np.ndarray  # (N,), or (N, H, W) of pixels, int32
     training: bool
     bfloat16: bool  # trained parameters stay in float32
@@ -75,36 +75,39 @@ def ours(setting: Setting, options: Mapping[str, Any] | None = None) -> Contende
     optimizer = optax.sgd(RATE, MOMENTUM)
 
     def cast(tree: Any) -> Any:
-        return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
+        return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
 
-    def loss_of(params: nnx.State, stats: nnx.State, images: jax.Array, labels: jax.Array) -> tuple:
+    def outputs_of(model: nnx.Module, inputs: Any) -> Any:
+        return model(*cast(inputs)) if isinstance(inputs, tuple) else model(cast(inputs))
+
+    def loss_of(params: nnx.State, stats: nnx.State, inputs: Any, labels: jax.Array) -> tuple:
         model = nnx.merge(graph, cast(params), streams, stats, copy=True)
-        heads = jax.tree.leaves(model(images.astype(dtype)))
+        heads = jax.tree.leaves(outputs_of(model, inputs))
         losses = [optax.softmax_cross_entropy_with_integer_labels(y.astype(jnp.float32), labels).mean() for y in heads]
         return sum(losses), nnx.state(model, nnx.Not(nnx.Any(nnx.Param, nnx.RngState)))
 
-    def train(state: tuple, images: jax.Array, labels: jax.Array) -> tuple[tuple, jax.Array]:
+    def train(state: tuple, inputs: Any, labels: jax.Array) -> tuple[tuple, jax.Array]:
         params, stats, memory = jax.tree.unflatten(structure, state)
-        (loss, stats), gradients = jax.value_and_grad(loss_of, has_aux=True)(params, stats, images, labels)
+        (loss, stats), gradients = jax.value_and_grad(loss_of, has_aux=True)(params, stats, inputs, labels)
         updates, memory = optimizer.update(gradients, memory, params)
         return tuple(jax.tree.leaves((optax.apply_updates(params, updates), stats, memory))), loss
 
-    def infer(state: tuple, images: jax.Array, labels: jax.Array) -> tuple[tuple, jax.Array]:
+    def infer(state: tuple, inputs: Any, labels: jax.Array) -> tuple[tuple, jax.Array]:
         params, stats, _ = jax.tree.unflatten(structure, state)
-        return state, nnx.merge(graph, params, streams, stats, copy=True)(images.astype(dtype))
+        return state, outputs_of(nnx.merge(graph, params, streams, stats, copy=True), inputs)
 
     state = (params, stats, optimizer.init(params)) if setting.training else (cast(params), stats, None)
     leaves, structure = jax.tree.flatten(state)  # JAX flattens the state anew at every step, and only tuples quickly
     state = tuple(jnp.array(leaf) for leaf in leaves)  # a copy, for the step takes it over
-    images, labels = jnp.asarray(setting.images), jnp.asarray(setting.labels)
+    inputs, labels = jax.tree.map(jnp.asarray, (setting.inputs, setting.labels))
     begin = time.perf_counter()
-    step = jax.jit(train if setting.training else infer, donate_argnums=0).lower(state, images, labels).compile(options)
+    step = jax.jit(train if setting.training else infer, donate_argnums=0).lower(state, inputs, labels).compile(options)
     seconds = time.perf_counter() - begin
 
     def run(steps: int) -> None:
         nonlocal state
         for _ in range(steps):
-            state, result = step(state, images, labels)
+            state, result = step(state, inputs, labels)
         jax.block_until_ready((state, result))
 
     peak = step.memory_analysis().temp_size_in_bytes if setting.gpu else None
@@ -118,7 +121,7 @@ def torchs(setting: Setting, layout: str) -> Contender:
     run = torch_bench.twin_step(
         setting.card,
         setting.arguments,
-        setting.images,
+        setting.inputs,
         setting.labels,
         layout=layout,
         optimizer={"lr": RATE, "momentum": MOMENTUM} if setting.training else None,

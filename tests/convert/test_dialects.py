@@ -16,7 +16,7 @@ import jaxzoo
 from convert import dialects
 from convert.__main__ import main
 from convert.fitting import fit_weights
-from convert.inspect import _by_size, fitting
+from convert.identify import _by_size, fitting
 from convert.names import in_dialect, located
 from convert.twins import abstract_twin, arrays, build_twin, randomise
 from convert.weights import Weights

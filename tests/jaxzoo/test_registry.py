@@ -219,7 +219,8 @@ def test_the_card_has_torchvisions_weights_with_their_transforms_and_metrics(nam
         assert [ours.resize or ours.crop] == theirs.resize_size
         assert ours.interpolation == theirs.interpolation.value
         assert list(ours.mean) == list(theirs.mean) and list(ours.std) == list(theirs.std)
-        (metrics,) = entry.meta["_metrics"].values()  # not a number for weights of the features alone
+        ((data, metrics),) = entry.meta["_metrics"].items()  # not a number for weights of the features alone
+        assert card.weights[entry.name].data == data and metrics.keys() <= registry.UNITS.keys()
         assert card.weights[entry.name].metrics == {k: v for k, v in metrics.items() if not math.isnan(v)}
     assert card.paper and card.task in registry.TASKS
 

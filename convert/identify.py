@@ -24,7 +24,7 @@ SHARE = 3  # of this many parts of the tensors, one has to lie below a prefix to
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 
-def inspect(file: tyro.conf.Positional[str], /, all: Annotated[bool, tyro.conf.arg(name="all")] = False) -> None:
+def identify(file: tyro.conf.Positional[str], /, all: Annotated[bool, tyro.conf.arg(name="all")] = False) -> None:
     """Shows the content of a weights file: tensors, shapes, dtypes, their place in it, and the models that it fits.
 
     Args:
