@@ -9,6 +9,7 @@ import torch
 from flax import nnx
 
 import convert
+from convert.twins import arrays as arrays
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
@@ -46,10 +47,6 @@ def cast(module: nnx.Module, dtype) -> nnx.Module:
             abstract = isinstance(value, jax.ShapeDtypeStruct)
             leaf.set_value(jax.ShapeDtypeStruct(value.shape, dtype) if abstract else value.astype(dtype))
     return module
-
-
-def arrays(twin: torch.nn.Module) -> dict[str, np.ndarray]:
-    return {key: tensor.detach().numpy() for key, tensor in twin.state_dict().items()}
 
 
 def randomise(twin: torch.nn.Module, seed: int = 0) -> torch.nn.Module:

@@ -76,8 +76,9 @@ def test_what_has_no_place_is_refused():
     model = create_model("squeezenet1_1")
     with pytest.raises(UsageError, match="no height and width"):
         receptive_field(model, 64)
-    with pytest.raises(UsageError, match="nothing but averages"):
+    with pytest.raises(UsageError, match="nothing but averages") as found:
         receptive_field(model, 64, layer="classifier.3")
+    assert found.value.on_command_line(["whole"]).endswith("; --whole counts them")
 
 
 def test_rates_with_a_common_factor_or_too_far_apart_leave_holes():

@@ -104,6 +104,7 @@ def test_l0_structure(name, model, abstract):
     assert jaxzoo.model_info(name).parameters == sum(p.numel() for p in plain.parameters())
 
 
+@pytest.mark.full
 def test_l0_head(name, model):
     """The card names what depends on the number of classes, and what only training runs."""
     card, arguments = jaxzoo.card(name), ladder.with_auxiliary_head(name)
