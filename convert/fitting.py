@@ -62,7 +62,8 @@ def fit_weights(
     if heads and heads.disagree and head == "strict" and heads.argument not in given:
         arguments[heads.argument] = False
         notes.append(
-            f"left out the auxiliary head of {file}: it has {heads.side_classes} classes, the main one {heads.classes}"
+            f"left out the auxiliary head of {file}: it has {heads.auxiliary_classes} classes, "
+            f"the main one {heads.classes}"
         )
     if num_classes == 0:
         tensors = _features_alone(name, arguments, tensors)
@@ -145,7 +146,7 @@ def infer_arguments(
         arguments |= {"in_channels": channels[1]} if channels != wanted[stem] else {}
     heads = heads_of(name, shapes, arguments)
     read = {"num_classes": heads.classes, "image_size": None}
-    if "image_size" not in given and wrong - {*heads.main, *heads.side}:
+    if "image_size" not in given and wrong - {*heads.main, *heads.auxiliary}:
         read["image_size"] = image_size_of(name, shapes, arguments)
     arguments |= {key: value for key, value in read.items() if value and key not in given}
     return arguments, heads

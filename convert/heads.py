@@ -16,23 +16,24 @@ class Heads:
 
     main: list[str]
     classes: int | None
-    side: list[str]  # of heads that count in training only
-    side_classes: int | None
+    auxiliary: list[str]  # of heads that count in training only
+    auxiliary_classes: int | None
     argument: str | None  # of the builder, that asks for these
 
     @property
     def disagree(self) -> bool:
-        return None not in (self.classes, self.side_classes) and self.classes != self.side_classes
+        return None not in (self.classes, self.auxiliary_classes) and self.classes != self.auxiliary_classes
 
 
 def heads_of(name: str, shapes: Shapes, arguments: Mapping[str, Any]) -> Heads:
     """The heads of a model that is built with these arguments, in a file of these shapes."""
-    argument, aside = auxiliary(name)
+    argument, prefixes = auxiliary(name)
     begin = head_prefixes(name, arguments)
     keys = [key for key in shapes_at(name, arguments) if key.startswith(begin)]
-    side = [key for key in keys if key.startswith(aside)]
-    main = [key for key in keys if key not in side]
-    return Heads(main, _classes(name, main, shapes, arguments), side, _classes(name, side, shapes, arguments), argument)
+    main = [key for key in keys if not key.startswith(prefixes)]
+    others = [key for key in keys if key.startswith(prefixes)]
+    classes = [_classes(name, part, shapes, arguments) for part in (main, others)]
+    return Heads(main, classes[0], others, classes[1], argument)
 
 
 def head_prefixes(name: str, arguments: Mapping[str, Any]) -> tuple[str, ...]:
@@ -77,10 +78,10 @@ def replaced(heads: Heads, wanted: Shapes, given: Shapes) -> tuple[str, ...]:
     """
     wrong = {key for key, shape in wanted.items() if given.get(key) != shape}
     found = []
-    for layer in dict.fromkeys(key.rpartition(".")[0] + "." for key in (*heads.main, *heads.side)):
+    for layer in dict.fromkeys(key.rpartition(".")[0] + "." for key in (*heads.main, *heads.auxiliary)):
         part = layer.partition(".")[0] + "."
         inside = {key for key in wanted if key.startswith(part)}
         if any(key.startswith(layer) for key in wrong):
-            whole = (inside & wrong) - {*heads.main, *heads.side} and 2 * len(inside) < len(wanted)
+            whole = (inside & wrong) - {*heads.main, *heads.auxiliary} and 2 * len(inside) < len(wanted)
             found.append(part if whole else layer)
     return tuple(dict.fromkeys(found))

@@ -163,7 +163,7 @@ def test_a_replaced_head_is_left_fresh_on_request(tmp_path, capsys, kind):
 def test_of_two_heads_that_disagree_the_main_one_counts():
     name, main, side = "googlenet", 5, 1000
     shapes = shapes_at(name, {"num_classes": main})
-    aside = heads_of(name, {}, {}).side
+    aside = heads_of(name, {}, {}).auxiliary
     shapes = shapes | {key: (side, *shapes[key][1:]) for key in aside}
     weights = Weights(Path("g.pth"), placeholders(shapes))
     fit = fit_weights(name, weights)

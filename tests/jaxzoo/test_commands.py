@@ -76,7 +76,9 @@ def test_info_says_what_a_model_is_and_what_it_consists_of(capsys):
         "224 × 224",
     ):
         assert part in out
-    assert "weights IMAGENET1K_V1: acc@1 69.758 %, acc@5 89.078 % on ImageNet-1K; shorter side to 256" in out
+    assert "weights IMAGENET1K_V1: acc@1 69.758 %, acc@5 89.078 % on ImageNet-1K; shorter side to 256" in " ".join(
+        out.split()
+    )
     rows = {line.split()[0]: " ".join(line.split()[1:]) for line in out.splitlines() if line.strip()}
     assert rows["layer4"] == "Sequential 7 × 7 × 512 8,393,728 822.1"
     assert rows["fc"] == "Linear 1000 513,000 1.0"

@@ -62,7 +62,7 @@ def head_paths(name: str, arguments: Mapping[str, Any]) -> list[str]:
     if begin and all(begin):
         return sorted({key.partition(".")[0] for key in shapes_at(name, arguments) if not key.startswith(begin)})
     heads = heads_of(name, {}, arguments)
-    return list(dict.fromkeys(key.rpartition(".")[0] for key in (*heads.side, *heads.main)))
+    return list(dict.fromkeys(key.rpartition(".")[0] for key in (*heads.auxiliary, *heads.main)))
 
 
 def start_at_zero(model: nnx.Module, heads: Sequence[str]) -> None:
