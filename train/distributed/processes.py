@@ -202,11 +202,11 @@ def put(tree: Any, places: Any) -> Any:
     return jax.tree.map(place, tree, places)
 
 
-def put_rows(batch: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
-    """A batch on all devices, from the rows of it that this process has made."""
+def put_rows(batch: Any, sharding: NamedSharding) -> Any:
+    """A batch on all devices, from the rows of its arrays that this process has made."""
     if not is_distributed():
         return jax.device_put(batch, sharding)
-    return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
+    return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, rows), batch)
 
 
 def gather_to_primary(tree: Any) -> Any:
