@@ -72,10 +72,10 @@ class ModelCard:
     input_size: int
     weights: Mapping[str, Published]
     parts: Mapping[str, Mapping[str, str]]
-    head: tuple[str, ...] | None
-    auxiliary: tuple[str, ...]
+    head: Sequence[str] | None
+    auxiliary: Sequence[str]
     timm: str | None
-    tables: tuple[str, ...]
+    tables: Sequence[str]
     inputs: Callable[..., Any]
 
     @property
@@ -151,10 +151,10 @@ def register_model(
             input_size=input_size,
             weights=weights or {},
             parts=parts or {},
-            head=None if head is None else tuple(head),
-            auxiliary=tuple(auxiliary),
+            head=head,
+            auxiliary=auxiliary,
             timm=timm,
-            tables=tuple(tables),
+            tables=tables,
             inputs=inputs,
         )
         return builder

@@ -1,5 +1,6 @@
 """`jaxzoo.inspect` sees what torch's hooks and modules show."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -11,6 +12,7 @@ from flax import nnx
 
 from jaxzoo import create_model, nn
 from jaxzoo.inspect import outputs, summary
+from jaxzoo.inspect.intercept import around_calls
 from tests.compare import arrays, cast, close, normal, randomise, to_last
 
 
@@ -129,3 +131,41 @@ def test_outputs_of_two_threads_do_not_mix():
         found = list(pool.map(lambda model: outputs(model, jnp.ones((1, 2))), models * 20))
     assert [y[""].shape[-1] for y in found] == [3, 4] * 20 and {tuple(y) for y in found} == {("0", "1", "")}
     assert "unwatched" not in vars(nn.ReLU.__call__)
+
+
+class Doubled(nn.Linear):
+    """Calls what it overrides, twice."""
+
+    def __call__(self, x):
+        return super().__call__(x) + super().__call__(x)
+
+
+def test_a_call_that_overrides_another_is_intercepted_once():
+    net = nn.Sequential(nn.Linear(2, 2, rngs=nnx.Rngs(0)), Doubled(2, 2, rngs=nnx.Rngs(1)))
+    calls = []
+    with around_calls(net, lambda path, call: (calls.append(path), call())[1]):
+        net(jnp.ones((1, 2)))
+    assert calls == ["", "0", "1"]
+
+
+def test_models_of_other_threads_run_as_they_are_meanwhile():
+    """Also one that starts while the classes are watched, and goes on when they no longer are."""
+    net, other = (nn.Sequential(nn.Linear(2, 2, rngs=nnx.Rngs(0)), nn.ReLU()) for _ in range(2))
+    inside, done, seen = threading.Event(), threading.Event(), []
+
+    class Waiting(nn.Linear):
+        def __call__(self, x):
+            inside.set()
+            assert done.wait(10)
+            return super().__call__(x)
+
+    waiting = nn.Sequential(Waiting(2, 2, rngs=nnx.Rngs(0)), nn.ReLU())
+    with ThreadPoolExecutor(1) as pool:
+        with around_calls(net, lambda path, call: (seen.append(path), call())[1]):
+            later = pool.submit(waiting, jnp.ones((1, 2)))
+            assert inside.wait(10)
+            other(jnp.ones((1, 2)))
+            assert seen == []
+            net(jnp.ones((1, 2)))
+        done.set()
+        assert later.result().shape == (1, 2) and seen == ["", "0", "1"]

@@ -7,8 +7,11 @@ import sys
 import pytest
 
 from convert.__main__ import main as convert
+from jaxzoo import list_models
 from jaxzoo.__main__ import main
-from jaxzoo.commands import SUMMARIES, command
+from jaxzoo.commands import SUMMARIES, command, tasks
+from jaxzoo.commands.tasks import Handler
+from jaxzoo.registry import TASKS
 from train.__main__ import main as train
 
 
@@ -109,3 +112,10 @@ def test_where_completion_cannot_be_installed_it_says_so(monkeypatch, capsys):
         with pytest.raises(SystemExit) as exit:
             main(["--install-completion", shell])
         assert exit.value.code == 2 and sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_each_task_has_what_the_commands_ask_for(task):
+    handler = tasks.of_model(list_models(task=task)[0])
+    asked = {*Handler.__annotations__, *(name for name in vars(Handler) if not name.startswith("_"))}
+    assert asked == {"Prediction", "check", "described", "example_labels", "predict"} <= set(vars(handler))
