@@ -24,8 +24,9 @@ from convert.store import checkpoint_in
 from convert.to_torch import to_torch
 from convert.twins import build_twin
 from convert.weights import Weights, preprocess_of
-from jaxzoo import Preprocess, UsageError
+from jaxzoo import Preprocess, UsageError, nn, registry
 from tests.convert.conftest import small
+from train.transfer import freeze
 
 NAME = "mobilenet_v3_small"
 
@@ -275,6 +276,22 @@ def test_names_that_held_a_dot_are_found(tmp_path):
 def test_images_are_prepared_as_for_the_published_weights_of_their_size(arguments, own, expected):
     weights = Weights(Path("vit.pth"), {}, preprocess=own and dataclasses.asdict(own))
     assert preprocess_of("vit_b_16", weights, arguments) == expected
+
+
+def test_the_head_of_a_model_whose_card_names_none_is_found_by_its_shapes(monkeypatch, tmp_path):
+    monkeypatch.setattr(registry, "_cards", {name: registry.card(name) for name in registry.list_models()})
+
+    @registry.register_model(paper="")
+    def two_numbers_per_class(num_classes: int = 4, *, rngs):
+        return nn.Sequential(nn.Conv(3, 5, 1, rngs=rngs), nn.Flatten(), nn.Linear(5, 2 * num_classes, rngs=rngs))
+
+    twin = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 1), torch.nn.Flatten(), torch.nn.Linear(5, 6))
+    torch.save(twin.state_dict(), tmp_path / "a.pth")
+    weights = Weights(tmp_path / "a.pth", convert.read(tmp_path / "a.pth"))
+    assert fit_weights("two_numbers_per_class", weights).arguments == {"num_classes": 3}
+    assert freeze.head_paths("two_numbers_per_class", {"num_classes": 3}) == ["2"]
+    with pytest.raises(UsageError, match="has 3 classes, not 9; head='skip' leaves the head fresh"):
+        fit_weights("two_numbers_per_class", weights, num_classes=9)
 
 
 @pytest.fixture
