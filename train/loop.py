@@ -25,7 +25,7 @@ from train.engine.evaluation import Evaluation, evaluate
 from train.engine.step import State, weights_of
 from train.metrics import written
 from train.reporting.progress import progress, say
-from train.run_log import Journal
+from train.run_log import RunLog
 from train.setup import defaults
 from train.setup.continuing import check_manifest
 from train.setup.prepare import Setup, prepare
@@ -130,45 +130,32 @@ def check_same(config: Config, setup: Setup, folder: Path, step: int) -> None:
 def fit(config: Config, setup: Setup, folder: Path, state: State, step: int) -> int:
     """Trains from `step` to the last one. Returns 0, or 128 + the number of the signal that asked to stop."""
     per_epoch, total = setup.batches.per_epoch, config.epochs * setup.batches.per_epoch
+    log, reports, batch = RunLog(config, setup, folder, step), DeferredReports(config, setup), None
     checkpoints = checkpoint.Checkpoints(folder, setup.manifest, config.keep)
-    journal, reports, batch = Journal(config, setup, folder, step), DeferredReports(config, setup), None
 
-    def write_down() -> None:  # before the checkpoint, since who continues from that does not
-        if numbers := reports.last():
-            journal.step(step, numbers, batches.seconds, bar)
-
-    def save() -> None:
-        write_down()
-        if step > 0:
-            checkpoints.save(state, step)
-
-    def save_what_is_good() -> int:
-        good = int(state["step"])
-        with contextlib.suppress(UsageError, OSError):  # if that is not what is wrong
-            write_down()
-        checkpoints.save(state, good)
-        checkpoints.wait()
-        processes.barrier("saved")
-        return good
+    def log_step(step: int, numbers: dict[str, float]) -> None:
+        log.step(step, numbers, batches.seconds, bar)
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(processes.finishing_first(checkpoints.wait))
         stop = stack.enter_context(stopping())
         bar = stack.enter_context(progress(step, total, "step", "compiling the training step"))
         batches = Waiting(stack.enter_context(contextlib.closing(training_batches(setup, step, total, stop, reports))))
-        stack.enter_context(saving_before_errors(save_what_is_good, folder))  # before it is waited for more images
+        saving = Saving(checkpoints, reports, log_step)
+        # Left before it is waited for more images.
+        stack.enter_context(saving_before_errors(lambda: saving.save_what_is_good(state), folder))
         while not stop.now(reports.asked_to_stop):
             # At the end of an epoch: save, look at the validation images, write down what came of it.
             if step > 0 and step % per_epoch == 0:
-                save()
+                saving.save(state, step)
                 found = {"val": evaluated(setup, weights_of(state), stop)}
                 if config.ema:
                     found["ema"] = evaluated(setup, weights_of(state, ema=True), stop)
                 if stop.now(False):
                     break
-                journal.epoch(step, state, found, last_batch=batch)
-                checkpoints.mark_best(step, *journal.latest())
-                if step == total or journal.patience_ended():
+                log.epoch(step, state, found, last_batch=batch)
+                checkpoints.mark_best(step, *log.latest())
+                if step == total or log.patience_ended():
                     break
 
             # A step. The device has the next one to do before the report of the last one is fetched.
@@ -177,18 +164,49 @@ def fit(config: Config, setup: Setup, folder: Path, state: State, step: int) -> 
             numbers = reports.push(report, batch["indices"], step)
             step += 1
             if numbers:
-                journal.step(step - 1, numbers, batches.seconds, bar)
+                log_step(step - 1, numbers)
             if config.save_every and step % config.save_every == 0:
-                save()
+                saving.save(state, step)
 
         if stop.now(reports.asked_to_stop):
-            save()
+            saving.save(state, step)
     checkpoints.wait()
     if stop.now(reports.asked_to_stop):
         say(f"stopped after step {step} of {total}; continue with: {continuing(folder)}")
         return 128 + (stop.signal or signal.SIGTERM)
-    journal.summarise()
+    log.summarise()
     return 0
+
+
+class Saving:
+    """Writes down what steps report, and then saves, since who continues from a checkpoint does not write it again."""
+
+    def __init__(
+        self,
+        checkpoints: checkpoint.Checkpoints,
+        reports: "DeferredReports",
+        log_step: Callable[[int, dict[str, float]], None],
+    ):
+        self.checkpoints, self.reports, self.log_step = checkpoints, reports, log_step
+
+    def write_down(self, step: int) -> None:
+        if numbers := self.reports.last():
+            self.log_step(step, numbers)
+
+    def save(self, state: State, step: int) -> None:
+        self.write_down(step)
+        if step > 0:
+            self.checkpoints.save(state, step)
+
+    def save_what_is_good(self, state: State) -> int:
+        """After an error: saves the last good state, and gives its step."""
+        good = int(state["step"])
+        with contextlib.suppress(UsageError, OSError):  # if that is not what is wrong
+            self.write_down(good)
+        self.checkpoints.save(state, good)
+        self.checkpoints.wait()
+        processes.barrier("saved")
+        return good
 
 
 def training_batches(

@@ -25,7 +25,7 @@ DRAWING = 0.1  # the part of a run's time that pictures may take; those of its e
 TABLES = ("metrics.csv", "per_class.csv")  # said at the end of a run
 
 
-class Journal:
+class RunLog:
     """The records of a run that begins, or continues, after step `start`."""
 
     def __init__(self, config: Config, setup: Setup, folder: Path, start: int):

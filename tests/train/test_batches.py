@@ -55,6 +55,43 @@ def assert_same(ours, theirs):
             np.testing.assert_array_equal(a[key], b[key])
 
 
+# Buckets
+
+BUCKETS = [[0, 3, 6, 9, 12, 15, 18, 21], [1, 4, 7, 10, 13, 16, 19, 22, 2, 5, 8], [11, 14]]
+
+
+def test_every_batch_is_of_one_bucket_and_an_epoch_shows_no_image_twice():
+    made = training(size=4, buckets=BUCKETS)
+    assert made.per_epoch == 2 + 2 + 0
+    orders = []
+    for epoch in range(6):
+        found = [made(4 * epoch + number)["index"].tolist() for number in range(4)]
+        assert all(set(part) <= set(BUCKETS[made.bucket(4 * epoch + i)]) for i, part in enumerate(found))
+        assert len({index for part in found for index in part}) == 16
+        orders.append([made.bucket(4 * epoch + i) for i in range(4)])
+    assert all(sorted(order) == [0, 0, 1, 1] for order in orders) and len({*map(tuple, orders)}) > 1
+
+
+@pytest.mark.parametrize("start", [1, 5, 6])
+def test_a_stream_of_buckets_continues_at_any_batch_and_processes_share_each(start):
+    whole = stream(2, size=4, buckets=BUCKETS)
+    assert_same(stream(3, start, size=4, buckets=BUCKETS), whole[start:])
+    halves = [stream(1, size=4, buckets=BUCKETS, process=process, processes=2) for process in range(2)]
+    for batch, *parts in zip(whole, *halves, strict=True):
+        np.testing.assert_array_equal(batch["noise"], np.concatenate([part["noise"] for part in parts]))
+
+
+def test_a_substitute_is_of_the_same_bucket():
+    made = training(size=4, buckets=BUCKETS, broken=(0, 1, 3), strict=False, report=lambda text: None)
+    for number in range(12):
+        assert set(made(number)["index"].tolist()) <= set(BUCKETS[made.bucket(number)]) - {0, 1, 3}
+
+
+def test_buckets_that_are_all_smaller_than_a_batch_are_refused():
+    with pytest.raises(UsageError, match="--batch-size 12 is more than the 11 training images of any size"):
+        training(size=12, buckets=BUCKETS)
+
+
 # Order
 
 

@@ -71,6 +71,18 @@ def test_what_is_read_is_what_was_written(run):
     assert {"model/fc.kernel", "model/bn.num_batches_tracked"} <= arrays.keys()
 
 
+def test_a_checkpoint_from_before_metrics_had_states_of_their_own_is_read(run):
+    """It kept what several metrics count once, by the name that this has in each."""
+    _, arrays, _ = checkpoint.newest(run, print)
+    older = {name.replace("metrics/", "sums/"): array for name, array in arrays.items()}
+    assert {"sums/loss", "sums/count"} <= older.keys()
+    metrics = {"loss": {"loss": np.float32(0), "count": np.int32(0)}, "accuracy": {"count": np.int32(0)}}
+    found = checkpoint.filled(state(0) | {"metrics": metrics}, older, "run")["metrics"]
+    assert found == {"loss": {"loss": np.float32(3), "count": 9}, "accuracy": {"count": 9}}
+    with pytest.raises(UsageError, match="metrics/accuracy/correct"):
+        checkpoint.filled(state(0) | {"metrics": {"accuracy": {"correct": np.int32(0)}}}, older, "run")
+
+
 def test_only_the_newest_are_kept(tmp_path):
     writer = checkpoint.Checkpoints(tmp_path, MANIFEST, keep=2)
     for step in (1, 2, 3, 10, 11):
@@ -156,6 +168,12 @@ def test_best_changes_only_for_a_better_value(run):
         writer.mark_best(step, "accuracy", value, Quantity())
     writer.wait()
     assert checkpoint.best_of(run) == {"step": 6, "metric": "accuracy", "value": 0.8}
+    for step, value in ((9, 0.9), (3, 0.5)):
+        writer.mark_best(step, "error", value, Quantity("lower", "px"))
+    writer.wait()
+    assert checkpoint.best_of(run)["value"] == 0.5
+    writer.mark_best(6, "accuracy", 0.8, Quantity())
+    writer.wait()
     shutil.rmtree(run / "checkpoints")
     assert newest(run)[0] == 6
 

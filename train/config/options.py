@@ -220,8 +220,9 @@ class Records:
     """If the loss or the gradients are not finite: stop and save the last good state, or skip that step."""
     tensorboard: bool = False
     """Write TensorBoard events: metrics, images, histograms of weights and gradients."""
-    log_every: int = 50
-    """Steps between two lines of steps.jsonl and points of TensorBoard."""
+    log_every: int | None = None
+    """Steps between two lines of steps.jsonl and points of TensorBoard. Default: 50, fewer in runs under 2,500 steps,
+    so that there are 50 lines."""
 
 
 SECTIONS = (Run, Images, Augmentation, Optimization, Transfer, Segmentation, Machine, Records)

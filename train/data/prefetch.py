@@ -58,6 +58,9 @@ def read_ahead(batches: Batches, start: int, stop: int, *, workers: int) -> Iter
 def on_device(batches: Iterator[T], put: Callable[[T], Any], *, ahead: int = 2) -> Iterator[Any]:
     """`put(batch)` for each batch, in order, by a thread that stays up to `ahead` batches before what was asked for.
 
+    grain.experimental.device_put takes a device or a sharding in place of `put`, and so cannot add what the process
+    has to say at that moment, nor put together the rows of many processes.
+
     It begins when the first is asked for. What goes wrong in `batches` or `put` is raised when its turn comes. Close it
     if it is left before the end (`contextlib.closing`): then the thread ends with the batch that it is waiting for.
     """

@@ -42,6 +42,9 @@ class NotSaved(UsageError):
 class Checkpoints:
     """Writes checkpoints in the background, one at a time, and keeps the newest `keep`. Only the first process writes.
 
+    Not by Orbax's CheckpointManager, which gives a step its folder's name when its own files are there: then a run that
+    is killed could leave a checkpoint without the digests, which are of those files. Nor can its best step share files.
+
     Raises `NotSaved` where the disk does not take them.
     """
 

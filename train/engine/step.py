@@ -213,6 +213,7 @@ def build(
 
     A step whose loss or gradients are not finite changes nothing: with `on_nan` "stop" neither do those after it, with
     "skip" they go on. `state["skipped"]` counts them. Nor does one for which a process has no images.
+    (optax.apply_if_finite looks at updates alone: batch statistics, the average and the metrics would keep a NaN.)
 
     Args:
       tasks: one for each stage of the run, which may differ in image size; the last also evaluates.

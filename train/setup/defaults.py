@@ -13,6 +13,7 @@ from train.data import Data, default_source, is_default_source
 from train.tasks import of_model
 
 LEARNING_RATES = {"adamw": 1e-3, "lamb": 1e-3, "sgd": 0.05, "sgd_nesterov": 0.05, "rmsprop": 0.01, "rmsprop_tf": 0.01}
+LINES = 50  # of steps.jsonl that a run has at least, and the most steps between two of them
 NORMS = (nn.BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
 
@@ -48,6 +49,8 @@ def filled(config: Config, data: Data, model: nnx.Module, side: int | None = 32)
         "lr": float(f"{rate:.2g}"),
         "clip_norm": 1.0 if plain else 0.0,
     }
+    steps = (config.epochs or chosen["epochs"]) * (len(data.train) // config.batch_size)
+    chosen["log_every"] = min(LINES, max(1, steps // LINES))
     chosen |= kind.usual_options(data, side) | (UNCHANGED if config.cache_features else {})
     unset = {
         name: value

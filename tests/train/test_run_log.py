@@ -7,6 +7,7 @@ import pytest
 
 from train import run_log
 from train.config.options import Config
+from train.metrics import Quantity
 from train.reporting import records
 
 NAN = math.nan
@@ -14,11 +15,11 @@ NAN = math.nan
 
 @pytest.fixture
 def after(tmp_path):
-    """A run's journal after epochs with these accuracies."""
+    """A run's log after epochs with these accuracies."""
 
-    def make(values: list[float]) -> run_log.Journal:
+    def make(values: list[float]) -> run_log.RunLog:
         setup = types.SimpleNamespace(task=types.SimpleNamespace(metric="accuracy", quantities={}))
-        made = run_log.Journal(Config(model="tiny", epochs=9, patience=2), setup, tmp_path, start=5)
+        made = run_log.RunLog(Config(model="tiny", epochs=9, patience=2), setup, tmp_path, start=5)
         made.rows = [{"epoch": i, "step": 5 * i, "val_accuracy": value} for i, value in enumerate(values, 1)]
         return made
 
@@ -37,6 +38,13 @@ def after(tmp_path):
 )
 def test_patience_ends_when_no_number_is_better_than_one_some_epochs_ago(after, values, ended):
     assert after(values).patience_ended() == ended
+
+
+def test_patience_knows_which_way_is_better(after):
+    for values, ended in (([0.5, 0.4, 0.3], False), ([NAN, 0.3, 0.4, 0.5], True)):
+        made = after(values)
+        made.setup.task.quantities["accuracy"] = Quantity("lower", "px")
+        assert made.patience_ended() == ended
 
 
 @pytest.mark.parametrize("said", ["True", "False"])
