@@ -10,9 +10,7 @@ import jax
 from flax import nnx
 
 from jaxzoo.errors import UsageError
-from jaxzoo.nn import NamedSequential, Sequential
-
-_CONTAINERS = (nnx.List, Sequential, NamedSequential)
+from train.optim.parameter_groups import blocks
 
 
 class Recomputed(nnx.Module):
@@ -32,7 +30,8 @@ def recomputing(model: nnx.Module) -> Iterator[None]:
     Raises:
       UsageError: it has no blocks.
     """
-    found = blocks(model)
+    modules = dict(nnx.iter_modules(model))
+    found = [(modules[path[:-1]], path[-1], modules[path]) for path in blocks(model)]
     if not found:
         raise UsageError(f"--remat: a {type(model).__name__} has no blocks that could be computed again; leave it out")
     for owner, name, block in found:
@@ -42,40 +41,6 @@ def recomputing(model: nnx.Module) -> Iterator[None]:
     finally:
         for owner, name, block in found:
             _put(owner, name, block)
-
-
-def blocks(model: nnx.Module) -> list[tuple[nnx.Module, str | int, nnx.Module]]:
-    """What is computed again: the owner of each block, its name there, and the block; none in AlexNet, say, or VGG.
-
-    Blocks are the outermost modules of several layers that stand in a sequence, or are a part of the model itself
-    that has less than half of its parameters.
-    """
-    modules = dict(sorted(nnx.iter_modules(model), key=lambda found: len(found[0])))
-    half, chosen = _size(model) / 2, {}
-    for path, module in modules.items():
-        inside = any(path[:length] in chosen for length in range(len(path)))
-        if not path or inside or not _layered(module):
-            continue
-        owner = modules[path[:-1]]
-        if _holds(owner):
-            is_block = not (_holds(module) and any(_layered(child) for _, child in nnx.iter_children(module)))
-        else:
-            is_block = owner is model and not _holds(module) and _size(module) < half
-        if is_block:
-            chosen[path] = module
-    return [(modules[path[:-1]], path[-1], module) for path, module in chosen.items()]
-
-
-def _layered(module: nnx.Module) -> bool:
-    return sum(1 for _ in nnx.iter_modules(module)) > 2
-
-
-def _size(module: nnx.Module) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))
-
-
-def _holds(module: nnx.Module) -> bool:
-    return type(module) in _CONTAINERS
 
 
 def _put(owner: nnx.Module, name: str | int, module: nnx.Module) -> None:

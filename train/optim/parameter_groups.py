@@ -44,14 +44,19 @@ def depths(model: nnx.Module) -> dict[str, int]:
     `model` may be abstract.
     """
     kinds, found, depth = parameter_kinds(model), {}, -1
-    for names, block in _units(model):
+    for _, names, block in parts(model):
         depth += block or any(kinds[name] in ("kernel", "bias") for name in names)
         found |= dict.fromkeys(names, depth)
     return {name: max(found[name], 0) for name in kinds}
 
 
-def _units(model: nnx.Module) -> Iterator[tuple[list[str], bool]]:
-    """The parts of a model in order: the paths of their parameters, and whether the part is a block of layers.
+def blocks(model: nnx.Module) -> list[Path]:
+    """The paths of a model's blocks of layers, in order: none in AlexNet, say, or VGG."""
+    return [path for path, _, block in parts(model) if block]
+
+
+def parts(model: nnx.Module) -> Iterator[tuple[Path, list[str], bool]]:
+    """The parts of a model in order: path, dotted paths of their parameters, and whether it is a block of layers.
 
     Blocks are not opened, but for what holds most of the parameters (ViT's encoder, a backbone). Sequences are, where
     they are a part of the model itself or hold blocks.
@@ -64,7 +69,7 @@ def _units(model: nnx.Module) -> Iterator[tuple[list[str], bool]]:
     def is_block(path: Path) -> bool:
         return any(len(p) > len(path) + 1 for p in inside(path))
 
-    def units(owner: nnx.Module, path: Path) -> Iterator[tuple[list[str], bool]]:
+    def inner(owner: nnx.Module, path: Path) -> Iterator[tuple[Path, list[str], bool]]:
         for child_path, child in _children(owner, path):
             own, block = inside(child_path), is_block(child_path)
             if isinstance(child, _SEQUENCES) and type(child) in _SEQUENCES:
@@ -72,11 +77,11 @@ def _units(model: nnx.Module) -> Iterator[tuple[list[str], bool]]:
             else:
                 opened = block and not isinstance(owner, _SEQUENCES) and len(own) > len(parameters) / 2
             if opened:
-                yield from units(child, child_path)
+                yield from inner(child, child_path)
             elif own:
-                yield list(map(_dotted, own)), block
+                yield child_path, list(map(_dotted, own)), block
 
-    return units(model, ())
+    return inner(model, ())
 
 
 def _children(module: nnx.Module, path: Path) -> Iterator[tuple[Path, nnx.Module | nnx.Param]]:
