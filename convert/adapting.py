@@ -28,8 +28,8 @@ def resampled(leaves: list[rules.Leaf], tensors: Mapping[str, np.ndarray], owner
 def for_channels(leaves: list[rules.Leaf], tensors: Mapping[str, np.ndarray]) -> tuple[Tensors, str]:
     """The first kernel for images of another number of channels, as timm's `adapt_input_conv` makes it.
 
-    One channel gets the sum over the others, so that a grey image means what it did as three equal ones; more get them
-    in turn, scaled so that the sum over all stays about the same.
+    One channel gets the sum over the others, so that a grey image has the same effect as three equal channels; more get
+    them in turn, scaled so that the sum over all stays about the same.
     """
     first = next((leaf for leaf in leaves if len(leaf.torch_shape) == 4), None)
     kernel = tensors.get(first.key) if first else None

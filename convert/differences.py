@@ -1,4 +1,4 @@
-"""What keeps weights from fitting a model, in words: the most telling first, the rest counted."""
+"""The differences between weights and a model, in words: the most telling first, the rest counted."""
 
 from collections.abc import Callable, Iterable, Mapping
 

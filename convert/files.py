@@ -61,7 +61,7 @@ class Contents:
     path: Path
     tensors: dict[str, np.ndarray]
     nesting: str  # dotted keys that led to them: "", "state_dict", "ema.module"
-    prefix: str  # what was taken off every name: "", "module.", "module._orig_mod."
+    prefix: str  # taken off every name: "", "module.", "module._orig_mod."
     dropped: list[str]  # entries beside the tensors that are no weights, such as n_averaged
 
 
@@ -87,7 +87,7 @@ def read(path: str | Path, *, mmap: bool = False) -> dict[str, np.ndarray]:
 
 
 def contents(path: str | Path) -> Contents:
-    """As `read`, with what was found on the way; the arrays are views of the mapped file."""
+    """As `read`, with the place of the weights in the file; the arrays are views of the mapped file."""
     path, key = _split_key(path)
     head = _head(path)
     loaded = _load_safetensors(path) if head.endswith(b"{") else _load_torch(path, zipped=head.startswith(b"PK"))
@@ -107,7 +107,7 @@ def contents(path: str | Path) -> Contents:
 
 
 def _unwrapped(tensors: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], str]:
-    """Takes off what wrappers prepend to all names; and the prefix."""
+    """The tensors without the prefix that wrappers prepend to all names; and that prefix."""
     prefix = ""
     while True:
         rest = [name for name in tensors if name != "n_averaged"]  # of torch.optim.swa_utils.AveragedModel
@@ -189,7 +189,7 @@ def require_torch(purpose: str, *others: str) -> None:
 
 
 def torch_state_dict(tensors: Mapping[str, np.ndarray], versions: Mapping[str, int]) -> collections.OrderedDict:
-    """What torch's `load_state_dict` takes: tensors, and the versions of the layout where modules ask for them."""
+    """A state_dict for torch's `load_state_dict`: tensors, and versions of the layout where modules ask for them."""
     state_dict = collections.OrderedDict((name, to_torch(value)) for name, value in tensors.items())
     state_dict._metadata = {path: {"version": version} for path, version in versions.items()}
     return state_dict
@@ -286,7 +286,7 @@ def _array(path: Path, name: str, value: Any) -> np.ndarray:
 
 
 def _choose(path: Path, key: str | None, loaded: Any) -> tuple[str, dict[str, Any], str]:
-    """The one set of weights in what was loaded, the dotted keys that lead to it, and what is left of `key` inside."""
+    """The one set of weights in a loaded file, the dotted keys that lead to it, and the rest of `key` inside it."""
     found = dict(_candidates(loaded))
     if not found:
         kind = "" if isinstance(loaded, dict) else f": it is a {type(loaded).__name__}"

@@ -1,4 +1,4 @@
-"""The parts of a model that depend on the number of classes: which they are, and which of them a file lacks."""
+"""The parts of a model that depend on the number of classes, and those of them that a file lacks."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping

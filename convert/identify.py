@@ -1,4 +1,4 @@
-"""`python -m convert inspect`: what is in a weights file, and which models it fits."""
+"""`python -m convert inspect`: the content of a weights file, and the models that it fits."""
 
 import collections
 import contextlib
@@ -63,8 +63,8 @@ def fitting(tensors: dict[str, "np.ndarray"]) -> tuple[dict[str, list[str]], str
     smallest of a family tells whether its names are like these, and only such families are built.
 
     Returns:
-      For each, what there is to say of it: the arguments that shapes tell, whose names these are, and what speaks
-      against it. And where there is none, text about the nearest.
+      For each, remarks: the arguments that shapes tell, the project whose names these are, and objections. And where
+      there is none, text about the nearest.
     """
     from convert import dialects
     from convert.shapes import default_shapes
@@ -105,7 +105,7 @@ def fitting(tensors: dict[str, "np.ndarray"]) -> tuple[dict[str, list[str]], str
 
 
 def _readings(tensors: dict[str, "np.ndarray"]) -> Iterator[tuple[str, "Reading"]]:
-    """What may be a network: the tensors below each prefix that many of them share, by the names of each dialect."""
+    """Possible networks: the tensors below each prefix that many of them share, by the names of each dialect."""
     from convert.dialects import Reading, Table, all_tables, readings
 
     counts = collections.Counter(key[: i + 1] for key in tensors for i, letter in enumerate(key) if letter == ".")
@@ -163,7 +163,7 @@ def _alike(names: Iterable[str], others: Iterable[str]) -> bool:
 
 
 def _fit(name: str, reading: "Reading") -> list[str] | None:
-    """What there is to say of a model that these tensors fill; None if they do not."""
+    """Remarks on a model that these tensors fill; None if they do not."""
     from convert.fitting import fit_weights
     from convert.heads import heads_of
     from convert.leftovers import leftovers

@@ -1,4 +1,4 @@
-"""Tensors that tools and trainers leave among weights, and that no model computes with."""
+"""Tensors that tools and trainers leave among weights, and that no model uses."""
 
 from collections.abc import Collection, Iterable, Mapping
 

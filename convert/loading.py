@@ -27,7 +27,7 @@ def load(
     match: str = "names",
     **arguments,
 ) -> nnx.Module:
-    """A model of the zoo with these weights, in eval mode and in float32, without initialising what the weights fill.
+    """A model of the zoo with these weights, in eval mode and in float32; nothing that they fill is initialised.
 
     >>> model = convert.load("resnet18", "resnet18.pth")
 
@@ -101,7 +101,7 @@ def load_part(module: nnx.Module, name: str, weights: str | Path) -> str:
 
 
 def _renamed(tensors: Mapping[str, np.ndarray], prefixes: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """Tensors whose keys begin with one of these, by what they begin with instead."""
+    """Tensors whose keys begin with one of these prefixes, with the other prefix in its place."""
     return {
         here + key.removeprefix(there): array
         for key, array in tensors.items()
@@ -116,7 +116,7 @@ def _owners(keys: Iterable[str]) -> list[str]:
 
 
 def fill_fresh(model: nnx.Module, name: str, arguments: Mapping[str, Any], seed: int) -> dict[str, jax.Array]:
-    """Fills what no weights filled: random streams, and a skipped head with the numbers of `create_model`.
+    """Fills the rest: random streams, and a skipped head with the numbers of `create_model`.
 
     Returns the arrays among them that a checkpoint holds, by dotted path.
     """

@@ -1,4 +1,4 @@
-"""Files that stand in the place of weights: what they are, and how to get the weights."""
+"""Files that stand in the place of weights, and how to get the weights."""
 
 from pathlib import Path
 

@@ -185,10 +185,10 @@ def flax_arrays(
     """torch's tensors in Flax's layout, by dotted Flax path, with the dtypes that they have.
 
     Args:
-      module: says what is needed; may be abstract (`nnx.eval_shape`).
+      module: the model to fill; may be abstract (`nnx.eval_shape`).
       state_dict: arrays by torch key.
       skip: prefixes of torch keys that are left out on both sides.
-      copy: in C order, and what is no copy cannot be written to; else transposed views of what was given.
+      copy: arrays in C order, read-only where they share memory with `state_dict`; else transposed views of it.
 
     Raises:
       UsageError: tensors are missing, unexpected or misshapen, or one that is used twice has two values.

@@ -1,4 +1,4 @@
-"""Models without arrays: their names and shapes, and what the shapes in a checkpoint tell of a model's arguments."""
+"""Models without arrays: names and shapes of their tensors, and arguments told by the shapes in a checkpoint."""
 
 import functools
 import math

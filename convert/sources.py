@@ -14,7 +14,7 @@ from jaxzoo.preprocess import to_dict
 
 
 def read_weights(name: str, weights: str | Path, *, match: str = "names") -> Weights:
-    """Reads what `load` takes for `weights`; the tensors of a file are views of it, so copy them soon.
+    """Reads any source of weights that `load` takes; the tensors of a file are views of it, so copy them soon.
 
     Raises UsageError.
     """
@@ -51,7 +51,7 @@ def _from_directory(name: str, path: Path, part: str = "") -> Weights:
     if manifest["model"] != name:
         raise UsageError(f"{path} holds {manifest['model']}, not {name}")
     if part:
-        arrays |= _average(path, part)  # what is frozen has none
+        arrays |= _average(path, part)  # frozen parameters have none
     arguments = dict(manifest["arguments"])
     model = abstract(name, **arguments)
     known = {leaf.path for leaf in rules.leaves(model)}

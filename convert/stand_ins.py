@@ -1,4 +1,4 @@
-"""What `torch.load(weights_only=True)` builds in place of objects that hold no tensors, and refuses otherwise.
+"""Objects that `torch.load(weights_only=True)` builds in place of those that hold no tensors and that it would refuse.
 
 Nothing here runs anything: a plain container becomes a dict or a list, other objects an empty one.
 """

@@ -170,9 +170,7 @@ def write_manifest(directory: str | Path, manifest: Mapping[str, Any], files: Ma
     """Completes a checkpoint directory: writes manifest.json atomically, with the digests of its `files` if known."""
     directory = Path(directory)
     content = {"format": FORMAT, **manifest, "files": digests(directory) if files is None else files}
-    content = json.loads(
-        json.dumps(content)
-    )  # tuples become lists now, so that the digest is that of what is read back
+    content = json.loads(json.dumps(content))  # tuples become lists now, as they will be when read back, for the digest
     text = json.dumps(content | {"sha256": _digest_of(content)}, indent=1)
     partial = directory / f".{MANIFEST}.partial"
     with partial.open("w") as file:

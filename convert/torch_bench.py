@@ -93,7 +93,7 @@ def twin_step(
 
 
 def peak_on_gpu(run: Callable[[int], None]) -> int:
-    """Bytes that a step takes beyond what is there between steps."""
+    """Bytes that a step allocates for itself."""
     import torch
 
     torch.cuda.reset_peak_memory_stats()

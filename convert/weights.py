@@ -1,4 +1,4 @@
-"""The weights of a model of the zoo, and what is known of them."""
+"""The weights of a model of the zoo."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from jaxzoo.preprocess import Preparation, from_dict
 
 @dataclasses.dataclass
 class Weights:
-    """A state_dict by torch's names, and what is known of it."""
+    """A state_dict by torch's names, with its origin and the facts that came with it."""
 
     path: Path
     tensors: dict[str, np.ndarray]

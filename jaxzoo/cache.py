@@ -1,4 +1,4 @@
-"""What JAX compiles, kept from one run of a program to the next."""
+"""JAX's compiled programs, kept from one run to the next."""
 
 import hashlib
 import os
@@ -10,7 +10,7 @@ from jaxzoo.home import cache_folder
 
 
 def keep_compiled_programs() -> None:
-    """Has JAX keep what it compiles in jaxzoo's cache folder, unless JAX_COMPILATION_CACHE_DIR names another place.
+    """Has JAX keep compiled programs in jaxzoo's cache folder, unless JAX_COMPILATION_CACHE_DIR names another place.
 
     Nothing is kept where no such folder can be written. A home directory may be shared among machines, and a program
     compiled for one CPU can crash on another.

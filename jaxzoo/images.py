@@ -35,7 +35,7 @@ def hidden(name: str) -> bool:
 
 
 def has_hidden_part(path: str) -> bool:
-    """Whether a path leads through what is hidden. The folders of an absolute one are the user's, if no tool's own."""
+    """Whether a path leads through hidden folders. Those of an absolute one are the user's, unless a tool made them."""
     *above, name = Path(path).parts or (".",)
     if path.startswith(("/", "~")):
         return hidden(name) or any(part.lower() in _OF_TOOLS for part in above)
@@ -95,7 +95,7 @@ def image_files(folder: str | os.PathLike, others: Callable[[Path], None] = lamb
 
 
 def folders(folder: str | os.PathLike) -> list[Path]:
-    """The folders in a folder, sorted, without hidden ones and links to what it lies in. Raises UsageError."""
+    """The folders in a folder, sorted, without hidden ones and links to its parents. Raises UsageError."""
     above = {os.path.realpath(folder), *map(str, Path(folder).resolve().parents)}
     return [path for path, is_folder in _entries(folder) if is_folder and os.path.realpath(path) not in above]
 

@@ -1,4 +1,4 @@
-"""What the outputs of networks mean."""
+"""The meaning of networks' outputs."""
 
 import jax
 import jax.numpy as jnp

@@ -26,10 +26,10 @@ UNITS = {"acc@1": "%", "acc@5": "%", "miou": "%", "pixel_acc": "%"}
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """What is known of published weights.
+    """Published weights of a model.
 
     `metrics` are those that the reference reports of the images `data`, the one that people compare first, in the units
-    that `UNITS` gives; `arguments` is what the builder is given so that the weights compute what they were trained for.
+    that `UNITS` gives; `arguments` are those of the builder with which the weights were trained.
     """
 
     preprocess: Preprocess
@@ -62,7 +62,7 @@ def one_image(batch: int, size: int, in_channels: int = 3) -> jax.ShapeDtypeStru
 
 @dataclasses.dataclass(frozen=True)
 class ModelCard:
-    """What is known of a model without building it; the fields are explained at `register_model`."""
+    """The facts about a model that can be told without building it; `register_model` explains the fields."""
 
     name: str
     task: str
@@ -112,13 +112,13 @@ def register_model(
 ) -> Callable[[Callable], Callable]:
     """Decorator that enters a builder `name(*, rngs, **arguments) -> Network` under its own name.
 
-    `create_model` passes on what the builder names, and where it takes `**arguments` and says in its annotation which
-    class it returns, those arguments of that class that have defaults: the others are the builder's to give.
+    `create_model` passes on the arguments that the builder names. If it takes `**arguments` too and its annotation
+    names the class that it returns, also those arguments of the class that have defaults; the builder gives the others.
 
     Args:
       paper: author, title and address of the paper.
-      task: what the outputs mean: one of `TASKS`, or the dotted path of a module of yours that trains it and has what
-        commands ask for (`train.tasks` and `jaxzoo.commands.tasks` say what that is).
+      task: the meaning of the outputs: one of `TASKS`, or the dotted path of a module of yours with the members that
+        `train.tasks` and `jaxzoo.commands.tasks` list.
       twin: the PyTorch reference, `package:builder`; torchvision's builder of the same name unless given.
       input_size: height and width of the native input, in pixels.
       weights: published weights by name, the reference's default first.
@@ -129,7 +129,7 @@ def register_model(
       auxiliary: modules that only training runs, and that the argument `aux_logits` or `aux_loss` asks for.
       timm: timm's model that computes the same under other names.
       tables: the names that weights of other projects bear, as tables of `convert.dialects`: `("timm.SWIN",)`.
-      inputs: `inputs(batch, size)` gives what the network takes, a pytree of `jax.ShapeDtypeStruct`.
+      inputs: `inputs(batch, size)` gives the network's input as a pytree of `jax.ShapeDtypeStruct`.
 
     Raises:
       UsageError: the name is taken, or the task unknown.
@@ -212,8 +212,8 @@ def create_model(name: str, *, seed: int = 0, rngs: nnx.Rngs | None = None, **ar
       name: a name from `list_models()`.
       seed: seeds parameters and dropout unless `rngs` is given.
       rngs: random streams `params` and `dropout`.
-      **arguments: what the builder takes: `num_classes`, of which 0 leaves out the classifier and gives what it would
-        get, `in_channels` of the images (also as `in_chans`, its name in timm), rates of dropout and so on.
+      **arguments: those of the builder: `num_classes`, of which 0 leaves out the classifier and returns its input,
+        `in_channels` of the images (also as `in_chans`, its name in timm), rates of dropout and so on.
 
     Raises:
       UsageError: unknown name, unknown argument or impossible number of classes or channels.
@@ -247,7 +247,7 @@ def _streams(seed: int) -> nnx.Rngs:
 
 
 def argument_names(name: str) -> list[str]:
-    """What `create_model` takes for a model beside its name, `seed` and `rngs`; see `register_model`.
+    """The arguments of `create_model` for a model, beside its name, `seed` and `rngs`; see `register_model`.
 
     Raises:
       UsageError: unknown name.

@@ -35,7 +35,7 @@ def palette() -> np.ndarray:
 
 
 def colored(mask: np.ndarray) -> Image.Image:
-    """A class mask (H, W) uint8 as a palette image, whose values stay what they are and look as VOC's."""
+    """A class mask (H, W) uint8 as a palette image, with the same values, in VOC's colours."""
     image = Image.fromarray(np.ascontiguousarray(mask, np.uint8))
     image.putpalette(palette().tobytes())
     return image
@@ -58,7 +58,7 @@ def legend(classes: Sequence[str], width: int, values: Sequence[int] | None = No
 
     Args:
       classes: the name of every value.
-      values: which of them to show, 255 for what is ignored; all unless given.
+      values: those to show, 255 for ignored pixels; all unless given.
     """
     import matplotlib  # has the font, and takes a while to import
 

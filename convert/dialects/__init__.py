@@ -36,7 +36,7 @@ class Template:
         self._compiled = re.compile(self.pattern)
 
     def match(self, name: str) -> dict[str, int | str] | None:
-        """What the fields stand for in a name, None where it does not fit."""
+        """The values of the fields in a name, None where it does not fit."""
         found = self._compiled.fullmatch(name)
         values: dict[str, int | str] = {}
         for piece, text in zip(self._pieces[1::2], found.groups() if found else (), strict=bool(found)):
@@ -134,12 +134,12 @@ class Table:
         return sum(self._theirs.fullmatch(name) is not None for name in names)
 
     def _reading_row(self, name: str) -> tuple[Row, str, dict[str, int | str]] | None:
-        """The row for a tensor of theirs, its part in that row, and what the fields stand for."""
+        """The row for a tensor of theirs, its part in that row, and the values of the fields."""
         found = ((row, part, _template(part).match(name)) for row in self.rows for part in row.parts)
         return next((match for match in found if match[2] is not None), None)
 
     def _writing_row(self, name: str) -> tuple[Row, dict[str, int | str]] | None:
-        """The row for a tensor of ours, and what the fields stand for."""
+        """The row for a tensor of ours, and the values of the fields."""
         found = ((row, _template(row.ours).match(name)) for row in self.rows)
         return next((match for match in found if match[1] is not None), None)
 

@@ -1,4 +1,4 @@
-"""Pictures with what was predicted for them, drawn by Pillow."""
+"""Pictures with their predictions below, drawn by Pillow."""
 
 from collections.abc import Sequence
 

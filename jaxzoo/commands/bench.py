@@ -141,7 +141,7 @@ def _prepare(device: str | None, threads: int, against: str) -> bool:
 
 @contextlib.contextmanager
 def _uncached() -> Iterator[None]:
-    """JAX compiles anew even what it has kept, so that the time it takes is seen."""
+    """JAX compiles anew, also programs in its cache, so that the time can be measured."""
     before = jax.config.jax_enable_compilation_cache
     jax.config.update("jax_enable_compilation_cache", False)
     try:

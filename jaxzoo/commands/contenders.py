@@ -36,19 +36,19 @@ class Setting:
 
 @dataclasses.dataclass
 class Contender:
-    """One implementation of the step, and what was measured of it."""
+    """One implementation of the step, and its measurements."""
 
     name: str
     run: Callable[[int], None]  # takes that many steps and waits for the last
     compile_seconds: float | None = None
-    peak: int | None = None  # bytes that a step takes beyond what is there between steps
+    peak: int | None = None  # bytes that a step allocates for itself
     samples: list[float] = dataclasses.field(default_factory=list)  # seconds per step
     steps: int = 1  # of a sample
     peak_of: Callable[[Callable[[int], None]], int | None] = lambda run: _peak_on_cpu(run)  # measures it
     program: Callable[[], str] | None = None  # of XLA, as text
 
     def warm_up(self, gpu: bool) -> None:
-        """Takes steps that do not count, and finds out how many make a sample and what memory one takes."""
+        """Takes steps that do not count, and finds out how many make a sample and how much memory one takes."""
         self.run(1)
         begin = time.perf_counter()
         self.run(1)
@@ -141,7 +141,7 @@ def torchs(setting: Setting, layout: str) -> Contender:
 
 
 def _peak_on_cpu(run: Callable[[int], None]) -> int | None:
-    """Bytes that a step takes beyond what is there between steps, as far as Linux tells."""
+    """Bytes that a step allocates for itself, as far as Linux tells."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)  # memory that malloc keeps would hide as much of the step's
         before = _resident("VmRSS")

@@ -1,4 +1,4 @@
-"""Looking into a model: its submodules, the output of each by its path, what it costs, and what it sees."""
+"""Looking into a model: its submodules, the output of each by its path, its cost and its receptive field."""
 
 from jaxzoo.inspect.flops import multiply_adds
 from jaxzoo.inspect.outputs import outputs

@@ -54,7 +54,7 @@ def _watch(kind: type) -> None:
     @functools.wraps(call)
     def watched(module, *args, **kwargs):
         run = functools.partial(call, module, *args, **kwargs)
-        own = type(module).__call__ is watched  # else a class below calls what it has overridden
+        own = type(module).__call__ is watched  # else a subclass calls the method that it overrides
         for paths, around in _watching.get():
             if own and id(module) in paths:
                 run = functools.partial(around, paths[id(module)], run)

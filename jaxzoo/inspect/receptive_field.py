@@ -50,7 +50,7 @@ def receptive_field(
     """Which input pixels reach the central position of an output, by the gradient of the output there.
 
     So that no two paths cancel, the model runs with random positive kernels, which average, instead of its own, and its
-    batch norms leave what they get; what is found depends on the architecture alone. The model itself stays as it is.
+    batch norms are identities; the result depends on the architecture alone. The model itself is not changed.
 
     >>> receptive_field(create_model("fcn_resnet50"), 512, layer="backbone.layer3").share
 
@@ -102,7 +102,7 @@ def _averaging(name: str, leaf: nnx.Variable, key: jax.Array) -> nnx.Variable:
 
 
 def _output(model: nnx.Module, x: jax.Array, layer: str, whole: bool) -> jax.Array:
-    """What a layer returns, of which only what comes by way of averages of the whole image has no gradient."""
+    """The output of a layer; averages of the whole image pass no gradient, unless `whole`."""
     modules = {".".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
     if layer not in modules:
         raise UsageError(f"there is no layer {layer!r}{nearest(layer, modules)}")
@@ -134,7 +134,7 @@ def _middle(y: jax.Array) -> jax.Array:
 
 
 class HybridDilation(NamedTuple):
-    """Whether layers that dilate leave no holes, and the largest distance M₂ between what the second one reads."""
+    """Whether layers that dilate leave no holes, and the largest distance M₂ between inputs of the second one."""
 
     distance: int
     passes: bool

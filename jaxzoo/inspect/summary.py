@@ -1,4 +1,4 @@
-"""What a model consists of, module by module."""
+"""A model, module by module."""
 
 import dataclasses
 import math

@@ -21,7 +21,7 @@ from jaxzoo.outputs import class_logits
 from jaxzoo.preprocess import Preprocess, normalised
 from jaxzoo.registry import card
 
-COARSEST = 32  # by what the sides of images are divided in networks that refuse others
+COARSEST = 32  # height and width are multiples of this for networks that refuse others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Prediction:
 
 @dataclasses.dataclass(frozen=True)
 class Segmenter:
-    """A network with its weights, how images are prepared for it, and the names of its classes."""
+    """A network with its weights, the preparation of its images, and the names of its classes."""
 
     run: Callable[[jax.Array], jax.Array]  # (1, h, w, 3) to logits (1, h, w, classes)
     preprocess: Preprocess
