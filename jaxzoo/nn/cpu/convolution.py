@@ -20,7 +20,7 @@ import numpy as np
 from jax import lax
 
 from jaxzoo.nn.cpu.multilinear import bilinear
-from jaxzoo.nn.cpu.sliding_window import locate, output_size, pad, phases, scatter_windows, taps_of, windows
+from jaxzoo.nn.cpu.sliding_window import output_size, pad, phases, scatter_windows, taps_of, windows
 from jaxzoo.nn.linear import affine
 from jaxzoo.nn.precision import wide
 
@@ -31,7 +31,6 @@ SMALL_GROUPED_OUTPUT = 2  # 1,024 channels in 32 groups at 2×2: 2.7, as dense b
 TAP_CHANNELS = 32  # dilation 12 at 28×28: by taps 7.0 with 32 channels and 23.3 with 128, XLA 8.0 and 26.9; below equal
 DENSE_CHANNELS = 32  # at 28×28 in 32 groups: 39 with 128 channels in such blocks, XLA 2,490 with 256 channels
 FEW_BLOCKS = 8  # 256 channels in 32 groups at 14×14: 10.0 in 8 blocks, 15.0 in groups; a block compiles for 0.16 s
-CACHED_NUMBERS = 2**14  # of a block in the depthwise kernel's gradient: 64 KiB, which stay in the cache
 
 Pads = tuple[tuple[int, int], ...]
 Plan = tuple[tuple[int, ...], Pads, tuple[int, ...], int]  # strides, pads, dilation, groups
@@ -196,35 +195,35 @@ def _depthwise_input_gradient(gradient, kernel, shape, strides, padding: Pads, d
 
 
 def _depthwise_kernel_gradient(x, gradient, shape, strides, padding: Pads, dilation, groups: int) -> jax.Array:
-    """Positions, images too, are counted in one row, so that a tap sees it from another start; block by block."""
-    kernel_size, channels = shape[:-2], x.shape[-1]
-    parts = phases(pad(x, padding), strides)
-    length = parts.shape[len(strides) + 1 : -1]
-    gradient = pad(gradient, [(0, n - m) for n, m in zip(length, gradient.shape[1:-1], strict=True)])
-    gradient = gradient.reshape(math.prod(gradient.shape[:-1]), channels)
-    rows = max(1, CACHED_NUMBERS // channels)  # of a block
-    blocks = gradient.shape[0] // rows + 1  # of no image, too
-    places = [locate(tap, strides, dilation) for tap in taps_of(kernel_size)]
-    at_phase = np.array([np.ravel_multi_index(phase, strides) for phase, _ in places])
-    at_row = np.array([sum(a * math.prod(length[i + 1 :]) for i, a in enumerate(start)) for _, start in places])
-    rest = blocks * rows - gradient.shape[0]
-    gradient = jnp.pad(gradient, [(0, rest), (0, 0)])
-    parts = parts.reshape(math.prod(strides), math.prod(parts.shape[len(strides) : -1]), channels)
-    parts = jnp.pad(parts, [(0, 0), (0, rest + int(at_row.max())), (0, 0)])
+    """Row by row of the images, which stay in the cache: each tap sums up its products with the gradient's rows."""
+    *outer_taps, taps = shape[:-2]
+    batch, *outer, width, channels = gradient.shape
+    if batch == 0:
+        return jnp.zeros(shape, x.dtype)
+    x = pad(x, padding)
+    starts = [tap * dilation[-1] for tap in range(taps)]
+    stops = [start + (width - 1) * strides[-1] + 1 for start in starts]
 
-    def along_first_axis(places: tuple[jax.Array, jax.Array]) -> jax.Array:
-        def add_block(block: jax.Array, sums: list[jax.Array]) -> list[jax.Array]:
-            factor = wide(lax.dynamic_slice_in_dim(gradient, block * rows, rows))
-            starts = [(phase, block * rows + row, 0) for phase, row in zip(*places, strict=True)]
-            patches = [lax.dynamic_slice(parts, start, (1, rows, channels))[0] for start in starts]
-            return [total + wide(window) * factor for total, window in zip(sums, patches, strict=True)]
+    def row(x: jax.Array, place: Sequence[jax.Array]) -> jax.Array:
+        sizes = (*[1] * len(place), *x.shape[-2:])
+        return wide(lax.dynamic_slice(x, (*place, 0, 0), sizes).reshape(x.shape[-2:]))
 
-        zeros = jnp.zeros((rows, channels), wide(gradient).dtype)
-        sums = lax.fori_loop(0, blocks, add_block, [zeros] * places[0].size)
+    def of_outer_tap(tap: jax.Array) -> jax.Array:
+        def add_row(i: jax.Array, sums: list[jax.Array]) -> list[jax.Array]:
+            place = []
+            for length in reversed(outer):
+                place, i = [i % length, *place], i // length
+            seen = [p * s + t * d for p, s, t, d in zip(place, strides[:-1], tap, dilation[:-1], strict=True)]
+            pixels, factor = row(x, (i, *seen)), row(gradient, (i, *place))
+            windows = [pixels[start : stop : strides[-1]] for start, stop in zip(starts, stops, strict=True)]
+            return [total + window * factor for total, window in zip(sums, windows, strict=True)]
+
+        zeros = jnp.zeros((width, channels), wide(gradient).dtype)
+        sums = lax.fori_loop(0, batch * math.prod(outer), add_row, [zeros] * taps)
         return jnp.stack([total.sum(0) for total in sums])
 
-    places = (jnp.asarray(at.reshape(kernel_size[0], -1)) for at in (at_phase, at_row))
-    return lax.map(along_first_axis, tuple(places)).reshape(shape).astype(x.dtype)
+    places = jnp.asarray(np.array([*taps_of(outer_taps)], np.int32))  # (outer taps, axes but the last)
+    return lax.map(of_outer_tap, places).reshape(shape).astype(x.dtype)
 
 
 def _grouped_kernel_gradient(x, gradient, shape, strides, padding: Pads, dilation, groups: int) -> jax.Array:
