@@ -215,32 +215,37 @@ def test_a_model_goes_through_all_transformations(name):
 
 
 @each_family
-def test_a_model_goes_through_further_derivatives_and_flaxs_transformations(name):
-    """In training: forward mode, a linear map, reverse over reverse mode; `nnx.jit` and `nnx.value_and_grad`."""
+def test_a_model_goes_through_flaxs_transformations(name):
+    """In training, `nnx.value_and_grad` within `nnx.jit`, which keep the statistics."""
     model, shape = shallow(name)
     model.train()
-    here = model, jax.ShapeDtypeStruct(shape, jnp.float32)
 
-    def loss(model: nnx.Module, x: jax.Array) -> jax.Array:
-        return total(run(model, x))
-
-    def slopes(model: nnx.Module, x: jax.Array) -> tuple[jax.Array, ...]:
-        along = jax.jacfwd(lambda a: loss(model, a * x))(jnp.float32(1))
-        value, linear = jax.linearize(functools.partial(loss, model), x)
-        return along, value, linear(x)
-
-    def twice(model: nnx.Module, x: jax.Array) -> jax.Array:
-        return jax.grad(lambda x: (jax.grad(loss, 1)(model, x) ** 2).sum())(x)
-
-    def flax(model: nnx.Module, x: jax.Array) -> tuple:
+    def step(model: nnx.Module, x: jax.Array) -> tuple:
         value, gradient = nnx.jit(nnx.value_and_grad(lambda model: total(model(x))))(model)
         return value, gradient, nnx.state(model)
 
-    assert {y.shape for y in jax.eval_shape(slopes, *here)} == {()}
-    assert jax.eval_shape(twice, *here).shape == shape
-    value, gradient, state = jax.eval_shape(flax, *here)
-    assert value.shape == () and jax.tree.structure(state) == jax.tree.structure(nnx.state(model))
+    value, gradient, state = jax.eval_shape(step, model, jax.ShapeDtypeStruct(shape, jnp.float32))
+    assert value.shape == ()
     assert jax.tree.map(jnp.shape, gradient) == jax.tree.map(jnp.shape, nnx.state(model, nnx.Param))
+    assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, nnx.state(model))
+
+
+@pytest.mark.full("alexnet", "convnext_tiny", "lenet5", "resnet18", "squeezenet1_1", "unet_resnet18", "vit_b_16")
+@each_family
+def test_a_model_goes_through_further_derivatives(name):
+    """In training: reverse over reverse mode, `jax.linearize`, `jax.jacfwd`. Without --full in small networks."""
+    model, shape = shallow(name)
+    model.train()
+
+    def derivatives(model: nnx.Module, x: jax.Array) -> tuple[jax.Array, ...]:
+        def loss(x: jax.Array) -> jax.Array:
+            return total(run(model, x))
+
+        twice = jax.grad(lambda x: (jax.grad(loss)(x) ** 2).sum())(x)
+        return twice, jax.linearize(loss, x)[1](x), jax.jacfwd(lambda a: loss(a * x))(jnp.float32(1))
+
+    twice, linear, along = jax.eval_shape(derivatives, model, jax.ShapeDtypeStruct(shape, jnp.float32))
+    assert twice.shape == shape and linear.shape == along.shape == ()
 
 
 @each_family

@@ -206,11 +206,12 @@ def _depthwise_kernel_gradient(x, gradient, shape, strides, padding: Pads, dilat
 
     def row(x: jax.Array, place: Sequence[jax.Array]) -> jax.Array:
         sizes = (*[1] * len(place), *x.shape[-2:])
-        return wide(lax.dynamic_slice(x, (*place, 0, 0), sizes).reshape(x.shape[-2:]))
+        start = [*place, *np.zeros(2, np.int32)]
+        return wide(lax.dynamic_slice(x, start, sizes).reshape(x.shape[-2:]))
 
     def of_outer_tap(tap: jax.Array) -> jax.Array:
         def add_row(i: jax.Array, sums: list[jax.Array]) -> list[jax.Array]:
-            place = []
+            place, i = [], lax.convert_element_type(i, jnp.int32)
             for length in reversed(outer):
                 place, i = [i % length, *place], i // length
             seen = [p * s + t * d for p, s, t, d in zip(place, strides[:-1], tap, dilation[:-1], strict=True)]
