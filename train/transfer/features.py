@@ -107,12 +107,12 @@ class Features:
 class OnFeatures(Classification):
     """Classification by the last modules alone, of features (N, …) float32 in place of images.
 
-    `tail` names the modules that come after the backbone, and `shape` is that of an image's features.
+    `tail` names the modules that come after the backbone.
     """
 
-    def __init__(self, tail: Sequence[str], shape: tuple[int, ...], images: Source, **arguments: Any):
+    def __init__(self, tail: Sequence[str], images: Source, **arguments: Any):
         super().__init__(**arguments)
-        self.tail, self.shape, self.images = tail, shape, images
+        self.tail, self.images = tail, images
 
     def training_example(self, item: tuple[np.ndarray, int], rng: np.random.Generator) -> Batch:
         return self.evaluation_example(item)
@@ -142,12 +142,10 @@ class OnFeatures(Classification):
 
 @dataclasses.dataclass(frozen=True)
 class Backbone:
-    """A model without its head: `tail` are the modules after it, dropout and head; `shape` is what it makes of one
-    image."""
+    """A model without its head: `tail` are the modules after it, dropout and head."""
 
     run: Callable[[nnx.State, jax.Array], jax.Array]
     tail: list[str]
-    shape: tuple[int, ...]
 
     def of(self, model: nnx.Module) -> Callable[[jax.Array], jax.Array]:
         """The compiled function from uint8 images (N, S, S, 3) to features, with the variables of `model`."""
@@ -188,8 +186,8 @@ def backbone(config: Config, model: nnx.Module, task: Classification, head: str)
         return seen["inputs"]
 
     side = task.preprocess.crop
-    features = jax.eval_shape(run, state, jax.ShapeDtypeStruct((1, side, side, 3), jnp.uint8))
-    return Backbone(run, tail, features.shape[1:])
+    jax.eval_shape(run, state, jax.ShapeDtypeStruct((1, side, side, 3), jnp.uint8))
+    return Backbone(run, tail)
 
 
 def cached(
@@ -232,7 +230,6 @@ def cached(
 
     head_alone = OnFeatures(
         before.tail,
-        before.shape,
         data.held_out,
         classes=data.classes,
         preprocess=task.preprocess,

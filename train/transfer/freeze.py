@@ -70,7 +70,7 @@ def start_at_zero(model: nnx.Module, heads: Sequence[str]) -> None:
 
     Initialisations made for training from scratch may begin far from that (EfficientNet's grows as classes are fewer: a
     loss of 6.4 for 5 classes), and the first steps would move the backbone to make up for it. ViT's head begins so by
-    itself. Heads that are no linear layers may have a ReLU behind them, which would never leave zero.
+    itself. Heads that are no linear layers may have a ReLU after them, which would never leave zero.
     """
     for path, module in nnx.iter_modules(model):
         if ".".join(map(str, path)) in heads and isinstance(module, nn.Linear):
