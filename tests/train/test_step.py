@@ -1,5 +1,7 @@
 """The compiled step: what it changes, what it leaves alone, and that it is a function of its arguments."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,12 +13,13 @@ from torch.optim.swa_utils import AveragedModel
 
 from jaxzoo import Preprocess, nn
 from tests.compare import close
+from tests.train.pooled import Pooled
 from tests.train.tiny import Tiny
 from train.config.options import Config
 from train.engine import network, step
 from train.optim.optimizers import learning_rate, optimizer
 from train.optim.parameter_groups import parameter_kinds
-from train.setup.prepare import average_of
+from train.setup.prepare import average_of, shapes_line
 from train.tasks.classification import Classification
 
 
@@ -79,6 +82,17 @@ def test_random_streams_of_any_name_differ_from_step_to_step_and_from_each_other
 
     _, losses = train(build(Noisy(rngs=nnx.Rngs(params=0, dropout=0)), transform=optax.sgd(0.0)), 4)
     assert len(set(losses)) == 4
+
+
+def test_a_step_is_compiled_once_for_each_bucket_and_their_number_is_said():
+    steps, state = build(Pooled(10, 0.1, 0.0, rngs=nnx.Rngs(params=0, dropout=0)))
+    for side in (32, 24, 32, 24):
+        seen = batch() | {"image": np.zeros((8, side, side, 3), np.uint8)}
+        state, _ = steps.train[0](state, steps.put_batch(seen), steps.put_control())
+    assert steps.train[0]._cache_size() == 2 and state["step"] == 4
+    of = types.SimpleNamespace(buckets=[range(8), range(8, 16)])
+    said = shapes_line(types.SimpleNamespace(batches=[of, of]))  # of two stages
+    assert said == "4 shapes of batches, for each of which the step is compiled once"
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
