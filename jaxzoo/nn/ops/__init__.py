@@ -4,6 +4,7 @@ Where torchvision returns as many rows as it finds, these return a fixed number 
 and feature maps are channels last. See docs/ops.md.
 """
 
+from jaxzoo.nn.ops.anchors import AnchorGenerator, DefaultBoxGenerator
 from jaxzoo.nn.ops.box_coder import BoxCoder, BoxLinearCoder
 from jaxzoo.nn.ops.box_losses import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 from jaxzoo.nn.ops.boxes import (
@@ -18,8 +19,10 @@ from jaxzoo.nn.ops.boxes import (
 )
 
 __all__ = [
+    "AnchorGenerator",
     "BoxCoder",
     "BoxLinearCoder",
+    "DefaultBoxGenerator",
     "box_area",
     "box_convert",
     "box_iou",
