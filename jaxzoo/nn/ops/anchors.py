@@ -1,7 +1,7 @@
 """Boxes on a grid for every level of a feature pyramid, from which detectors regress: torchvision's `anchor_utils`.
 
 Both generators take the height and width of the canvas, padding included, and those of every level's map, and give for
-each level an array (h · w · anchors per location, 4) of (x1, y1, x2, y2) in pixels: by rows, then columns, then anchors.
+each level an array (h · w · anchors per location, 4) of (x1, y1, x2, y2) in pixels, by rows, columns, then anchors.
 """
 
 import math
