@@ -17,12 +17,14 @@ from jaxzoo.nn.ops.boxes import (
     generalized_box_iou,
     remove_small_boxes,
 )
+from jaxzoo.nn.ops.suppression import batched_nms, nms
 
 __all__ = [
     "AnchorGenerator",
     "BoxCoder",
     "BoxLinearCoder",
     "DefaultBoxGenerator",
+    "batched_nms",
     "box_area",
     "box_convert",
     "box_iou",
@@ -33,5 +35,6 @@ __all__ = [
     "distance_box_iou_loss",
     "generalized_box_iou",
     "generalized_box_iou_loss",
+    "nms",
     "remove_small_boxes",
 ]
