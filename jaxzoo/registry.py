@@ -221,7 +221,7 @@ def create_model(name: str, *, seed: int = 0, rngs: nnx.Rngs | None = None, **ar
     c = card(name)
     if "in_chans" in arguments:
         arguments = {"in_channels": arguments["in_chans"]} | {k: v for k, v in arguments.items() if k != "in_chans"}
-    if arguments.get("num_classes") == 0 and c.task != "classification":
+    if arguments.get("num_classes") == 0 and c.task == "segmentation":
         raise UsageError(f"{name} segments: num_classes=0 is for classification, jaxzoo.feature_extractor for its maps")
     _check_whole("num_classes", arguments, least=0)
     _check_whole("in_channels", arguments, least=1)
