@@ -237,7 +237,8 @@ def show_data(config: Config) -> None:
     model = convert.shapes.abstract(config.model, **kind.model_arguments(config, data, preprocess, None))
     asked, side = config, side_of(config, preprocess)
     config = defaults.filled(config, data, model, side)
-    say(kind.augmentation_line(asked, config, data, side))
+    if line := kind.augmentation_line(asked, config, data, side):
+        say(line)
     task = kind.tasks_of(config, data, preprocess)[-1]
     name = re.sub(r"[^\w.-]+", "_", config.data)
     out = Path(config.out or f"{name}.png")
