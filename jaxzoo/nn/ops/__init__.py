@@ -17,13 +17,17 @@ from jaxzoo.nn.ops.boxes import (
     generalized_box_iou,
     remove_small_boxes,
 )
+from jaxzoo.nn.ops.matching import BalancedPositiveNegativeSampler, Matcher, SSDMatcher
 from jaxzoo.nn.ops.suppression import batched_nms, nms
 
 __all__ = [
     "AnchorGenerator",
+    "BalancedPositiveNegativeSampler",
     "BoxCoder",
     "BoxLinearCoder",
     "DefaultBoxGenerator",
+    "Matcher",
+    "SSDMatcher",
     "batched_nms",
     "box_area",
     "box_convert",
