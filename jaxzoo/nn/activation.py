@@ -10,7 +10,7 @@ from flax import nnx
 
 from jaxzoo.nn.precision import wide
 
-relu = jax.nn.relu
+relu = jax.jit(jax.nn.relu)  # outside of programs, one for its gradient too
 silu = jax.nn.silu
 sigmoid = jax.nn.sigmoid
 

@@ -47,6 +47,12 @@ def conv(
 ) -> jax.Array:
     """`lax.conv_general_dilated` of (N, *space, C) and (*space, C / groups, out), which have one dtype."""
     plan = tuple(strides), tuple(tuple(pads) for pads in padding), tuple(dilation), groups
+    return _compiled(x, kernel, plan=plan)
+
+
+# One program, and one for both gradients, outside of `jax.jit`; inside, the same as without.
+@functools.partial(jax.jit, static_argnames="plan")
+def _compiled(x: jax.Array, kernel: jax.Array, *, plan: Plan) -> jax.Array:
     return _xla(x, kernel, *plan) if _choose(x, kernel, *plan) is _xla else _conv(x, kernel, plan=plan)
 
 
