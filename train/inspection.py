@@ -50,7 +50,9 @@ def show(
         for tile, index in zip(task.tiles(batch, jax.random.key(seed)), batch["indices"], strict=True)
     ]
     width, height = tiles[0].picture.size
-    draw_sheet(tiles, f"{title}: {count} training images as the model sees them, {width} x {height} pixels", out)
+    draw_sheet(
+        tiles, f"{title}: {count} training images as the model sees them, {width} x {height} pixels", out, keep=False
+    )
     say(f"{count} augmented training images: {out}")
 
 

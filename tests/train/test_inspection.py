@@ -8,7 +8,7 @@ from jaxzoo import Preprocess, UsageError
 from tests.train.test_data import damage, paint
 from train import inspection
 from train.data import load
-from train.reporting.contact_sheet import read_sheet
+from train.reporting import contact_sheet
 from train.tasks.classification import Classification
 
 
@@ -34,8 +34,17 @@ def pets(tmp_path):
 
 def show(pets, tmp_path, **options):
     data = load(f"folder:{pets}")
-    inspection.show(data, Negatives(data.classes, Preprocess(crop=8)), "pets", tmp_path / "sheet.png", **options)
-    return data, read_sheet(tmp_path / "sheet.png")
+    tiles = []
+
+    def keep(drawn, *rest, **settings):
+        tiles[:] = drawn
+        contact_sheet.draw_sheet(drawn, *rest, **settings)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inspection, "draw_sheet", keep)
+        inspection.show(data, Negatives(data.classes, Preprocess(crop=8)), "pets", tmp_path / "sheet.png", **options)
+    assert {path.name for path in tmp_path.iterdir()} == {"pets", "sheet.png"}
+    return data, tiles
 
 
 def test_images_are_counted_by_class_and_side(pets, tmp_path, capsys):

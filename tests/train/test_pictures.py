@@ -1,10 +1,13 @@
 """The pictures and tables of a run: curves, confusion, mistakes, batches."""
 
+import base64
 import csv
+import io
 import re
 
 import jax
 import jax.numpy as jnp
+import matplotlib.figure
 import numpy as np
 import pytest
 from PIL import Image
@@ -70,6 +73,26 @@ def test_curves_in_a_page_take_its_colours_and_keep_text_as_text():
         assert svg.startswith("<svg") and "currentColor" in svg and "<text" in svg
         assert not re.findall("#0[0-9a-f]{5}|http(?!://www.w3.org|://purl.org|://creativecommons.org)", svg)
     assert "var(--blue)" in curves.curves_as_svg(epochs(2))[0]
+
+
+def test_every_number_that_a_task_logs_has_a_panel_also_one_that_comes_later():
+    lines = [{"step": step, "loss": 1.0, "loss_box": 0.1 * step} for step in range(1, 30)]
+    lines[5]["gradient_norm"] = lines[20]["gradient_norm"] = 0.5
+    charts = curves.steps_as_svg(lines)
+    assert [re.findall(r"<text[^>]*>([a-z ]+)</text>", svg)[-1] for svg in charts] == [
+        "loss",
+        "loss box",
+        "gradient norm",
+    ]
+
+
+def test_a_spike_does_not_flatten_a_curve():
+    figure = matplotlib.figure.Figure()
+    rows = [{"step": step, "gradient_norm": 1 + step % 3} for step in range(100)]
+    rows[50]["gradient_norm"] = 1e6
+    axes = figure.subplots()
+    curves._draw(axes, rows, "step", "gradient norm", [("gradient_norm", "blue", "")])
+    assert axes.get_ylim()[0] == 0 and 3 < axes.get_ylim()[1] < 5
 
 
 def test_long_logs_are_drawn_as_means_of_neighbours():
@@ -176,16 +199,20 @@ def test_mistakes_are_shown_with_picture_name_and_what_was_said(tmp_path):
         first, second = csv.DictReader(file)
     assert first == {"name": "val/cat/7.jpg", "true": "cat", "predicted": "dog", "probability": "0.998"}
     assert second["true"] == CLASSES[2]
-    tiles = contact_sheet.read_sheet(tmp_path / "mistakes.png")
-    assert tiles[0].caption == ["is cat", "said dog 99.8%", "7.jpg"]
-    assert np.unique(tiles[0].picture).tolist() == [200] and np.unique(tiles[1].picture).tolist() == [10]
+    tiles = contact_sheet.read_tiles(tmp_path / "mistakes.png")
+    assert tiles[0]["caption"] == ["is cat", "said dog 99.8%", "7.jpg"]
+    assert [np.unique(pixels_of(tile)).tolist() for tile in tiles] == [[200], [10]]
 
 
 def test_no_mistakes_are_said_to_be_none(tmp_path):
     errors = jax.device_get(ConfidentErrors().init())
     mistakes.write(errors, CLASSES, lambda i: None, str, tmp_path)
     assert (tmp_path / "mistakes.csv").read_text().split() == ["name,true,predicted,probability"]
-    assert contact_sheet.read_sheet(tmp_path / "mistakes.png") == []
+    assert contact_sheet.read_tiles(tmp_path / "mistakes.png") == []
+
+
+def pixels_of(tile):
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(tile["jpeg"]))))
 
 
 # Batches
@@ -226,19 +253,20 @@ def test_a_batch_is_drawn_as_the_model_sees_it(tmp_path):
     contact_sheet.draw_sheet(
         batch.batch_tiles(images, labels, CLASSES, mean=MEAN, std=STD)[:3], "First", tmp_path / "b.png"
     )
-    tiles = contact_sheet.read_sheet(tmp_path / "b.png")
-    assert [tile.caption for tile in tiles] == [["cat 0.5 + dog 0.5"]] * 3
-    larger = np.asarray(tiles[2].picture)
-    assert larger.shape == (144, 144, 3)
-    np.testing.assert_array_equal(larger[::4, ::4], pixels[2])
+    tiles = contact_sheet.read_tiles(tmp_path / "b.png")
+    assert [tile["caption"] for tile in tiles] == [["cat 0.5 + dog 0.5"]] * 3
+    assert pixels_of(tiles[2]).shape == (144, 144, 3)
+    top, left = contact_sheet.LINE + 2 * contact_sheet.GAP, contact_sheet.GAP + 2 * (144 + contact_sheet.GAP)
+    drawn = np.asarray(Image.open(tmp_path / "b.png"))[top : top + 144, left : left + 144]
+    np.testing.assert_array_equal(drawn[::4, ::4], pixels[2])
 
 
 def test_a_sheet_holds_pictures_of_any_size_and_captions_of_any_length(tmp_path):
     for size in ((400, 300), (1, 1), (150, 200)):
         tiles = [contact_sheet.Tile(Image.new("RGB", size), ["long " * 30, "W" * 99, "Сова ネコ", ""])] * 11
         contact_sheet.draw_sheet(tiles, "title", tmp_path / "sheet.png")
-        again = contact_sheet.read_sheet(tmp_path / "sheet.png")
-        assert [tile.caption for tile in again] == [tile.caption for tile in tiles]
-        assert max(again[0].picture.size) <= contact_sheet.SIDE
-    Image.new("RGB", (9, 9)).save(tmp_path / "other.png")
-    assert contact_sheet.read_sheet(tmp_path / "other.png") == []
+        again = contact_sheet.read_tiles(tmp_path / "sheet.png")
+        assert [tile["caption"] for tile in again] == [tile.caption for tile in tiles]
+        assert max(pixels_of(again[0]).shape) <= contact_sheet.SIDE
+    contact_sheet.draw_sheet(tiles, "title", tmp_path / "other.png", keep=False)
+    assert contact_sheet.read_tiles(tmp_path / "other.png") == []

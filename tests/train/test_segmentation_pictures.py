@@ -14,7 +14,7 @@ from jaxzoo.voc import VOC_CLASSES, colored, legend, overlay, palette
 from train.data import masks
 from train.metrics import init, update
 from train.reporting import page, segments
-from train.reporting.contact_sheet import read_sheet
+from train.reporting.contact_sheet import read_tiles
 from train.tasks.segmentation import Segmentation, SegmentationAugmentation
 
 CLASSES = ["ground", "roof", "a road with a name that is rather long", "<b>water</b>", "sky"]
@@ -126,10 +126,10 @@ def test_first_batches_are_drawn_as_the_model_sees_them(evaluated, tmp_path):
     stacked = [{key: np.stack([e[key] for e in side]) for key in side[0]} for side in (training, held_out)]
     task.draw_first_batches(*stacked, jax.random.key(0), tmp_path)
     for name in ("train_batch.png", "val_batch.png"):
-        tiles = read_sheet(tmp_path / name)
+        tiles = read_tiles(tmp_path / name)
         assert len(tiles) == 4
     present = {CLASSES[value] for value in np.unique(held_out[0]["target"]) if 0 < value < 5}
-    assert set(tiles[0].caption[0].split(", ")) == present
+    assert set(tiles[0]["caption"][0].split(", ")) == present
 
 
 def test_without_labelled_pixels_the_tables_are_empty_and_written(tmp_path):

@@ -1,9 +1,9 @@
-"""Contact sheets: many small pictures with captions in one PNG file, which remembers where they are and what they say.
+"""Contact sheets: many small pictures with captions in one PNG file, and beside it as JSON for report.html, where the
+browser arranges them as its window allows."""
 
-So report.html takes a sheet apart again and lets the browser arrange the pictures as its window allows.
-"""
-
+import base64
 import functools
+import io
 import json
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib
-from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+from PIL import Image, ImageDraw, ImageFont
 
 from jaxzoo.images import as_text
 from train.reporting import records
@@ -27,52 +27,52 @@ class Tile(NamedTuple):
     caption: list[str]
 
 
-def draw_sheet(tiles: Sequence[Tile], title: str, path: Path, across: int = 8) -> None:
+def draw_sheet(tiles: Sequence[Tile], title: str, path: Path, across: int = 8, *, keep: bool = True) -> None:
     """Draws the tiles in rows. Large pictures are made smaller, small ones larger in whole steps.
 
     Args:
       tiles: pictures of one size, RGB; long lines are broken, and the last of several is fainter.
       across: how many tiles make a row.
+      keep: also writes them, one by one, for `read_tiles(path)`.
     """
-    pictures, title = [_fitted(tile.picture) for tile in tiles], as_text(title)
-    captions = [
-        [
-            (part, i > 0 and text is tile.caption[-1])
-            for i, text in enumerate(tile.caption)
-            for part in _broken(as_text(text))
-        ]
-        for tile in tiles
-    ]
-    high = max((picture.height for picture in pictures), default=SIDE)
+    tiles, title = [Tile(_fitted(tile.picture), tile.caption) for tile in tiles], as_text(title)
+    captions = [_lines(tile.caption) for tile in tiles]
     across = max(1, min(across, len(tiles)))
-    top, height = LINE + 2 * GAP, high + 4 + max(map(len, captions), default=0) * LINE + GAP
-    wide = max(across * (SIDE + GAP) + GAP, math.ceil(_length(title, FONT + 2)) + 2 * GAP)
-    size = (wide, top + math.ceil(len(tiles) / across) * height)
-    sheet = Image.new("RGB", size, "white")
+    top = LINE + 2 * GAP
+    height = max((tile.picture.height for tile in tiles), default=SIDE) + max(map(len, captions), default=0) * LINE
+    height += 4 + GAP
+    width = max(across * (SIDE + GAP) + GAP, math.ceil(_length(title, FONT + 2)) + 2 * GAP)
+    sheet = Image.new("RGB", (width, top + math.ceil(len(tiles) / across) * height), "white")
     draw = ImageDraw.Draw(sheet)
     draw.text((GAP, GAP), title, INK, font_of(FONT + 2))
-    places = []
-    for i, (tile, picture, caption) in enumerate(zip(tiles, pictures, captions, strict=True)):
-        row, column = divmod(i, across)
-        x, y = GAP + column * (SIDE + GAP), top + row * height
-        sheet.paste(picture, (x, y))
-        for j, (text, faint) in enumerate(caption):
-            draw.text((x, y + picture.height + 4 + j * LINE), text, FAINT if faint else INK, font_of(FONT))
-        places.append({"box": [x, y, x + picture.width, y + picture.height], "caption": tile.caption})
-    information = PngImagePlugin.PngInfo()
-    information.add_text("tiles", json.dumps(places))
+    for i, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
+        x, y = GAP + i % across * (SIDE + GAP), top + i // across * height
+        sheet.paste(tile.picture, (x, y))
+        for j, (text, color) in enumerate(caption):
+            draw.text((x, y + tile.picture.height + 4 + j * LINE), text, color, font_of(FONT))
+    if keep:
+        with records.replacing(path.with_suffix(".json")) as partial:
+            partial.write_text(json.dumps([{"jpeg": _jpeg(tile.picture), "caption": tile.caption} for tile in tiles]))
     with records.replacing(path) as partial:
-        sheet.save(partial, format="png", pnginfo=information)
+        sheet.save(partial, format="png")
 
 
-def read_sheet(path: Path) -> list[Tile]:
-    """The tiles of a sheet; none if it is not there, or is another picture."""
-    if not path.exists():
-        return []
-    with Image.open(path) as sheet:
-        sheet.load()
-        places = json.loads(sheet.text.get("tiles", "[]"))
-        return [Tile(sheet.crop(place["box"]), place["caption"]) for place in places]
+def read_tiles(path: Path) -> list[dict]:
+    """The tiles of a sheet as `jpeg`, in base64, and `caption`, a list of lines; none if they were not kept."""
+    file = path.with_suffix(".json")
+    return json.loads(file.read_text()) if file.exists() else []
+
+
+def _jpeg(picture: Image.Image) -> str:
+    data = io.BytesIO()
+    picture.convert("RGB").save(data, "jpeg", quality=88)
+    return base64.b64encode(data.getvalue()).decode()
+
+
+def _lines(caption: Sequence[str]) -> list[tuple[str, str]]:
+    """The lines of a caption as they fit below a picture, with their colours."""
+    colors = [INK if i == 0 or i < len(caption) - 1 else FAINT for i in range(len(caption))]
+    return [(part, color) for text, color in zip(caption, colors, strict=True) for part in _broken(as_text(text))]
 
 
 def _fitted(picture: Image.Image) -> Image.Image:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
@@ -15,7 +16,10 @@ from jaxzoo.images import as_text
 from train.reporting.figure import save
 
 BLUE, GRAY, ORANGE = "#2563eb", "#6b7280", "#d97706"
-TITLES = {"lr": "learning rate", "top5": "top 5"}
+TITLES = {"lr": "learning rate", "top5": "top 5", "images_per_second": "images/s", "waiting": "time waiting for data"}
+FROM_0 = ("lr", "images_per_second", "waiting", "gradient_norm")
+# Values so many times as far from the least as nearly all others are cut off: a spike does not flatten a curve.
+FAR = 3
 # How much a loss may fall before its axis becomes logarithmic, so that late epochs are not a flat line.
 STEEP = 20
 # In an SVG these stand for what the page decides: matplotlib's colour of text and lines, and of the background.
@@ -55,7 +59,7 @@ def curves_as_svg(rows: Sequence[Mapping[str, float]]) -> list[str]:
 
 def steps_as_svg(lines: Sequence[Mapping[str, Any]], most: int = 400) -> list[str]:
     """Every number of steps.jsonl over the steps, one `<svg>` each; of long runs `most` means of neighbouring lines."""
-    names = [name for name in (lines[0] if lines else {}) if name not in ("step", "epoch")]
+    names = dict.fromkeys(name for row in lines for name in row if name not in ("step", "epoch"))
     width = math.ceil(len(lines) / most) or 1
     charts = []
     for name in names:
@@ -64,7 +68,7 @@ def steps_as_svg(lines: Sequence[Mapping[str, Any]], most: int = 400) -> list[st
         points = [{"step": part[-1][0], name: sum(value for _, value in part) / len(part)} for part in parts]
         if len(points) > 1:
             title = TITLES.get(name, name.replace("_", " "))
-            charts.append(_svg(points, "step", title, [(name, GRAY if name == "lr" else BLUE, "")]))
+            charts.append(_svg(points, "step", title, [(name, GRAY if name in FROM_0 else BLUE, "")]))
     return charts
 
 
@@ -121,5 +125,9 @@ def _draw(
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     else:
         axes.ticklabel_format(axis="y", scilimits=(-2, 5))  # a learning rate's zeros would not fit
+        if lines[0][0] in FROM_0:
+            axes.set_ylim(bottom=0)
+    if len(values) >= 20 and max(values) - min(values) > FAR * (usual := np.quantile(values, 0.98) - min(values)) > 0:
+        axes.set_ylim(top=min(values) + 1.2 * usual)
     if len(lines) > 1:
         axes.legend(frameon=False, fontsize=9)
