@@ -369,14 +369,14 @@ MUTANTS = {
         "train/augment/device.py",
         "return (jnp.roll(values, 1, 0) * (1 - share) + values * share).astype(values.dtype)",
         "return (jnp.roll(values, 1, 0) * share + values * (1 - share)).astype(values.dtype)",
-        (f"{TRAIN}mixing.py::test_mixup_is_torchvisions",),
+        (f"{TRAIN}device_augment.py::test_mixup_is_torchvisions",),
     ),
     "mixup-targets": Mutant(
         "mixup leaves the targets alone",
         "train/augment/device.py",
         "return _blended(images, share), _blended(targets, share)",
         "return _blended(images, share), targets",
-        (f"{TRAIN}mixing.py::test_mixup_is_torchvisions",),
+        (f"{TRAIN}device_augment.py::test_mixup_is_torchvisions",),
     ),
     "warm-up": Mutant(
         "the warm-up is one update longer",
