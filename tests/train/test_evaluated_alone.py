@@ -17,6 +17,21 @@ from train.data.sources import coco, csv_list, folder, pairs, voc
 from train.engine import network
 
 pytestmark = [pytest.mark.usefixtures("mean", "no_pictures"), pytest.mark.xdist_group("evaluated_alone")]
+# Few images of two colours are learnt in three epochs.
+QUICKLY = [
+    "--model",
+    "mean",
+    "--image-size",
+    "32",
+    "--batch-size",
+    "4",
+    "--workers",
+    "1",
+    "--lr",
+    "0.5",
+    "--weight-decay",
+    "0",
+]
 HOW = {"val_fraction": 0.2, "seed": 0}
 
 
@@ -132,22 +147,8 @@ def test_weights_of_a_run_are_right_about_classes_in_any_order(tmp_path, capsys)
             paint(tmp_path / "folder" / name / f"{i}.png", color=color)
             rows += [f"folder/{name}/{i}.png,{name},{'train' if i < 6 else 'val'}"]
     (tmp_path / "list.csv").write_text("\n".join(rows) + "\n")
-    usual = [
-        "--model",
-        "mean",
-        "--image-size",
-        "32",
-        "--batch-size",
-        "4",
-        "--workers",
-        "1",
-        "--lr",
-        "0.5",
-        "--weight-decay",
-        "0",
-    ]
     options = ["--data", f"list:{tmp_path / 'list.csv'}", "--epochs", "3", "--out", str(tmp_path / "run")]
-    assert loop.run(command_line.parse([*usual, *options])) == 0
+    assert loop.run(command_line.parse([*QUICKLY, *options])) == 0
     assert "held-out accuracy 100.00%" in capsys.readouterr().out
     evaluated(tmp_path / "run", f"folder:{tmp_path / 'folder'}", "--val-fraction", "1")
     assert "16 held out" in (said := capsys.readouterr().out) and "accuracy 100.00%" in said

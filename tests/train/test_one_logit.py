@@ -19,7 +19,7 @@ from jaxzoo.outputs import class_logits
 from tests.train.pixels import Pixels
 from tests.train.pooled import registered
 from tests.train.test_data import paint
-from tests.train.test_evaluated_alone import evaluated, saved
+from tests.train.test_evaluated_alone import QUICKLY, evaluated, saved
 from tests.train.test_task import counted
 from train import loop
 from train.config import command_line
@@ -103,23 +103,9 @@ def test_two_classes_are_learnt_by_one_output_on_request(mean, no_pictures, tmp_
     for name, color in (("cat", (30, 30, 30)), ("dog", (220, 220, 220))):
         for i in range(8):
             paint(tmp_path / "pets" / name / f"{i}.png", color=color)
-    usual = [
-        "--model",
-        "mean",
-        "--image-size",
-        "32",
-        "--batch-size",
-        "4",
-        "--workers",
-        "1",
-        "--lr",
-        "0.5",
-        "--weight-decay",
-        "0",
-    ]
     run, data = str(tmp_path / "run"), f"folder:{tmp_path / 'pets'}"
     options = ["--epochs", "3", "--model-args", "num_classes=1", "--mixup", "0.2", "--out", run, "--data", data]
-    assert loop.run(command_line.parse([*usual, *options])) == 0
+    assert loop.run(command_line.parse([*QUICKLY, *options])) == 0
     assert "held-out accuracy 100.00%" in capsys.readouterr().out
     assert convert.load("mean", run).fc.kernel.shape == (3, 1)
     loop.run(command_line.parse(["--resume", run, "--eval-only"]))

@@ -127,7 +127,8 @@ def _draw(
         axes.ticklabel_format(axis="y", scilimits=(-2, 5))  # a learning rate's zeros would not fit
         if lines[0][0] in FROM_0:
             axes.set_ylim(bottom=0)
-    if len(values) >= 20 and max(values) - min(values) > FAR * (usual := np.quantile(values, 0.98) - min(values)) > 0:
-        axes.set_ylim(top=min(values) + 1.2 * usual)
+        usual = np.quantile(values, 0.98) - min(values) if len(values) >= 20 else 0
+        if 0 < FAR * usual < max(values) - min(values):
+            axes.set_ylim(top=min(values) + 1.2 * usual)
     if len(lines) > 1:
         axes.legend(frameon=False, fontsize=9)
