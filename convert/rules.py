@@ -16,6 +16,7 @@ from convert.files import from_torch
 from convert.layout import handed_out
 from jaxzoo.errors import Remedy, UsageError
 from jaxzoo.nn import InProjection, attributes
+from jaxzoo.nn.ops import FrozenBatchNorm2d
 
 StateDict = Mapping[str, np.ndarray]
 
@@ -64,6 +65,7 @@ RULES: dict[type[nnx.Module], dict[str, Rule]] = {
     nnx.Conv: {"kernel": _CONV} | _BIAS,
     nnx.Linear: {"kernel": _permuted("weight", lambda rank: (1, 0))} | _BIAS,
     nnx.BatchNorm: _AFFINE | _STATISTICS,
+    FrozenBatchNorm2d: _AFFINE | {"mean": Rule("running_mean"), "var": Rule("running_var")},
     nnx.LayerNorm: _AFFINE,
     nnx.GroupNorm: _AFFINE,
     nnx.RMSNorm: _AFFINE,
@@ -213,7 +215,8 @@ def torch_arrays(module: nnx.Module, arrays: Mapping[str, np.ndarray], *, copy: 
     found = [leaf for leaf in leaves(module) if leaf.path in arrays]
     result = {leaf.key: leaf.rule.to_torch(np.asarray(arrays[leaf.path])) for leaf in found}
     result = {key: handed_out(array) for key, array in result.items()} if copy else result
-    return result | {key: np.zeros((), np.int64) for key in _uncounted(found)}
+    counting = [leaf for leaf in found if isinstance(leaf.owner, nnx.BatchNorm)]  # one that is frozen does not
+    return result | {key: np.zeros((), np.int64) for key in _uncounted(counting)}
 
 
 def load_state_dict(module: nnx.Module, state_dict: StateDict, *, skip: Collection[str] = ()) -> None:

@@ -18,7 +18,7 @@ def _nearest_index(length: int, count: int, scale: float | None) -> np.ndarray:
     return np.minimum(np.floor(np.arange(count, dtype=np.float32) * step).astype(int), length - 1)
 
 
-def _linear_weights(length: int, count: int, scale: float | None, align_corners: bool) -> np.ndarray:
+def linear_weights(length: int, count: int, scale: float | None, align_corners: bool) -> np.ndarray:
     """(count, length): the share of every source element in every result."""
     if align_corners:
         source = np.arange(count) * ((length - 1) / (count - 1) if count > 1 else 0.0)
@@ -33,7 +33,7 @@ def _linear_weights(length: int, count: int, scale: float | None, align_corners:
 
 
 def _cubic_weights(length: int, count: int, scale: float | None, align_corners: bool) -> np.ndarray:
-    """As `_linear_weights`, by cubic convolution with A = -0.75 (Keys 1981), the border repeated."""
+    """As `linear_weights`, by cubic convolution with A = -0.75 (Keys 1981), the border repeated."""
     if align_corners:
         source = np.arange(count) * ((length - 1) / (count - 1) if count > 1 else 0.0)
     else:
@@ -48,7 +48,7 @@ def _cubic_weights(length: int, count: int, scale: float | None, align_corners: 
     return weights
 
 
-_WEIGHTS = {"bilinear": _linear_weights, "bicubic": _cubic_weights}
+_WEIGHTS = {"bilinear": linear_weights, "bicubic": _cubic_weights}
 
 
 def resize(

@@ -17,7 +17,14 @@ from jaxzoo.nn.ops.boxes import (
     generalized_box_iou,
     remove_small_boxes,
 )
+from jaxzoo.nn.ops.focal_loss import sigmoid_focal_loss
+from jaxzoo.nn.ops.keypoints import heatmaps_to_keypoints, keypoints_to_heatmap
+from jaxzoo.nn.ops.masks import paste_masks_in_image, project_masks_on_boxes
 from jaxzoo.nn.ops.matching import BalancedPositiveNegativeSampler, Matcher, SSDMatcher
+from jaxzoo.nn.ops.normalisation import FrozenBatchNorm2d, L2Norm, l2_normalize
+from jaxzoo.nn.ops.pyramid import FeaturePyramidNetwork, LastLevelMaxPool, LastLevelP6P7
+from jaxzoo.nn.ops.ranking import top_k
+from jaxzoo.nn.ops.regions import MultiScaleRoIAlign, infer_scales, roi_align, roi_levels, roi_pool
 from jaxzoo.nn.ops.suppression import batched_nms, nms
 
 __all__ = [
@@ -26,7 +33,13 @@ __all__ = [
     "BoxCoder",
     "BoxLinearCoder",
     "DefaultBoxGenerator",
+    "FeaturePyramidNetwork",
+    "FrozenBatchNorm2d",
+    "L2Norm",
+    "LastLevelMaxPool",
+    "LastLevelP6P7",
     "Matcher",
+    "MultiScaleRoIAlign",
     "SSDMatcher",
     "batched_nms",
     "box_area",
@@ -39,6 +52,17 @@ __all__ = [
     "distance_box_iou_loss",
     "generalized_box_iou",
     "generalized_box_iou_loss",
+    "heatmaps_to_keypoints",
+    "infer_scales",
+    "keypoints_to_heatmap",
+    "l2_normalize",
     "nms",
+    "paste_masks_in_image",
+    "project_masks_on_boxes",
     "remove_small_boxes",
+    "roi_align",
+    "roi_levels",
+    "roi_pool",
+    "sigmoid_focal_loss",
+    "top_k",
 ]
