@@ -39,7 +39,7 @@ class RunLog:
                 key = augmenting_and_dropping(config.seed, 0)[0]
                 with worth_less_than_the_run(say):
                     setup.task.draw_first_batches(setup.batches(0), setup.held_out(0), key, folder)
-                    page.write(folder)
+                    page.write(folder, setup.task.quantities)
             if config.tensorboard:
                 self.events = Events(folder / "tensorboard", after=start if config.resume else None)
 
@@ -101,7 +101,7 @@ class RunLog:
             if self.events:
                 pictures = {path.stem: path for path in sorted(self.folder.glob("*.png"))}
                 self.events.pictures(self.rows[-1]["step"], pictures)
-            page.write(self.folder)
+            page.write(self.folder, self.setup.task.quantities)
         self.drawing += time.monotonic() - begun
 
     def latest(self) -> tuple[str, float, Quantity]:

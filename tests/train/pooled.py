@@ -82,4 +82,4 @@ def no_pictures(monkeypatch) -> None:
     """Runs draw nothing, and write no report."""
     for owner, name in ((Classification, "draw"), (Classification, "draw_first_batches"), (run_log, "draw_curves")):
         monkeypatch.setattr(owner, name, lambda *arguments: None)
-    monkeypatch.setattr(run_log.page, "write", lambda folder: None)
+    monkeypatch.setattr(run_log.page, "write", lambda folder, quantities: None)

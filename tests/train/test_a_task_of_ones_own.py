@@ -213,6 +213,8 @@ def test_parts_of_the_loss_reach_the_log_of_steps_the_events_and_the_page(run):
         assert row["loss"] == pytest.approx(row["loss_distance"] + row["loss_size"], rel=1e-6)
     page = (folder / "report.html").read_text()
     assert all(title in page for title in ("loss distance", "loss size", "median_error"))
+    error = records.read(folder / "metrics.csv")[-1]["val_median_error"]
+    assert f"{error:.4f} m" in page and f"{error:.2%}" not in page
     events = b"".join(path.read_bytes() for path in (folder / "tensorboard").iterdir())
     assert b"step/loss_size" in events
 

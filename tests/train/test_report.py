@@ -66,7 +66,7 @@ def test_the_page_shows_everything_of_the_run(run):
     reader = Reader(text)
     assert not reader.open
     headings = re.findall("<h2>(.*?)</h2>", text)
-    assert headings == [name for name in page.SECTIONS if name != "Segments"]
+    assert headings == ["Curves", *(name for name in page.SECTIONS if name != "Segments")]
     assert text.count("<svg") == 3 + 1  # loss, accuracy and rate by epoch; loss by step
     assert text.count("<img") == 1 + 3 + 3
     for told in ("3 of 9", "200 images/s", "16.67%", "best 50.00% in epoch 1", "said cat 75.0%", "1&.jpg", "a97a49b"):

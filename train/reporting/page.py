@@ -17,22 +17,30 @@ from markupsafe import Markup
 import jaxzoo
 from jaxzoo.images import as_text
 from train.config.options import Config
+from train.metrics import LOSS, Quantity
 from train.metrics.confusion import most_confused
 from train.reporting import confusion, records
 from train.reporting.contact_sheet import read_tiles
 from train.reporting.curves import curves_as_svg, steps_as_svg
 
+Quantities = Mapping[str, Quantity]
+
 CELLS = 25  # more classes than these are shown as a picture rather than a table of counts
 
 
-def write(folder: Path) -> None:
-    """Writes report.html from the other files in `folder`; what is not there yet is left out."""
+def write(folder: Path, quantities: Mapping[str, Quantity] | None = None) -> None:
+    """Writes report.html from the other files in `folder`; what is not there yet is left out.
+
+    `quantities` say how the metrics are read, see `train.tasks.Task`; losses need none.
+    """
+    quantities = {"loss": LOSS} | dict(quantities or {})
     options = _yaml(folder / "config.yaml")
-    shown = [(name, kind, find(folder)) for name, (kind, find) in SECTIONS.items()]
+    shown = [("Curves", "curves", _curves(folder, quantities))]
+    shown += [(name, kind, find(folder)) for name, (kind, find) in SECTIONS.items()]
     page = _template().render(
         title=f"{options.get('model', folder.name)} on {options.get('data', 'its data')}",
         style=Markup(Path(__file__).with_name("report.css").read_text()),
-        figures=_figures(folder, options),
+        figures=_figures(folder, options, quantities),
         sections=[(name, kind, found) for name, kind, found in shown if found],
         version=jaxzoo.__version__,
         run=folder.resolve().name,
@@ -51,7 +59,7 @@ def _template() -> jinja2.Template:
     return jinja2.Environment(loader=templates, finalize=text, **settings).get_template("report.html.jinja")
 
 
-def _figures(folder: Path, options: Mapping[str, Any]) -> list[tuple[str, str, list[str]]]:
+def _figures(folder: Path, options: Mapping[str, Any], quantities: Quantities) -> list[tuple[str, str, list[str]]]:
     """How far, how good, how fast: a label, a number and notes below it each. Empty before the first epoch's end."""
     rows, timing = records.read(folder / "metrics.csv"), records.read(folder / "timing.csv")
     if not rows:
@@ -59,11 +67,11 @@ def _figures(folder: Path, options: Mapping[str, Any]) -> list[tuple[str, str, l
     figures = []
     for column in [name for name in rows[-1] if name.startswith("val_")]:
         averaged = column.replace("val_", "ema_", 1)
-        notes = [_best(rows, column)]
+        notes = [_best(rows, column, quantities)]
         if averaged in rows[-1]:
-            note = f"{_number(averaged, rows[-1][averaged])} with averaged weights"
-            notes += [", ".join(filter(None, [note, _best(rows, averaged)]))]
-        figures.append((_metric(column), _number(column, rows[-1][column]), list(filter(None, notes))))
+            note = f"{_number(averaged, rows[-1][averaged], quantities)} with averaged weights"
+            notes += [", ".join(filter(None, [note, _best(rows, averaged, quantities)]))]
+        figures.append((_metric(column), _number(column, rows[-1][column], quantities), list(filter(None, notes))))
     total = f" of {options['epochs']}" if options.get("epochs") else ""
     figures.append(("epochs", f"{rows[-1]['epoch']}{total}", [f"{rows[-1]['step']} steps"]))
     images, seconds = (sum(row[name] for row in timing) for name in ("images", "seconds"))
@@ -72,20 +80,23 @@ def _figures(folder: Path, options: Mapping[str, Any]) -> list[tuple[str, str, l
     return figures
 
 
-def _best(rows: Sequence[records.Row], column: str) -> str:
+def _best(rows: Sequence[records.Row], column: str, quantities: Quantities) -> str:
     """`best 97.50% in epoch 4`, unless that is the last epoch."""
     known = [row for row in rows if row[column] == row[column]]  # without those that are not a number
-    best = (min if column.endswith("loss") else max)(known, key=lambda row: row[column], default=rows[-1])
-    return "" if best[column] == rows[-1][column] else f"best {_number(column, best[column])} in epoch {best['epoch']}"
+    lower = _quantity(column, quantities).better == "lower"
+    best = (min if lower else max)(known, key=lambda row: row[column], default=rows[-1])
+    if best[column] == rows[-1][column]:
+        return ""
+    return f"best {_number(column, best[column], quantities)} in epoch {best['epoch']}"
 
 
-def _curves(folder: Path) -> dict[str, Any] | None:
+def _curves(folder: Path, quantities: Quantities) -> dict[str, Any] | None:
     rows, steps = records.read(folder / "metrics.csv"), records.lines(folder / "steps.jsonl")
     found = {
         "epochs": list(map(Markup, curves_as_svg(rows))) if rows else [],
         "steps": list(map(Markup, steps_as_svg(steps))),
         "columns": [_metric(name) for name in rows[0]] if rows else [],
-        "rows": [[_number(name, value) for name, value in row.items()] for row in rows],
+        "rows": [[_number(name, value, quantities) for name, value in row.items()] for row in rows],
     }
     return found if found["epochs"] or found["steps"] else None
 
@@ -144,7 +155,6 @@ def _picture(folder: Path, name: str) -> str | None:
 
 # Title, how the template draws it, and what there is to draw in a folder; nothing if that is empty.
 SECTIONS: dict[str, tuple[str, Callable[[Path], Any]]] = {
-    "Curves": ("curves", _curves),
     "Segments": ("picture", lambda folder: _picture(folder, "segments.png")),
     "Confusion": ("confusion", _confusion),
     "Classes": ("classes", _classes),
@@ -159,13 +169,19 @@ def _yaml(path: Path) -> dict[str, Any]:
     return yaml.safe_load(path.read_text()) or {} if path.exists() else {}
 
 
-def _number(column: str, value: float) -> str:
-    """A number of metrics.csv for reading: losses plain, the rate short, all other parts in percent."""
+def _quantity(column: str, quantities: Quantities) -> Quantity:
+    """How a column of metrics.csv is read: `val_loss` as the loss is."""
+    return quantities.get(column.partition("_")[2], Quantity())
+
+
+def _number(column: str, value: float, quantities: Quantities) -> str:
+    """A number of metrics.csv for reading, the rate short."""
+    quantity = _quantity(column, quantities)
     if isinstance(value, int):
         return f"{value}"
-    if column == "lr" or not -1 <= value <= 1:
+    if column == "lr" or (quantity.unit in ("", "%") and not -1 <= value <= 1):
         return f"{value:.3g}"
-    return f"{value:.4f}" if column.endswith("loss") else f"{value:.2%}"
+    return quantity.write(value)
 
 
 def _metric(column: str) -> str:
