@@ -166,7 +166,7 @@ def small(dropout: float, augmentation: Augmentation, dtype=jnp.float64):
     task = Exact(CLASS_NAMES, PREPROCESS, augmentation=augmentation, label_smoothing=0.1, dtype=dtype)
     rate, device = optax.constant_schedule(0.1), jax.local_devices()[:1]
     options = {"per_epoch": PER_EPOCH, "seed": 5, "dtype": dtype, "devices": device}
-    steps, state = step.build(model, [task], optax.sgd(0.1), rate, batch(0), **options)
+    steps, state = step.build(model, [task], optax.sgd(0.1), rate, BATCH, **options)
     layers = {"conv": torch.nn.Conv2d(3, 8, 4, 4, bias=False), "bn": torch.nn.BatchNorm2d(8)}
     twin = torch.nn.ModuleDict(layers | {"fc": torch.nn.Linear(512, CLASSES)}).double()
     weights = torch_arrays(model, state["params"] | state["stats"])
