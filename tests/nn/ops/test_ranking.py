@@ -7,6 +7,13 @@ import pytest
 import torch
 
 from jaxzoo.nn import ops
+from jaxzoo.nn.ops import ranking
+
+
+@pytest.fixture(params=["cpu", "default"], ids=["on a CPU", "elsewhere"], autouse=True)
+def platform(request, monkeypatch):
+    """The formulation that a platform takes."""
+    monkeypatch.setattr(ranking.lax, "platform_dependent", lambda *given, **ways: ways[request.param](*given))
 
 
 @pytest.mark.parametrize("shape", [(1,), (50,), (100_003,), (3, 20_000), (2, 0)])
