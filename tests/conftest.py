@@ -29,6 +29,12 @@ def pytest_addoption(parser):
     parser.addoption("--parity-table", metavar="FILE", help="write the measured errors of every model to this file")
 
 
+def pytest_configure(config):
+    """Without --full, tests compile in two thirds of the time: what they run is small. --full runs users' programs."""
+    if not config.getoption("full"):
+        os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}"
+
+
 def pytest_itemcollected(item):
     """The tests of a file go to one worker, which sets up and compiles what they share; those of parity by model."""
     if item.config.pluginmanager.hasplugin("xdist") and not item.get_closest_marker("xdist_group"):
