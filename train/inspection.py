@@ -45,9 +45,12 @@ def show(
         return
     count = min(count, len(data.train))
     batch = TrainingBatches(data.train, task.training_example, count, seed, repeats=repeats, strict=strict)(0)
+    if not (tiles := task.tiles(batch, jax.random.key(seed))):
+        say("its task draws no training examples")
+        return
     tiles = [
         Tile(tile.picture, [*tile.caption, Path(data.train.name(index)).name])
-        for tile, index in zip(task.tiles(batch, jax.random.key(seed)), batch["indices"], strict=True)
+        for tile, index in zip(tiles, batch["indices"], strict=True)
     ]
     width, height = tiles[0].picture.size
     draw_sheet(

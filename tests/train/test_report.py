@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from tests.train.test_pictures import MEAN, STD, confused, epochs
 from train.config.options import Config
@@ -66,7 +67,7 @@ def test_the_page_shows_everything_of_the_run(run):
     reader = Reader(text)
     assert not reader.open
     headings = re.findall("<h2>(.*?)</h2>", text)
-    assert headings == ["Curves", *(name for name in page.SECTIONS if name != "Segments")]
+    assert headings == ["Curves", *(name for name in page.SECTIONS if name != "Segments"), "Options"]
     assert text.count("<svg") == 3 + 1  # loss, accuracy and rate by epoch; loss by step
     assert text.count("<img") == 1 + 3 + 3
     for told in ("3 of 9", "200 images/s", "16.67%", "best 50.00% in epoch 1", "said cat 75.0%", "1&.jpg", "a97a49b"):
@@ -97,6 +98,13 @@ def test_the_page_is_written_again_when_there_is_more_and_is_the_same_when_there
 def test_the_page_says_when_there_is_nothing_yet(tmp_path):
     page.write(tmp_path)
     assert "No epoch is finished yet" in (tmp_path / "report.html").read_text()
+
+
+def test_pictures_that_only_a_task_knows_are_shown_under_their_names(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "optical_flow.png")
+    page.write(tmp_path)
+    text = (tmp_path / "report.html").read_text()
+    assert "<h2>Optical flow</h2>" in text and text.count("data:image/png") == 1
 
 
 def test_many_classes_become_a_picture_and_the_worst_come_first(tmp_path):

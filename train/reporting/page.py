@@ -37,6 +37,11 @@ def write(folder: Path, quantities: Mapping[str, Quantity] | None = None) -> Non
     options = _yaml(folder / "config.yaml")
     shown = [("Curves", "curves", _curves(folder, quantities))]
     shown += [(name, kind, find(folder)) for name, (kind, find) in SECTIONS.items()]
+    others = [path for path in sorted(folder.glob("*.png")) if path.name not in DRAWN]
+    shown += [
+        (as_text(path.stem).replace("_", " ").capitalize(), "picture", _picture(folder, path.name)) for path in others
+    ]
+    shown += [("Options", "options", _options(folder))]
     page = _template().render(
         title=f"{options.get('model', folder.name)} on {options.get('data', 'its data')}",
         style=Markup(Path(__file__).with_name("report.css").read_text()),
@@ -161,8 +166,9 @@ SECTIONS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "Mistakes": ("tiles", lambda folder: read_tiles(folder / "mistakes.png")),
     "Training batch": ("tiles", lambda folder: read_tiles(folder / "train_batch.png")),
     "Validation batch": ("tiles", lambda folder: read_tiles(folder / "val_batch.png")),
-    "Options": ("options", _options),
 }
+# Pictures that these sections, and that of the curves, show; others, a task's own, get a section each.
+DRAWN = {f"{name}.png" for name in ("segments", "confusion_matrix", "mistakes", "train_batch", "val_batch", "curves")}
 
 
 def _yaml(path: Path) -> dict[str, Any]:
