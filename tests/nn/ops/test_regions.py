@@ -11,8 +11,17 @@ import torch
 import torchvision
 
 from jaxzoo.nn import ops
+from jaxzoo.nn.ops import regions as module
 from tests.compare import close, normal
 from tests.nn.ops.compare import boxes
+
+
+@pytest.fixture(params=[("cpu", 32), ("cpu", 3), ("default", 32)], ids=["windows", "small windows", "a table"])
+def platform(request, monkeypatch):
+    """The formulation that a platform takes; most regions do not fit into small windows."""
+    chosen, window = request.param
+    monkeypatch.setattr(module.lax, "platform_dependent", lambda *given, **ways: ways[chosen](*given))
+    monkeypatch.setattr(module, "_WINDOW", window)
 
 
 def regions(n: int, size: float = 40.0, whole: bool = False) -> np.ndarray:
@@ -84,7 +93,7 @@ def pyramid(seed: int = 0) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("names", [["0", "1", "2", "3"], ["1", "2"], ["2"]])
 @pytest.mark.parametrize("ratio", [2, -1])
-def test_a_pyramid_equals_torchvision_and_infers_its_scales(names, ratio):
+def test_a_pyramid_equals_torchvision_and_infers_its_scales(platform, names, ratio):
     rng = np.random.default_rng(0)
     low = rng.uniform(-5, 100, (2, 15, 2))
     rois = np.concatenate([low, low + np.exp(rng.uniform(0, 4.6, (2, 15, 2)))], 2)
