@@ -34,7 +34,7 @@ def test_residual_branches_start_at_zero_when_asked(name):
 
 
 def test_a_model_starts_from_torchs_defaults_when_asked():
-    check("googlenet", init_weights=False, num_classes=3)
+    check("googlenet", init_weights=False)
 
 
 def check(name: str, **arguments) -> None:
