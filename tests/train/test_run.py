@@ -43,7 +43,8 @@ def test_a_run_leaves_everything_in_its_folder_and_says_where(whole):
     files = {path.name for path in whole.iterdir()}
     tables = {"metrics.csv", "timing.csv", "steps.jsonl", "confusion.csv", "per_class.csv", "mistakes.csv"}
     pictures = {"curves.png", "confusion_matrix.png", "mistakes.png", "train_batch.png", "val_batch.png"}
-    assert files == {"best", "checkpoints", "config.yaml", "report.html"} | tables | pictures
+    sheets = {"mistakes.json", "train_batch.json", "val_batch.json"}  # single pictures, for the report
+    assert files == {"best", "checkpoints", "config.yaml", "report.html"} | tables | pictures | sheets
     assert steps(whole) == [10, 12, 15]
     assert yaml.safe_load((whole / "config.yaml").read_text())["lr"] == 0.01
     assert [row["step"] for row in rows(whole)] == ["5", "10", "15"]
