@@ -33,7 +33,7 @@ from train.tasks.images import head_words, line_of, model_arguments, preparation
 
 PLAIN = Augmentation()
 BATCH_SIZE = 64
-DEMO_EPOCHS, DEMO_LR_SCALE = 7, 1.0
+DEMO_EPOCHS, DEMO_LR_SCALE = 9, 1.0
 SHOWN = 32  # images of a first batch that are drawn
 INAPPLICABLE_OPTIONS = {field.name for field in dataclasses.fields(Segmentation)}
 SMALL, MANY = 64, 10_000  # pixels of a picture's shorter side; images
