@@ -15,6 +15,7 @@ from convert.fitting import fit_weights
 from convert.sources import read_weights
 from convert.weights import Weights
 from jaxzoo import UsageError, card, create_model
+from jaxzoo.nn.dropout import stream_tags
 
 
 def load(
@@ -120,7 +121,7 @@ def fill_fresh(model: nnx.Module, name: str, arguments: Mapping[str, Any], seed:
 
     Returns the arrays among them that a checkpoint holds, by dotted path.
     """
-    nnx.reseed(model, dropout=seed)
+    nnx.reseed(model, **dict.fromkeys(stream_tags(model), seed))
     state = nnx.to_flat_state(nnx.state(model))
     todo = [path for path, variable in state if isinstance(variable.get_value(), jax.ShapeDtypeStruct)]
     if not todo:

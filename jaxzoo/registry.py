@@ -19,9 +19,10 @@ from jaxzoo.errors import UsageError, nearest
 from jaxzoo.nn.dropout import Stream
 from jaxzoo.preprocess import Preprocess
 
-TASKS = ("classification", "segmentation")
-UNITS = {"acc@1": "%", "acc@5": "%", "miou": "%", "pixel_acc": "%"}
+TASKS = ("classification", "segmentation", "detection")
+UNITS = {"acc@1": "%", "acc@5": "%", "miou": "%", "pixel_acc": "%", "box_map": "%", "mask_map": "%", "kp_map": "%"}
 """Of published metrics, which bear torchvision's names."""
+STREAMS = ("params", "dropout", "sampling")  # of random numbers; sampling chooses what a loss is computed of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,7 +212,7 @@ def create_model(name: str, *, seed: int = 0, rngs: nnx.Rngs | None = None, **ar
     Args:
       name: a name from `list_models()`.
       seed: seeds parameters and dropout unless `rngs` is given.
-      rngs: random streams `params` and `dropout`.
+      rngs: random streams `params`, `dropout` and `sampling`.
       **arguments: those of the builder: `num_classes`, of which 0 leaves out the classifier and returns its input,
         `in_channels` of the images (also as `in_chans`, its name in timm), rates of dropout and so on.
 
@@ -221,8 +222,10 @@ def create_model(name: str, *, seed: int = 0, rngs: nnx.Rngs | None = None, **ar
     c = card(name)
     if "in_chans" in arguments:
         arguments = {"in_channels": arguments["in_chans"]} | {k: v for k, v in arguments.items() if k != "in_chans"}
-    if arguments.get("num_classes") == 0 and c.task == "segmentation":
-        raise UsageError(f"{name} segments: num_classes=0 is for classification, jaxzoo.feature_extractor for its maps")
+    if arguments.get("num_classes") == 0 and c.task != "classification":
+        raise UsageError(
+            f"{name} is for {c.task}: num_classes=0 is for classification, jaxzoo.feature_extractor gives its maps"
+        )
     _check_whole("num_classes", arguments, least=0)
     _check_whole("in_channels", arguments, least=1)
     known = argument_names(name)
@@ -242,7 +245,8 @@ def _check_whole(argument: str, arguments: Mapping[str, Any], least: int) -> Non
 
 def _streams(seed: int) -> nnx.Rngs:
     rngs = nnx.Rngs()
-    rngs.params, rngs.dropout = (Stream(jax.random.key(seed), tag=tag) for tag in ("params", "dropout"))
+    for tag in STREAMS:
+        setattr(rngs, tag, Stream(jax.random.key(seed), tag=tag))
     return rngs
 
 

@@ -1,4 +1,4 @@
-"""Layers that are random in training. Each owns a stream "dropout"; `nnx.reseed(model, dropout=key)` re-seeds all."""
+"""Layers that are random in training. Each owns a stream "dropout", and `nnx.reseed(model, dropout=key)` re-seeds all."""
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,11 @@ class Stream(nnx.RngStream):
         key = jax.random.fold_in(self.key.get_value(), self.count.get_value())
         self.count.set_value(self.count.get_value() + 1)  # `[...] +=` takes time that grows with the program so far
         return key
+
+
+def stream_tags(model: nnx.Module) -> list[str]:
+    """The names of the streams in a model, sorted."""
+    return sorted({part.key.tag for _, part in nnx.iter_graph(model) if isinstance(part, nnx.RngStream)})
 
 
 class Dropout(nnx.Module):

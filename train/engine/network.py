@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxzoo import nn
+from jaxzoo.nn.dropout import stream_tags
 from train.engine.remat import recomputing
 from train.tasks import Arrays
 
@@ -74,7 +75,7 @@ def take_apart(
         set_dropout(model, rate)
         training.append(nnx.graphdef(set_train_mode_where(model, learns)))
     _, params, streams, stats = nnx.split(model, nnx.Param, nnx.RngState, ...)
-    tags = sorted({part.key.tag for _, part in nnx.iter_graph(model) if isinstance(part, nnx.RngStream)})
+    tags = stream_tags(model)
     paths = {_dotted(path): path for state in (params, stats) for path, _ in nnx.to_flat_state(state)}
     params, stats = flat(params), flat(stats)
     frozen = {name: value for name, value in params.items() if not learns(name)}

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from jaxzoo.nn.ops.static import Static
+
 Sizes = Sequence[tuple[int, int]]
 
 
@@ -21,7 +23,7 @@ def _per_level(values: Sequence, levels: int) -> tuple[tuple, ...]:
     return tuple(tuple(v) for v in each)
 
 
-class AnchorGenerator:
+class AnchorGenerator(Static):
     """Anchors of several sizes and shapes around the upper left corner of every cell (Faster R-CNN §3.1.1).
 
     As torchvision's `AnchorGenerator`: sides are rounded to whole pixels (halves to even), centres are at multiples of
@@ -78,7 +80,7 @@ class AnchorGenerator:
         return tuple(levels)
 
 
-class DefaultBoxGenerator:
+class DefaultBoxGenerator(Static):
     """SSD's default boxes (Liu et al. 2016, §2.2), as torchvision's `DefaultBoxGenerator`, quirks included.
 
     Centres and sides are computed in float32 whatever `dtype` is, and then cast.

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxzoo.nn.ops.boxes import clamp, sides
+from jaxzoo.nn.ops.static import Static
 
 MAX_LOG_SCALE = math.log(1000 / 16)  # a decoded side is at most so many times that of its anchor
 
@@ -15,7 +16,7 @@ def _centre(boxes: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Arra
     return boxes[..., 0] + 0.5 * width, boxes[..., 1] + 0.5 * height, width, height
 
 
-class BoxCoder:
+class BoxCoder(Static):
     """Offsets (dx, dy, dw, dh): centres by the anchor's sides, sides by their logarithm, all times `weights`.
 
     R-CNN §C; `encode_single` and `decode_single` of torchvision's `BoxCoder`. Boxes are (..., 4) as (x1, y1, x2, y2)
@@ -55,7 +56,7 @@ class BoxCoder:
         return jnp.stack([x - w, y - h, x + w, y + h], -1)
 
 
-class BoxLinearCoder:
+class BoxLinearCoder(Static):
     """Distances (left, top, right, bottom) from an anchor's centre to a box's edges (FCOS §3.1), as torchvision's.
 
     >>> BoxLinearCoder().encode(jnp.array([[1.0, 0.0, 5.0, 4.0]]), jnp.array([[0.0, 0.0, 4.0, 4.0]]))

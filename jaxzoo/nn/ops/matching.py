@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxzoo.nn.ops.static import Static
+
 BELOW_LOW_THRESHOLD = -1
 BETWEEN_THRESHOLDS = -2
 
 
-class Matcher:
+class Matcher(Static):
     """Assigns to every anchor the ground truth that it overlaps most, or a negative number, as torchvision's `Matcher`.
 
     An anchor whose best IoU is below `low_threshold` gets -1 (background), one between the thresholds -2 (ignored). Of
@@ -76,7 +78,7 @@ def _hidden(quality: jax.Array, valid: jax.Array | None) -> tuple[jax.Array, jax
     return jnp.where(valid[:, None], quality, -1), valid
 
 
-class BalancedPositiveNegativeSampler:
+class BalancedPositiveNegativeSampler(Static):
     """Chooses anchors to learn from, of which at most a fixed share is positive: torchvision's sampler of this name.
 
     Negatives fill what positives leave of `batch_size_per_image`. With a key the choice is random, each set as likely

@@ -13,6 +13,7 @@ import numpy as np
 from jax import lax
 
 from jaxzoo.nn.ops.boxes import as_float, box_area
+from jaxzoo.nn.ops.static import Static
 from jaxzoo.nn.precision import narrow, wide
 from jaxzoo.nn.size import Size, per_axis
 
@@ -101,7 +102,7 @@ def _by_rows(boxes: jax.Array, pool: Callable[[jax.Array], jax.Array]) -> jax.Ar
     return pooled.reshape(*boxes.shape[:2], *pooled.shape[1:])
 
 
-class _Align:
+class _Align(Static):
     """RoIAlign of regions (K, 5), each in the map of its level."""
 
     def __init__(self, output_size: tuple[int, int], sampling_ratio: int, aligned: bool, max_sampling: Size | None):
@@ -288,7 +289,7 @@ def infer_scales(heights: Sequence[int], image_height: int) -> list[float]:
     return [float(2.0 ** np.round(np.log2(np.float32(height / image_height)))) for height in heights]
 
 
-class MultiScaleRoIAlign:
+class MultiScaleRoIAlign(Static):
     """RoIAlign from the level of a pyramid that fits each region's size: torchvision's `MultiScaleRoIAlign`.
 
     >>> maps = {"0": jnp.ones((1, 16, 16, 8)), "1": jnp.ones((1, 8, 8, 8))}

@@ -1,0 +1,1 @@
+"""Networks that find objects: a file for each family, registered as they are imported."""

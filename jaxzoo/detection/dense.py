@@ -1,0 +1,62 @@
+"""What detectors share that predict at every place of a pyramid: candidates of each level, and the best of them all."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxzoo.errors import UsageError
+from jaxzoo.nn.ops import batched_nms, top_k
+
+Detections = dict[str, jax.Array]
+
+
+def check_classes(num_classes: int) -> None:
+    """Raises UsageError unless there are two classes at least, of which class 0 is the background."""
+    if num_classes < 2:
+        raise UsageError(
+            f"num_classes is {num_classes}; class 0 is the background, so one kind of object takes num_classes=2"
+        )
+
+
+def whole_canvas(images: jax.Array, sizes: jax.Array | None) -> jax.Array:
+    """Heights and widths (N, 2) of images (N, H, W, C): those given, or that of the canvas."""
+    if sizes is None:
+        return jnp.broadcast_to(jnp.array(images.shape[1:3], jnp.int32), (len(images), 2))
+    return sizes
+
+
+def by_anchor(x: jax.Array, values: int) -> jax.Array:
+    """A head's map (N, h, w, anchors · values) as (N, h · w · anchors, values)."""
+    return x.reshape(len(x), -1, values)
+
+
+class Candidates(NamedTuple):
+    """Of one image and one level, by descending score."""
+
+    scores: jax.Array  # (K,)
+    labels: jax.Array  # (K,)
+    anchors: jax.Array  # (K,) their indices
+    valid: jax.Array  # (K,) whether the score is above the threshold
+
+
+def best_candidates(scores: jax.Array, threshold: float, most: int) -> Candidates:
+    """The best pairs of an anchor and a class, of scores (anchors, classes)."""
+    count, classes = scores.shape
+    scores, places = top_k(scores.ravel(), min(most, count * classes))
+    return Candidates(scores, places % classes, places // classes, scores > threshold)
+
+
+def detections(
+    boxes: jax.Array, scores: jax.Array, labels: jax.Array, valid: jax.Array, nms_thresh: float, most: int
+) -> Detections:
+    """What non-maximum suppression within each class leaves of an image's candidates, the best first, zeros after."""
+    keep, mask = batched_nms(boxes, scores, labels, nms_thresh, valid, most)
+    found = {"boxes": boxes[keep], "labels": labels[keep].astype(jnp.int32), "scores": scores[keep]}
+    return {name: jnp.where(mask[:, *[None] * (x.ndim - 1)], x, 0) for name, x in found.items()} | {"valid": mask}
+
+
+def concatenated(levels: Sequence[Candidates]) -> Candidates:
+    """Those of all levels, one level after the other."""
+    return Candidates(*(jnp.concatenate(parts) for parts in zip(*levels, strict=True)))
