@@ -1,4 +1,4 @@
-"""Layers that are random in training. Each owns a stream "dropout", and `nnx.reseed(model, dropout=key)` re-seeds all."""
+"""Layers that are random in training. Each owns a stream "dropout"; `nnx.reseed(model, dropout=key)` seeds all anew."""
 
 import jax
 import jax.numpy as jnp

@@ -102,7 +102,7 @@ def test_images_that_cannot_come_from_imagenets_range_are_refused(name):
 def test_impossible_backbones_are_refused_in_a_sentence():
     with pytest.raises(
         UsageError,
-        match=r"fcn8s is for segmentation: num_classes=0 is for classification, jaxzoo.feature_extractor gives its maps",
+        match=r"fcn8s is for segmentation: num_classes=0 is for classification, jaxzoo.feature_extractor gives",
     ):
         create_model("fcn8s", num_classes=0)
     for channels in (0, 1.5, "3", True):
