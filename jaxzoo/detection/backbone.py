@@ -65,7 +65,8 @@ def resnet_fpn_backbone(
       returned_layers: the stages, counted from 1.
     """
     network = resnet(norm_layer=norm_layer, rngs=rngs, **options)
-    freeze_first(network, ("conv1", "layer1", "layer2", "layer3", "layer4"), trainable_layers, also=("bn1",))
+    stem = network.conv1, network.bn1
+    freeze_first((stem, network.layer1, network.layer2, network.layer3, network.layer4), trainable_layers)
     widest = network.fc.in_features
     return BackboneWithFPN(
         network,
@@ -82,20 +83,21 @@ def batch_norm(freeze: bool, eps: float, **options) -> Layer:
     return partial(FrozenBatchNorm2d, eps=eps) if freeze else partial(BatchNorm, eps=eps, **options)
 
 
-def freeze_first(network: nnx.Module, layers: Sequence[str], trainable: int | None, also: Sequence[str] = ()) -> None:
-    """Freezes all children in `layers` but the last `trainable` ones, and `also` unless all of them train.
+def freeze_first(stages: Sequence[Sequence[nnx.Module]], trainable: int | None) -> None:
+    """Freezes the modules of all stages but the last `trainable` ones; of none where it is None.
 
     Raises:
       UsageError: `trainable` is negative or more than there are.
     """
-    if trainable is None or trainable == len(layers):
+    if trainable is None:
         return
-    if not 0 <= trainable < len(layers):
+    if not 0 <= trainable <= len(stages):
         raise UsageError(
-            f"trainable_backbone_layers is {trainable!r}; it must be from 0 to {len(layers)}, or None for all"
+            f"trainable_backbone_layers is {trainable!r}; it must be from 0 to {len(stages)}, or None for all"
         )
-    for name in (*layers[: len(layers) - trainable], *also):
-        freeze(getattr(network, name))
+    for stage in stages[: len(stages) - trainable]:
+        for module in stage:
+            freeze(module)
 
 
 def freeze(module: nnx.Module) -> None:
