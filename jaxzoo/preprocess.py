@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -26,6 +26,16 @@ class Preparation(Protocol):
         """The same for images of another size, in pixels."""
 
 
+KINDS: dict[str, type[Preparation]] = {}
+T = TypeVar("T", bound=type[Preparation])
+
+
+def register_preparation(preparation: T) -> T:
+    """Class decorator that enters a `Preparation` into `KINDS`, so that manifests can name it."""
+    KINDS[preparation.kind] = preparation
+    return preparation
+
+
 def to_dict(preparation: Preparation) -> dict[str, Any]:
     """For a manifest; single images are not called so, as they are not in older ones."""
     kind = {} if preparation.kind == Preprocess.kind else {"kind": preparation.kind}
@@ -37,9 +47,11 @@ def from_dict(values: Mapping[str, Any]) -> Preparation:
     kind = values.get("kind", Preprocess.kind)
     if kind not in KINDS:
         raise UsageError(f"unknown preparation of inputs {kind!r}: import the module that defines it")
-    return KINDS[kind](**{name: value for name, value in values.items() if name != "kind"})
+    plain = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}  # JSON knows no tuples
+    return KINDS[kind](**{name: value for name, value in plain.items() if name != "kind"})
 
 
+@register_preparation
 @dataclasses.dataclass(frozen=True)
 class Preprocess:
     """The eval transform of one image: shorter side to `resize`, centre `crop`, then `(x / 255 - mean) / std`.
@@ -68,9 +80,6 @@ class Preprocess:
         crop = f"centre crop of {self.crop}, " if crops else ""
         short = f"shorter side to {self.resize or self.crop} ({self.interpolation})"
         return f"{short}, {crop}mean {self.mean}, std {self.std}"
-
-
-KINDS: dict[str, type[Preparation]] = {Preprocess.kind: Preprocess}
 
 
 def resize_and_crop(image: Image.Image, preprocess: Preprocess) -> Image.Image:

@@ -17,7 +17,7 @@ from flax import nnx
 
 from jaxzoo.errors import UsageError, nearest
 from jaxzoo.nn.dropout import Stream
-from jaxzoo.preprocess import Preprocess
+from jaxzoo.preprocess import Preparation, Preprocess
 
 TASKS = ("classification", "segmentation", "detection")
 UNITS = {"acc@1": "%", "acc@5": "%", "miou": "%", "pixel_acc": "%", "box_map": "%", "mask_map": "%", "kp_map": "%"}
@@ -33,7 +33,7 @@ class Published:
     that `UNITS` gives; `arguments` are those of the builder with which the weights were trained.
     """
 
-    preprocess: Preprocess
+    preprocess: Preparation
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     data: str = "ImageNet-1K"
@@ -80,7 +80,7 @@ class ModelCard:
     inputs: Callable[..., Any]
 
     @property
-    def preprocess(self) -> Preprocess:
+    def preprocess(self) -> Preparation:
         return next((w.preprocess for w in self.weights.values()), Preprocess(self.input_size))
 
     def example_inputs(self, batch: int = 1, size: int | None = None, **arguments) -> Any:

@@ -10,7 +10,7 @@ from flax import nnx
 
 from jaxzoo.inspect.flops import multiply_adds
 from jaxzoo.model_size import ModelSize, stored
-from jaxzoo.preprocess import Preprocess
+from jaxzoo.preprocess import Preparation
 from jaxzoo.registry import Published, card, create_model
 
 
@@ -23,7 +23,7 @@ class ModelInfo:
     parameters: int
     multiply_adds: int
     input_size: int
-    preprocess: Preprocess
+    preprocess: Preparation
     weights: Mapping[str, Published]
     twin: str
     paper: str
