@@ -28,6 +28,8 @@ def build_twin(card: ModelCard, **arguments):
     try:
         if package == "torchvision":
             builder = importlib.import_module("torchvision.models").get_model_builder(name)
+            if builder.__module__.startswith("torchvision.models.detection."):  # they resize images themselves
+                builder = importlib.import_module("convert.twins.detection").builder(name)
             # The builders of segmentation and detection would download their backbone.
             offline = {"weights": None, "weights_backbone": None}
             arguments |= {key: v for key, v in offline.items() if key in inspect.signature(builder).parameters}

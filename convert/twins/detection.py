@@ -1,6 +1,6 @@
 """torchvision's detectors on a canvas that is given: without their own resizing, with ours' inputs and outputs."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
@@ -12,10 +12,8 @@ from torchvision.ops import FrozenBatchNorm2d
 Arrays = Mapping[str, torch.Tensor]
 
 
-def __getattr__(name: str):
-    """The builder of torchvision's detector of this name."""
-    if name.startswith("_"):
-        raise AttributeError(name)
+def builder(name: str) -> Callable[..., torch.nn.Module]:
+    """`build` of torchvision's detector of this name."""
     return partial(build, name)
 
 

@@ -268,10 +268,7 @@ register_retinanet = partial(
 )
 
 
-@register_retinanet(
-    twin="convert.twins.detection:retinanet_resnet50_fpn",
-    weights=published(36.4, freeze_batch_norm=True, batch_norm_eps=0.0),
-)
+@register_retinanet(weights=published(36.4, freeze_batch_norm=True, batch_norm_eps=0.0))
 def retinanet_resnet50_fpn(
     *,
     trainable_backbone_layers: int | None = None,
@@ -292,7 +289,7 @@ def retinanet_resnet50_fpn(
     return RetinaNet(backbone, **kwargs, rngs=rngs)
 
 
-@register_retinanet(twin="convert.twins.detection:retinanet_resnet50_fpn_v2", weights=published(41.5))
+@register_retinanet(weights=published(41.5))
 def retinanet_resnet50_fpn_v2(
     *, trainable_backbone_layers: int | None = None, in_channels: int = 3, rngs: nnx.Rngs, **kwargs
 ) -> RetinaNet:

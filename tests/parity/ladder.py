@@ -63,7 +63,12 @@ def images(size: tuple[int, int], batch: int = BATCH, seed: int = 0) -> np.ndarr
 
 
 def as_torch(x: np.ndarray, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    return torch.from_numpy(np.moveaxis(x, -1, 1).copy()).to(dtype)
+    """Images (N, H, W, C) as (N, C, H, W) in a dtype; whole numbers as they are."""
+    return torch.from_numpy(np.moveaxis(x, -1, 1).copy()).to(dtype) if x.dtype.kind == "f" else torch.from_numpy(x)
+
+
+def as_jax(inputs: tuple, dtype=jnp.float64) -> list[jax.Array]:
+    return [jnp.asarray(x, dtype) if x.dtype.kind == "f" else jnp.asarray(x) for x in inputs]
 
 
 def as_ours(y: torch.Tensor) -> np.ndarray:
@@ -113,7 +118,7 @@ class Pair:
     def __init__(self, name: str, reduced: bool = False, image_size: int | None = None):
         arguments = with_auxiliary_head(name)
         if image_size is None:
-            self.size = first_size(name)
+            self.size = self.first_size(name)
         else:
             self.size, arguments = (image_size, image_size), {"image_size": image_size}
         self.reduced, self.dense = reduced, jaxzoo.card(name).task == "segmentation"
@@ -132,6 +137,15 @@ class Pair:
             if isinstance(module, Dropout):
                 module.p = 0.0
 
+    @staticmethod
+    def first_size(name: str) -> tuple[int, int]:
+        """The size of images at which training is compared."""
+        return first_size(name)
+
+    def inputs(self, seed: int = 0, size: tuple[int, int] | None = None, batch: int | None = None) -> tuple:
+        """The arguments of a call, as NumPy arrays."""
+        return (images(size or self.size, batch or self.batch, seed),)
+
     @torch.no_grad()
     def rewind(self) -> None:
         """Gives the twin our model's numbers again."""
@@ -140,22 +154,47 @@ class Pair:
         for key, tensor in self.twin.state_dict().items():
             tensor.copy_(torch.tensor(start[key]))
 
-    def forward(self, x: np.ndarray, dtype=jnp.float64) -> dict[str, np.ndarray]:
+    def forward(self, inputs: tuple, dtype=jnp.float64) -> dict[str, np.ndarray]:
         self.model.eval()
         graphdef, state = nnx.split(self.model)
         state = jax.tree.map(lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, state)
         options = quickly(0 if self.reduced or not self.dense else 1)
         as_users = dtype == jnp.float32 and not self.reduced
-        run = jax.jit(lambda state, x: nnx.merge(graphdef, state)(x), compiler_options=None if as_users else options)
-        y = outputs(run(state, jnp.asarray(x, dtype)))
-        return {key: np.asarray(value) for key, value in y.items()}
+        run = jax.jit(
+            lambda state, *inputs: self.outputs(nnx.merge(graphdef, state), *inputs),
+            compiler_options=None if as_users else options,
+        )
+        return {key: np.asarray(value) for key, value in run(state, *as_jax(inputs, dtype)).items()}
+
+    def compared(self, ours: Arrays, reference: Arrays, dtype) -> tuple[Arrays, Arrays]:
+        """Of both sides what counts in a dtype, as NumPy's."""
+        return ours, reference
+
+    def outputs(self, model: nnx.Module, *inputs: jax.Array) -> dict[str, jax.Array]:
+        """What is compared of a call in eval mode, by name."""
+        return outputs(model(*inputs))
 
     @torch.no_grad()
-    def twin_forward(self, x: np.ndarray, dtype: torch.dtype = torch.float64) -> dict[str, np.ndarray]:
+    def twin_forward(self, inputs: tuple, dtype: torch.dtype = torch.float64) -> dict[str, np.ndarray]:
         self.rewind()
-        y = outputs(self.twin.eval().to(dtype)(as_torch(x, dtype)))
+        y = self.twin_outputs(self.twin.eval().to(dtype), *(as_torch(x, dtype) for x in inputs))
         self.twin.double()
-        return {key: as_ours(value) for key, value in y.items()}
+        return y
+
+    def twin_outputs(self, twin: torch.nn.Module, *inputs: torch.Tensor) -> dict[str, np.ndarray]:
+        return {key: as_ours(value) for key, value in outputs(twin(*inputs)).items()}
+
+    def losses(self, model: nnx.Module, inputs: tuple, labels) -> tuple[dict, dict]:
+        """The losses of a call in train mode, and what else is compared of it."""
+        logits = outputs(model(*inputs))
+        entropy = optax.softmax_cross_entropy_with_integer_labels
+        return {key: entropy(y, labels).mean() for key, y in logits.items()}, logits
+
+    def twin_losses(self, inputs: tuple, labels) -> tuple[dict, dict[str, np.ndarray]]:
+        logits = outputs(self.twin(*map(as_torch, inputs)))
+        entropy = torch.nn.functional.cross_entropy
+        losses = {key: entropy(y, torch.from_numpy(labels)) for key, y in logits.items()}
+        return losses, {key: as_ours(y) for key, y in logits.items()}
 
     def total(self, losses: dict):
         """The model's loss, of one loss per output: those of auxiliary heads count as the model says."""
@@ -186,8 +225,9 @@ class Pair:
 
     @functools.cached_property
     def train_pass(self) -> Callable:
-        """(parameters, x, labels) to (outputs, statistics by path, gradient); parameters and gradient are vectors."""
+        """(parameters, inputs, labels) to (outputs, statistics by path, gradient), the first and last as one vector."""
         self.model.train()
+        self.model.set_attributes(deterministic=True, raise_if_not_found=False)  # rates are 0 anyway
         graphdef, params, rest = nnx.split(self.model, nnx.Param, ...)
         self.model.eval()
         places = {".".join(map(str, path)): path for path, _ in nnx.to_flat_state(params)}
@@ -196,20 +236,18 @@ class Pair:
         options = quickly(0 if small else 1) if self.reduced else quickly(1) if small else None
 
         @functools.partial(jax.jit, compiler_options=options)
-        def run(vector, rest, x, labels):
+        def run(vector, rest, inputs, labels):
             def loss_of(vector):
                 values = [(places[path], nnx.Param(value)) for path, value in self.split(vector).items()]
                 model = nnx.merge(graphdef, nnx.from_flat_state(values), rest, copy=True)
-                logits = outputs(model(x))
-                entropy = optax.softmax_cross_entropy_with_integer_labels
-                loss = self.total({key: entropy(y, labels).mean() for key, y in logits.items()})
+                losses, logits = self.losses(model, inputs, labels)
                 statistics = nnx.to_flat_state(nnx.state(model, nnx.BatchStat))
-                return loss, (logits, {".".join(map(str, path)): v.get_value() for path, v in statistics})
+                return self.total(losses), (logits, {".".join(map(str, path)): v.get_value() for path, v in statistics})
 
             gradient, (logits, statistics) = jax.grad(loss_of, has_aux=True)(vector)
             return logits, statistics, gradient
 
-        return lambda vector, x, labels: run(vector, rest, jnp.asarray(x), jnp.asarray(labels))
+        return lambda vector, inputs, labels: run(vector, rest, as_jax(inputs), jax.tree.map(jnp.asarray, labels))
 
     def named_as_torch(self, values: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
         return torch_arrays(self.model, {path: np.asarray(value) for path, value in values.items()})
@@ -220,14 +258,16 @@ class EvalPass:
 
     def __init__(self, pair: Pair, size: tuple[int, int]):
         self.pair = pair
-        self.x = images(size, 2)  # of a single image, XLA's CPU compiler sums products one by one: less exact
-        self.reference = pair.twin_forward(self.x)
+        # Of a single image, XLA's CPU compiler sums products one by one, which is less exact.
+        self.inputs = pair.inputs(size=size, batch=2)
+        self.reference = pair.twin_forward(self.inputs)
 
     def error(self, dtype) -> float:
-        return worst(self.pair.forward(self.x, dtype), self.reference)[0]
+        return worst(*self.pair.compared(self.pair.forward(self.inputs, dtype), self.reference, dtype))[0]
 
     def twin_error(self, dtype: torch.dtype) -> float:
-        return worst(self.pair.twin_forward(self.x, dtype), self.reference)[0]
+        found = self.pair.twin_forward(self.inputs, dtype)
+        return worst(*self.pair.compared(found, self.reference, np.float32))[0]
 
 
 def large_float32_error(name: str, size: tuple[int, int]) -> float:
@@ -244,25 +284,24 @@ def large_float32_error(name: str, size: tuple[int, int]) -> float:
     return worst({key: np.asarray(value) for key, value in y.items()}, reference)[0]
 
 
-def twin_loss(pair: Pair, x: np.ndarray, labels: np.ndarray) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    logits = outputs(pair.twin(as_torch(x)))
-    entropy = torch.nn.functional.cross_entropy
-    return pair.total({key: entropy(y, torch.from_numpy(labels)) for key, y in logits.items()}), logits
+def twin_loss(pair: Pair, inputs: tuple, labels) -> tuple[torch.Tensor, dict[str, np.ndarray]]:
+    losses, logits = pair.twin_losses(inputs, labels)
+    return pair.total(losses), logits
 
 
 def train_errors(pair: Pair) -> dict[str, tuple[float, str]]:
     """L2 and L3: logits, running statistics and gradients of one pass in train mode."""
-    x, labels = images(pair.size, pair.batch), pair.labels(0)
-    our_logits, our_statistics, our_gradient = pair.train_pass(pair.parameters, x, labels)
+    inputs, labels = pair.inputs(), pair.labels(0)
+    our_logits, our_statistics, our_gradient = pair.train_pass(pair.parameters, inputs, labels)
     pair.rewind()
     pair.twin.train()
-    loss, logits = twin_loss(pair, x, labels)
+    loss, logits = twin_loss(pair, inputs, labels)
     loss.backward()
     gradients = {key: p.grad.numpy() for key, p in pair.twin.named_parameters()}
     statistics = {key: b.numpy() for key, b in pair.twin.named_buffers() if "running_" in key or "num_batches" in key}
     floor = GRADIENT_FLOOR * max(float(np.abs(g).max()) for g in gradients.values())
     return {
-        "logits": worst(our_logits, {key: as_ours(y) for key, y in logits.items()}),
+        "logits": worst(our_logits, logits),
         "statistics": worst(pair.named_as_torch(our_statistics), statistics) if statistics else (0.0, "none"),
         "gradients": worst(pair.named_as_torch(pair.split(our_gradient)), gradients, floor),
     }
@@ -285,16 +324,16 @@ OPTIMIZERS = {
 def training_error(pair: Pair, optimizer: str, steps: int = 5) -> tuple[float, str]:
     """L4: all parameters after some steps on different batches."""
     make_torch, make_optax = OPTIMIZERS[optimizer]
-    batches = [(images(pair.size, pair.batch, step), pair.labels(step)) for step in range(steps)]
+    batches = [(pair.inputs(step), pair.labels(step)) for step in range(steps)]
 
     pair.rewind()
     pair.twin.train()
     twin_loss(pair, *batches[0])[0].backward()
     norm = math.sqrt(sum(float(p.grad.square().sum()) for p in pair.twin.parameters()))
     torch_optimizer = make_torch(pair.twin.parameters(), norm)
-    for x, labels in batches:
+    for inputs, labels in batches:
         torch_optimizer.zero_grad()
-        twin_loss(pair, x, labels)[0].backward()
+        twin_loss(pair, inputs, labels)[0].backward()
         torch_optimizer.step()
     pair.twin.zero_grad()
     del torch_optimizer
@@ -309,7 +348,7 @@ def training_error(pair: Pair, optimizer: str, steps: int = 5) -> tuple[float, s
 
     vector = pair.parameters
     state = transform.init(vector)
-    for x, labels in batches:
-        vector, state = update(vector, state, pair.train_pass(vector, x, labels)[2])
+    for inputs, labels in batches:
+        vector, state = update(vector, state, pair.train_pass(vector, inputs, labels)[2])
     reference = {key: p.detach().numpy() for key, p in pair.twin.named_parameters()}
     return worst(pair.named_as_torch(pair.split(vector)), reference)

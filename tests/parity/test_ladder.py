@@ -12,11 +12,13 @@ from convert.rules import leaves, load_state_dict, state_dict, versions
 from convert.twins import abstract_twin
 from tests.parity import ladder
 from tests.parity.attributes import differences, misshapen
+from tests.parity.detectors import DetectorPair
 from tests.parity.reduced import reduce_depth
 from tests.representatives import TRAINED
 
 # Parameters from which the numeric levels run on a shallow twin; maps of logits cost more.
-LARGE = {"classification": 100_000_000, "segmentation": 43_000_000}
+LARGE = {"classification": 100_000_000, "segmentation": 43_000_000, "detection": 100_000_000}
+PAIRS = {"detection": DetectorPair}
 # What training adds to gradients is torch's and optax's, element by element: without --full these have to show it.
 A_MODEL_OF_EACH_NORM = ("lenet5", "mobilenet_v2", "convnext_tiny", "mobilevitv2_050", "lraspp_mobilenet_v3_large")
 IN_FLOAT32 = (
@@ -76,12 +78,12 @@ def size(request, name, pair) -> tuple[int, int]:
     card, full = jaxzoo.card(name), request.config.getoption("full")
     if card.task == "segmentation":
         return ladder.first_size(name, ladder.LONG if full else ladder.LONG_AND_NARROW)
-    return (card.input_size,) * 2 if full else pair.size
+    return (card.input_size,) * 2 if full and card.task == "classification" else pair.size
 
 
 @pytest.fixture(scope="module")
 def pair(name, reduced, arguments, programs) -> ladder.Pair:
-    return ladder.Pair(name, reduced=reduced, **arguments)
+    return PAIRS.get(jaxzoo.card(name).task, ladder.Pair)(name, reduced=reduced, **arguments)
 
 
 @pytest.fixture(scope="module")
@@ -127,8 +129,10 @@ def test_l0_attributes(model, abstract):
 
 @pytest.mark.full
 def test_l0_shapes_of_outputs(name, model, abstract):
-    """Of every module, in a network without what it holds twice."""
+    """Of every module, in a network without what it holds twice; of a detector those that see no numbers of boxes."""
     reduce_depth(model, abstract)
+    if hasattr(model, "losses"):
+        model, abstract = (getattr(side, "backbone", side) for side in (model, abstract))
     card = jaxzoo.card(name)
     size = ladder.LONG[1] if card.task == "segmentation" else (card.input_size,) * 2
     assert not list(misshapen(model, abstract, size))

@@ -1,0 +1,121 @@
+"""Detectors and their twins: images on a canvas, boxes to learn, and what is compared of them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from flax import nnx
+
+import jaxzoo
+from jaxzoo import inspect
+from tests.parity import ladder
+
+CANVAS = (128, 160)  # for detectors of images of any size
+THRESHOLD = 0.01  # of scores, at which random weights leave hundreds of candidates
+
+
+class DetectorPair(ladder.Pair):
+    """A detector and its twin in float64, with the same numbers. Two images of different sizes share a canvas."""
+
+    def __init__(self, name: str, reduced: bool = False):
+        super().__init__(name, reduced)
+        self.batch, self.dense = 2, True
+        for side in (self.model, self.twin):
+            getattr(side, "roi_heads", side).score_thresh = THRESHOLD
+
+    @staticmethod
+    def first_size(name: str) -> tuple[int, int]:
+        fixed = jaxzoo.card(name).preprocess.fixed_size
+        return fixed or CANVAS
+
+    def inputs(self, seed: int = 0, size: tuple[int, int] | None = None, batch: int | None = None) -> tuple:
+        x = ladder.images(self.size, 2, seed)
+        height, width = self.size
+        sizes = np.array([[height, width - 20], [height - 28, width]], np.int32)
+        for image, (h, w) in zip(x, sizes, strict=True):
+            image[h:], image[:, w:] = 0, 0
+        return x, sizes
+
+    def labels(self, seed: int) -> dict[str, np.ndarray]:
+        """An image with a duplicate and a box that no anchor matches well, and one without boxes; padded to five."""
+        draws = np.random.default_rng(seed)
+        boxes = np.zeros((2, 5, 4))
+        corner = draws.uniform(0, np.array(self.size[::-1]) / 2, (4, 2))
+        boxes[0, :4] = np.concatenate([corner, corner + draws.uniform(16, np.array(self.size[::-1]) / 2.2, (4, 2))], 1)
+        boxes[0, 2], boxes[0, 3, 2:] = boxes[0, 1], boxes[0, 3, :2] + 3
+        valid = np.arange(5) < np.array([[4], [0]])
+        labels = np.where(valid, draws.integers(1, 20, (2, 5)), 0).astype(np.int32)
+        targets = {"boxes": boxes, "labels": labels, "valid": valid}
+        heads = getattr(self.model, "roi_heads", None)
+        if hasattr(heads, "mask_head"):
+            targets["masks"] = (draws.random((2, 5, *self.size)) < 0.5).astype(np.uint8)
+        if hasattr(heads, "keypoint_head"):
+            low, high = boxes[:, :, None, :2], boxes[:, :, None, 2:]
+            places = low + draws.random((2, 5, 17, 2)) * (high - low)
+            seen = draws.integers(0, 3, (2, 5, 17, 1))
+            targets["keypoints"] = np.concatenate([places, seen], -1).astype(np.float32).astype(float)
+        return targets
+
+    def total(self, losses: dict):
+        return sum(losses.values())
+
+    def outputs(self, model: nnx.Module, *inputs: jax.Array) -> dict[str, jax.Array]:
+        return dict(_named(inspect.outputs(model, *inputs)))
+
+    def twin_outputs(self, twin: torch.nn.Module, *inputs: torch.Tensor) -> dict[str, np.ndarray]:
+        found: dict[str, np.ndarray] = {}
+
+        def keep(path: str):
+            def hook(module, inputs, output):  # copies, for a ReLU in place may follow
+                found.update({name: _channels_last(path, array) for name, array in _named({path: output})})
+
+            return hook
+
+        hooks = [module.register_forward_hook(keep(path)) for path, module in twin.named_modules()]
+        twin(*inputs)
+        for hook in hooks:
+            hook.remove()
+        return found
+
+    def losses(self, model: nnx.Module, inputs: tuple, labels) -> tuple[dict, dict]:
+        losses = model.losses(*inputs, labels)
+        return losses, losses
+
+    def twin_losses(self, inputs: tuple, labels) -> tuple[dict, dict[str, np.ndarray]]:
+        targets = {name: torch.from_numpy(rows) for name, rows in labels.items()}
+        losses = self.twin.losses(*map(ladder.as_torch, inputs), targets)
+        return losses, {name: loss.detach().numpy() for name, loss in losses.items()}
+
+    def compared(self, ours: dict, reference: dict, dtype) -> tuple[dict, dict]:
+        """Of all layers those of equal shapes: a head's for all boxes, of which torch has as many as it found. In
+        float32 without what follows the choice of boxes, which rounding may change."""
+        final = {name for name in reference if name.startswith(".")}
+        assert final <= ours.keys()
+        names = {name for name in reference if name in ours and ours[name].shape == reference[name].shape} | final
+        if dtype != np.float64:
+            names = {name for name in names if not name.startswith((".", "roi_heads"))}
+        return tuple({name: side[name] for name in sorted(names)} for side in (ours, reference))
+
+
+def _arrays(output: Any) -> list[Any]:
+    """The arrays in nested lists."""
+    if isinstance(output, list | tuple):
+        return [array for item in output for array in _arrays(item)]
+    return [output] if hasattr(output, "shape") else []
+
+
+def _named(found: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The arrays of all layers by path; those of a head for several levels as one."""
+    for path, output in found.items():
+        for name, value in output.items() if isinstance(output, dict) else [("", output)]:
+            arrays = _arrays(value)
+            if len(arrays) > 1 and len({(x.ndim, x.shape[2:]) for x in arrays}) == 1 and arrays[0].ndim == 3:
+                arrays = [jnp.concatenate(arrays, 1)]
+            yield from ((f"{path}.{name}.{i}", x) for i, x in enumerate(arrays))
+
+
+def _channels_last(path: str, array: torch.Tensor) -> np.ndarray:
+    return (array.movedim(1, -1) if array.ndim == 4 and path else array).numpy().copy()
