@@ -144,29 +144,27 @@ def batched(images: Sequence[np.ndarray], canvas: Size) -> tuple[np.ndarray, np.
 
 def resize_boxes(boxes: np.ndarray, old: Size, new: Size) -> np.ndarray:
     """Boxes (n, 4) as (x1, y1, x2, y2) in an image that is resized: torchvision's function of this name."""
-    down, across = _ratios(old, new)
+    down, across = map(_ratio, old, new)
     return np.asarray(boxes) * np.array([across, down, across, down])
 
 
 def resize_keypoints(keypoints: np.ndarray, old: Size, new: Size) -> np.ndarray:
     """Keypoints (n, K, 3) as (x, y, visibility) in an image that is resized: torchvision's function of this name."""
-    down, across = _ratios(old, new)
+    down, across = map(_ratio, old, new)
     return np.asarray(keypoints) * np.array([across, down, np.float32(1)])
 
 
 def resize_masks(masks: np.ndarray, new: Size) -> np.ndarray:
     """Masks (n, H, W) of an image that is resized: the nearest pixel above and left of each place, as torchvision."""
     rows, columns = (
-        np.minimum(
-            (np.arange(after, dtype=np.float32) * (np.float32(before) / np.float32(after))).astype(np.int64), before - 1
-        )
+        np.minimum((np.arange(after, dtype=np.float32) * _ratio(after, before)).astype(np.int64), before - 1)
         for before, after in zip(masks.shape[1:], new, strict=True)
     )
     return masks[:, rows[:, None], columns]
 
 
-def _ratios(old: Size, new: Size) -> list[np.float32]:
-    return [np.float32(after) / np.float32(before) for before, after in zip(old, new, strict=True)]
+def _ratio(before: int, after: int) -> np.float32:
+    return np.float32(after) / np.float32(before)
 
 
 def _taps(before: int, after: int, values: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -176,7 +174,7 @@ def _taps(before: int, after: int, values: int = 1) -> tuple[np.ndarray, np.ndar
       before, after: numbers of pixels along the axis.
       values: of each pixel; there are as many indices.
     """
-    place = (np.arange(after, dtype=np.float32) + np.float32(0.5)) * (np.float32(before) / np.float32(after))
+    place = (np.arange(after, dtype=np.float32) + np.float32(0.5)) * _ratio(after, before)
     place = np.maximum(place - np.float32(0.5), 0)
     first = np.minimum(place.astype(np.int64), before - 1)
     neighbours = first, np.minimum(first + 1, before - 1)
