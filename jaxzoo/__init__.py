@@ -8,6 +8,7 @@ if TYPE_CHECKING:  # for editors, which do not follow `__getattr__`
     from jaxzoo import inspect as inspect
     from jaxzoo import nn as nn
     from jaxzoo import registry as registry
+    from jaxzoo.detection.detect import detect as detect
     from jaxzoo.errors import UsageError as UsageError
     from jaxzoo.feature_extraction import feature_extractor as feature_extractor
     from jaxzoo.imagenet import imagenet_classes as imagenet_classes
@@ -33,6 +34,7 @@ _HOME = {
     "UsageError": "jaxzoo.errors",
     "card": "jaxzoo.registry",
     "create_model": "jaxzoo.registry",
+    "detect": "jaxzoo.detection.detect",
     "eval_transform": "jaxzoo.preprocess",
     "feature_extractor": "jaxzoo.feature_extraction",
     "imagenet_classes": "jaxzoo.imagenet",
