@@ -1,0 +1,221 @@
+"""`jaxzoo.detect` finds what torchvision's whole detectors find, their own resizing and padding included."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+import skimage.data
+import torch
+import torchvision
+from flax import nnx
+from PIL import Image
+
+import convert
+import jaxzoo
+from jaxzoo import UsageError
+from jaxzoo.detection import detect as module
+from jaxzoo.detection.transform import DetectionTransform
+from tests.jaxzoo.test_commands import run
+
+PHOTOS = {name: getattr(skimage.data, name)() for name in ("astronaut", "coffee")}  # 512 × 512 and 400 × 600
+SMALL = {"min_size": 160, "max_size": 250}
+
+
+def confident(twin: torch.nn.Module) -> torch.nn.Module:
+    """With scores far apart, hundreds of which are above the threshold."""
+    with torch.no_grad():
+        for name, value in twin.named_parameters():
+            if name.endswith(("cls_logits.weight", "bbox_reg.weight")):
+                value.mul_(5)
+            if name.endswith("cls_logits.bias"):
+                value.copy_(torch.linspace(-6, -1, value.numel()))
+    return twin.eval()
+
+
+@pytest.fixture(scope="module")
+def twin() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return confident(torchvision.models.get_model("retinanet_resnet50_fpn", weights_backbone=None, **SMALL))
+
+
+@pytest.fixture(scope="module")
+def model(twin, tmp_path_factory) -> nnx.Module:
+    """Saved by torch and converted by command line."""
+    folder = tmp_path_factory.mktemp("weights")
+    torch.save(twin.state_dict(), folder / "a.pth")
+    options = ("--model", "retinanet_resnet50_fpn", "--weights", folder / "a.pth", "--out", folder / "flax")
+    assert run("convert", "to-flax", *options) == 0
+    return convert.load("retinanet_resnet50_fpn", folder / "flax", **SMALL)
+
+
+def theirs(twin: torch.nn.Module, images: list[np.ndarray]) -> list[dict[str, np.ndarray]]:
+    with torch.no_grad():
+        found = twin([torch.from_numpy(image.transpose(2, 0, 1)).float() / 255 for image in images])
+    return [{name: value.numpy() for name, value in one.items()} for one in found]
+
+
+def same(ours: list[dict], theirs: list[dict], least: int = 100) -> None:
+    """Equal detections, up to rounding, and in the same order but where scores are equal up to it."""
+    assert len(ours) == len(theirs)
+    for our, their in zip(ours, theirs, strict=True):
+        assert {name: (x.shape, x.dtype) for name, x in our.items()} == {
+            name: (x.shape, x.dtype) for name, x in their.items()
+        }
+        assert len(our["scores"]) >= least
+        np.testing.assert_allclose(our["scores"], their["scores"], rtol=0, atol=1e-5)
+        near = np.abs(our["boxes"][:, None] - their["boxes"]).max(-1) < 0.01  # pixels
+        near &= our["labels"][:, None] == their["labels"]
+        near &= np.abs(our["scores"][:, None] - their["scores"]) < 1e-5
+        assert (near.sum(0) == 1).all() and (near.sum(1) == 1).all()
+
+
+def test_photographs_one_by_one(model, twin):
+    images = list(PHOTOS.values())
+    expected = [one for image in images for one in theirs(twin, [image])]
+    same([one for image in images for one in jaxzoo.detect(model, [image])], expected)
+    same(jaxzoo.detect(model, images, batch_size=1), expected)
+
+
+def test_photographs_as_a_batch(model, twin):
+    images = list(PHOTOS.values())
+    expected = theirs(twin, images)
+    alone = theirs(twin, images[:1])[0]["scores"]
+    assert np.abs(expected[0]["scores"][:50] - alone[:50]).max() > 1e-3  # the canvas counts
+    same(jaxzoo.detect(model, images), expected)
+    same(jaxzoo.detect(model, [image / np.float32(255) for image in images]), expected)
+    same(jaxzoo.detect(model, map(Image.fromarray, images)), expected)
+
+
+def test_the_last_batch_is_filled_up(model):
+    images = [PHOTOS["astronaut"], PHOTOS["coffee"], PHOTOS["coffee"]]
+    found = jaxzoo.detect(model, images, batch_size=2)
+    same(found[:2], jaxzoo.detect(model, images[:2]))
+    same(found[2:], jaxzoo.detect(model, images[2:]))
+
+
+def test_programs_are_kept_and_shared(model):
+    jaxzoo.detect(model, [PHOTOS["coffee"]])
+    count = module._run._cache_size()
+    other = jax.tree.map(lambda x: x, model)
+    for image in (PHOTOS["coffee"], np.zeros((40, 60, 3), np.uint8)):
+        jaxzoo.detect(other, [image])
+    assert module._run._cache_size() == count
+
+
+def test_the_mode_of_the_model_does_not_count_and_stays(model):
+    expected = jaxzoo.detect(model, [PHOTOS["coffee"]])
+    state = jax.tree.map(np.asarray, nnx.state(model))
+    model.train()
+    try:
+        same(jaxzoo.detect(model, [PHOTOS["coffee"]]), expected)
+        assert not model.backbone.body.bn1.use_running_average
+    finally:
+        model.eval()
+    jax.tree.map(np.testing.assert_array_equal, state, jax.tree.map(np.asarray, nnx.state(model)))
+
+
+def test_buckets_are_exact_where_the_canvas_is_the_same(model):
+    """A photograph of 3 : 2 has its own; one of 5 : 4 gets that of 4 : 3."""
+    coffee = [PHOTOS["coffee"]]
+    same(jaxzoo.detect(model, coffee, canvas="buckets"), jaxzoo.detect(model, coffee))
+    other = [PHOTOS["astronaut"][:400]]
+    exact, bucket = (jaxzoo.detect(model, other, canvas=canvas)[0]["scores"][:5] for canvas in ((160, 224), "buckets"))
+    np.testing.assert_allclose(exact, bucket, atol=1e-6)
+
+
+def test_half_precision(model):
+    half = jax.tree.map(lambda x: x.astype(jax.numpy.bfloat16), model)
+    (found,), (whole,) = (jaxzoo.detect(m, [PHOTOS["coffee"]]) for m in (half, model))
+    assert found["boxes"].dtype == found["scores"].dtype == np.float32
+    assert np.abs(found["scores"][:10] - whole["scores"][:10]).max() < 0.05
+
+
+def test_results_are_limited(model):
+    (whole,), (some,) = (
+        jaxzoo.detect(model, [PHOTOS["coffee"]], **limits) for limits in ({}, {"min_score": 0.5, "max_detections": 7})
+    )
+    assert (whole["scores"][:7] > 0.5).all()
+    for name, values in some.items():
+        np.testing.assert_array_equal(values, whole[name][:7])
+    (none,) = jaxzoo.detect(model, [PHOTOS["coffee"]], min_score=1.1)
+    assert none["boxes"].shape == (0, 4) and none["labels"].shape == (0,) and none["labels"].dtype == np.int64
+
+
+class OfEverything(nnx.Module):
+    """A stand-in that finds one object, with a mask and keypoints, in the middle of every image."""
+
+    def __init__(self):
+        self.transform = DetectionTransform((64,), 128)
+        self.share = nnx.Param(jax.numpy.float32(0.25))
+
+    def __call__(self, images, sizes):
+        height, width = sizes[:, 0, None], sizes[:, 1, None]
+        share = self.share.get_value()
+        boxes = jax.numpy.stack([width * share, height * share, width * (1 - share), height * (1 - share)], -1)
+        middle = jax.numpy.stack([width / 2, height / 2, jax.numpy.ones_like(width)], -1)[:, :, None]
+        one = jax.numpy.ones((len(images), 1))
+        return {
+            "boxes": boxes,
+            "labels": one.astype(int),
+            "scores": one,
+            "valid": one > 0,
+            "masks": jax.numpy.ones((len(images), 1, 28, 28)),
+            "keypoints": middle,
+            "keypoints_scores": one[:, :, None],
+        }
+
+
+def test_masks_and_keypoints_are_in_pixels_of_the_image():
+    sizes = [(100, 200), (37, 53), (1, 1), (300, 200)]
+    found = jaxzoo.detect(OfEverything(), [np.zeros((*size, 3), np.uint8) for size in sizes])
+    for (height, width), one in zip(sizes, found, strict=True):
+        np.testing.assert_allclose(one["boxes"][0], np.array([width, height, 3 * width, 3 * height]) / 4, rtol=0.02)
+        np.testing.assert_allclose(one["keypoints"][0, 0], [width / 2, height / 2, 1], rtol=0.02)
+        assert one["masks"].shape == (1, 1, height, width) and one["keypoints_scores"].shape == (1, 1)
+        rows, columns = np.nonzero(one["masks"][0, 0] > 0.5)
+        box = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+        assert np.abs(box - one["boxes"][0]).max() <= 2
+
+
+GRAY, WIDE = np.zeros((8, 8)), np.zeros((8, 8, 3), np.float32)
+BAD = {
+    r"image 1 has the shape \(8, 8\); it must be \(height, width, 3\)": GRAY,
+    r"it must be \(height, width, 3\)": np.zeros((8, 8, 4), np.uint8),
+    r"channels come last: image.transpose\(1, 2, 0\)": WIDE.transpose(2, 0, 1),
+    "it has no pixels": np.zeros((0, 8, 3), np.uint8),
+    "is of int64; it must be of uint8, 0 to 255, or floating, 0 to 1": WIDE.astype(np.int64),
+    "is of bool": WIDE.astype(bool),
+    "has values from 0 to 255; floating ones must be from 0 to 1": np.linspace(0, 255, 192).reshape(8, 8, 3),
+    "has values from -2.1 to 0": WIDE - 2.1 * np.eye(8)[..., None],
+    "NaN": WIDE + np.nan,
+    "infinite": WIDE + np.inf,
+    "3000 × 1 pixels is too narrow": np.zeros((1, 3000, 3), np.uint8),
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_what_is_no_image_is_refused(message):
+    with pytest.raises(UsageError, match=message):
+        jaxzoo.detect(OfEverything(), [np.zeros((8, 8, 3), np.uint8), BAD[message]])
+
+
+def test_other_bad_input_is_refused():
+    model, image = OfEverything(), np.zeros((8, 8, 3), np.uint8)
+    with pytest.raises(UsageError, match="Linear is none"):
+        jaxzoo.detect(jaxzoo.nn.Linear(2, 2, rngs=nnx.Rngs(0)), [image])
+    with pytest.raises(UsageError, match="batch_size is 0"):
+        jaxzoo.detect(model, [image], batch_size=0)
+    with pytest.raises(UsageError, match='canvas is \'large\'; it must be "exact", "buckets"'):
+        jaxzoo.detect(model, [image], canvas="large")
+    with pytest.raises(UsageError, match="too small for an image resized to 64 × 64"):
+        jaxzoo.detect(model, [image], canvas=(32, 64))
+
+
+def test_no_images_and_small_ones():
+    model = OfEverything()
+    assert jaxzoo.detect(model, []) == []
+    (found,) = jaxzoo.detect(model, [np.zeros((1, 1, 3), np.uint8)])
+    assert found["boxes"].shape == (1, 4)
+    model.transform = dataclasses.replace(model.transform, min_size=(1,), max_size=1)  # smaller than a stride
+    assert jaxzoo.detect(model, [np.zeros((5, 5, 3))])[0]["boxes"].shape == (1, 4)
