@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from convert.shapes import Shapes, shapes_at, sizes_that_differ
-from jaxzoo.registry import argument_names, card
+from convert.shapes import Shapes, default_shapes, shapes_at, sizes_that_differ
+from jaxzoo.registry import argument_defaults, argument_names, card
 
 FEW, MORE = 7, 11  # numbers of classes at which a model is built whose card does not name its head
 
@@ -61,13 +61,20 @@ def _few_and_more(name: str, arguments: Mapping[str, Any]) -> list[Shapes]:
 
 def _classes(name: str, keys: Iterable[str], shapes: Shapes, arguments: Mapping[str, Any]) -> int | None:
     """The number of classes of the head of these tensors, in a file of these shapes."""
-    if card(name).head is not None:
-        return next((shapes[key][0] for key in keys if shapes.get(key)), None)
+    found = next((key for key in keys if shapes.get(key)), None)
+    if card(name).head is not None and (found is None or _counts_classes(name, found)):
+        return found and shapes[found][0]
     for at_few, at_more, size in sizes_that_differ(keys, *_few_and_more(name, arguments), shapes):
         classes = FEW + (size - at_few) * (MORE - FEW) / (at_more - at_few)  # sizes grow linearly
         if classes >= 1 and classes.is_integer():
             return int(classes)
     return None
+
+
+def _counts_classes(name: str, key: str) -> bool:
+    """Whether this tensor of a head has as many rows as there are classes, and not several for each."""
+    rows = default_shapes(name).get(key)  # of an auxiliary head that is not there by default as of the main one
+    return rows is None or rows[0] == argument_defaults(name).get("num_classes")
 
 
 def replaced(heads: Heads, wanted: Shapes, given: Shapes) -> tuple[str, ...]:

@@ -256,12 +256,18 @@ def argument_names(name: str) -> list[str]:
     Raises:
       UsageError: unknown name.
     """
+    return sorted(argument_defaults(name))
+
+
+def argument_defaults(name: str) -> dict[str, Any]:
+    """What each argument of `argument_names` is unless given, `inspect.Parameter.empty` where it must be."""
     builder = card(name).builder
     parameters = inspect.signature(builder).parameters.values()
-    names = {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
-    if len(names) < len(parameters) and (network := _returned(builder)):
-        names |= {p.name for p in inspect.signature(network.__init__).parameters.values() if p.default is not p.empty}
-    return sorted(names - {"rngs"})
+    defaults = {p.name: p.default for p in parameters if p.kind is not p.VAR_KEYWORD}
+    if len(defaults) < len(parameters) and (network := _returned(builder)):
+        inherited = inspect.signature(network.__init__).parameters.values()
+        defaults = {p.name: p.default for p in inherited if p.default is not p.empty} | defaults
+    return {argument: default for argument, default in defaults.items() if argument != "rngs"}
 
 
 def _returned(builder: Callable) -> type | None:

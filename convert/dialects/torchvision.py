@@ -17,6 +17,22 @@ VIT = Table(  # torchvision.models.vision_transformer.MLPBlock
     ),
 )
 
+_CONVOLUTIONS = (  # which have been blocks of convolution and norm since
+    ("backbone.fpn.inner_blocks.{i}.0", "backbone.fpn.inner_blocks.{i}"),
+    ("backbone.fpn.layer_blocks.{i}.0", "backbone.fpn.layer_blocks.{i}"),
+    ("rpn.head.conv.0.0", "rpn.head.conv"),
+    ("roi_heads.mask_head.{i}.0", "roi_heads.mask_head.mask_fcn{i+1}"),
+    ("head.classification_head.conv.{i}.0", "head.classification_head.conv.{2i}"),
+    ("head.regression_head.conv.{i}.0", "head.regression_head.conv.{2i}"),
+)
+
+DETECTION = Table(  # torchvision.ops.feature_pyramid_network and models.detection: rpn, mask_rcnn, retinanet
+    (
+        *(Row(f"{ours}.{leaf}", f"{theirs}.{leaf}") for ours, theirs in _CONVOLUTIONS for leaf in ("weight", "bias")),
+        *(Row(name, name) for name in ("backbone.*", "rpn.*", "roi_heads.*", "head.*")),
+    ),
+)
+
 NAME = "torchvision"
-TABLES = (DENSENET, VIT)
+TABLES = (DENSENET, VIT, DETECTION)
 REFUSED = ()

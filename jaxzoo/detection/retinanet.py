@@ -265,6 +265,7 @@ register_retinanet = partial(
     input_size=800,
     head=("head.classification_head.cls_logits",),
     parts={"resnet50": {"": "backbone.body."}},
+    tables=("torchvision.DETECTION",),
 )
 
 
