@@ -28,7 +28,7 @@ def twin_step(
     card: ModelCard,
     arguments: Mapping[str, Any],
     inputs: Any,
-    labels: np.ndarray,
+    labels: Any,
     *,
     layout: str,
     optimizer: Mapping[str, float] | None,
@@ -42,7 +42,8 @@ def twin_step(
       card: names the twin.
       arguments: of its builder.
       inputs: arrays, channels last, such as normalised images (N, H, W, C); a tuple is several arguments.
-      labels: (N,), or (N, H, W) of pixels, of which the cross-entropy of every output is the loss.
+      labels: (N,), or (N, H, W) of pixels, of which the cross-entropy of every output is the loss; or what the twin's
+        `losses(inputs, None, labels)` takes, if it has them.
       layout: of the inputs in memory, one of `LAYOUTS`.
       optimizer: SGD's `lr` and `momentum` in training, else None.
       bfloat16: whether it computes in bfloat16; trained parameters stay in float32.
@@ -61,7 +62,7 @@ def twin_step(
         return tensor.movedim(-1, 1).contiguous(memory_format=memory) if tensor.ndim == 4 else tensor
 
     x = jax.tree.map(as_torch, inputs if isinstance(inputs, tuple) else (inputs,))
-    y = torch.from_numpy(labels).long().to(device)
+    y = jax.tree.map(lambda array: torch.from_numpy(array).to(device), labels)
     if optimizer is not None:
         sgd = torch.optim.SGD(twin.parameters(), **optimizer, fused=True)
     elif bfloat16:
@@ -69,10 +70,12 @@ def twin_step(
 
     def loss_of(x: tuple, y: torch.Tensor) -> torch.Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+            if hasattr(twin, "losses"):
+                return sum(twin.losses(*x, None, y).values())
             outputs = twin(*x)
         outputs = outputs.values() if isinstance(outputs, dict) else outputs
         heads = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
-        return sum(torch.nn.functional.cross_entropy(head.float(), y) for head in heads)
+        return sum(torch.nn.functional.cross_entropy(head.float(), y.long()) for head in heads)
 
     infer = torch.compile(twin) if compile else twin
     train = torch.compile(loss_of) if compile else loss_of

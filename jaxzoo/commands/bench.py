@@ -172,7 +172,7 @@ def _measure(setting: Setting, seconds: float, against: str) -> list[Contender]:
 
 def _measurement(contender: Contender, setting: Setting, size: int, flops: int) -> Measurement:
     p10, p50, p90 = np.percentile(contender.samples, (10, 50, 90))
-    n = len(setting.labels)
+    n = len(jax.tree.leaves(setting.inputs)[0])
     return {
         "model": setting.card.name,
         "mode": "training" if setting.training else "inference",

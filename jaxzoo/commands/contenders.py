@@ -27,7 +27,7 @@ class Setting:
     card: ModelCard
     arguments: dict[str, Any]
     inputs: Any  # arrays as `ModelCard.example_inputs` describes them, such as normalised images (N, H, W, 3)
-    labels: np.ndarray  # (N,), or (N, H, W) of pixels, int32
+    labels: Any  # what the task of the model has for examples
     training: bool
     bfloat16: bool  # trained parameters stay in float32
     gpu: bool
@@ -82,8 +82,12 @@ def ours(setting: Setting, options: Mapping[str, Any] | None = None) -> Contende
 
     def loss_of(params: nnx.State, stats: nnx.State, inputs: Any, labels: jax.Array) -> tuple:
         model = nnx.merge(graph, cast(params), streams, stats, copy=True)
-        heads = jax.tree.leaves(outputs_of(model, inputs))
-        losses = [optax.softmax_cross_entropy_with_integer_labels(y.astype(jnp.float32), labels).mean() for y in heads]
+        if hasattr(model, "losses"):
+            losses = model.losses(cast(inputs), None, labels).values()
+        else:
+            entropy = optax.softmax_cross_entropy_with_integer_labels
+            heads = jax.tree.leaves(outputs_of(model, inputs))
+            losses = [entropy(y.astype(jnp.float32), labels).mean() for y in heads]
         return sum(losses), nnx.state(model, nnx.Not(nnx.Any(nnx.Param, nnx.RngState)))
 
     def train(state: tuple, inputs: Any, labels: jax.Array) -> tuple[tuple, jax.Array]:

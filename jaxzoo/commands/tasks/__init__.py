@@ -36,8 +36,8 @@ class Handler(Protocol):
     def described(self, preprocess: Preparation) -> str:
         """How images are prepared, in words."""
 
-    def example_labels(self, inputs: Any, classes: int, generator: np.random.Generator) -> np.ndarray:
-        """Random labels, int32, for a batch of inputs."""
+    def example_labels(self, inputs: Any, classes: int, generator: np.random.Generator) -> Any:
+        """Random labels for a batch of inputs: arrays of int32, or what the models' own `losses` take."""
 
     def check(self, model: str, options: PredictOptions) -> None:
         """Raises UsageError for options that this task does not have, or lacks."""
