@@ -23,13 +23,13 @@ def check_classes(num_classes: int) -> None:
 def whole_canvas(images: jax.Array, sizes: jax.Array | None) -> jax.Array:
     """Heights and widths (N, 2) of images (N, H, W, C): those given, or that of the canvas."""
     if sizes is None:
-        return jnp.broadcast_to(jnp.array(images.shape[1:3], jnp.int32), (len(images), 2))
+        return jnp.broadcast_to(jnp.array(images.shape[1:3], jnp.int32), (images.shape[0], 2))
     return sizes
 
 
 def by_anchor(x: jax.Array, values: int) -> jax.Array:
     """A head's map (N, h, w, anchors · values) as (N, h · w · anchors, values)."""
-    return x.reshape(len(x), -1, values)
+    return x.reshape(x.shape[0], -1, values)
 
 
 class Candidates(NamedTuple):
