@@ -1,11 +1,13 @@
 """Backbones with feature pyramids, of which some layers do not learn: torchvision.models.detection.backbone_utils."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import jax
 from flax import nnx
 
+from jaxzoo.classification.mobilenetv3 import mobilenet_v3_large
 from jaxzoo.classification.resnet import ResNet, resnet50
 from jaxzoo.errors import UsageError
 from jaxzoo.nn import BatchNorm, IntermediateLayers, Layer
@@ -76,6 +78,20 @@ def resnet_fpn_backbone(
         norm_layer=pyramid_norm_layer,
         rngs=rngs,
     )
+
+
+def mobilenet_fpn_backbone(
+    *, norm_layer: Layer = BatchNorm, trainable_layers: int | None = None, rngs: nnx.Rngs, **options
+) -> BackboneWithFPN:
+    """A pyramid on the last two stages of MobileNetV3-Large, both of which have a stride of 32.
+
+    Args:
+      trainable_layers: so many of the stem and the five stages learn, the last ones; all unless given.
+    """
+    features = mobilenet_v3_large(norm_layer=norm_layer, rngs=rngs, **options).features
+    first = (0, 2, 4, 7, 13, 16)  # of each stage
+    freeze_first([features[start:end] for start, end in itertools.pairwise((*first, len(features)))], trainable_layers)
+    return BackboneWithFPN(features, {"13": "0", "16": "1"}, [160, 960], rngs=rngs)
 
 
 def batch_norm(freeze: bool, eps: float, **options) -> Layer:

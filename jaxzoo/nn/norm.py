@@ -80,6 +80,19 @@ def _by_batch_slope(epsilon, values, slopes):
     return (y, mean, _unbiased(var, x)), (dy.astype(y.dtype), jnp.zeros_like(mean), jnp.zeros_like(var))
 
 
+@_compiled
+def _by_rows(
+    x: jax.Array, scale: jax.Array | None, bias: jax.Array | None, valid: jax.Array, epsilon: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """As `_by_batch`, with the statistics of the rows that are `valid`."""
+    rows, values = valid.reshape(-1, *[1] * (x.ndim - 1)), wide(x)
+    n = jnp.maximum(valid.sum(), 1).astype(values.dtype) * math.prod(x.shape[1:-1])
+    mean = channel_sum(jnp.where(rows, values, 0)) / n
+    var = channel_sum(jnp.where(rows, jnp.square(values - mean), 0)) / n
+    y = _scaled((values - mean) * lax.rsqrt(var + epsilon), x, scale, bias)
+    return y, mean, var * (n / jnp.maximum(n - 1, 1))
+
+
 @functools.partial(jax.jit, static_argnames="share")
 def _moved(running: jax.Array, batch: jax.Array, count: jax.Array, share: float | None) -> jax.Array:
     """A running statistic after batch number `count`."""
@@ -119,7 +132,12 @@ class BatchNorm(nnx.BatchNorm):
         else:
             self.mean = self.var = nnx.data(None)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, valid: jax.Array | None = None) -> jax.Array:
+        """Normalises x (..., C).
+
+        Args:
+          valid: (N,) True for rows of the first axis of which the batch's statistics are made; all unless given.
+        """
         _check_channels(self, x)
         if self.use_running_average and self.track_running_stats:
             return _normalised(x, *_affine(self), self.mean[...], self.var[...], epsilon=self.epsilon)
@@ -128,11 +146,20 @@ class BatchNorm(nnx.BatchNorm):
                 f"BatchNorm needs more than one value per channel to train, and was given shape {x.shape}: larger "
                 "batches or images help"
             )
-        y, mean, var = _by_batch(x, *_affine(self), epsilon=self.epsilon)
+        if valid is None:
+            y, mean, var = _by_batch(x, *_affine(self), epsilon=self.epsilon)
+        else:
+            y, *batch = _by_rows(x, *_affine(self), valid, epsilon=self.epsilon)
+            if self.track_running_stats:  # they stay where no row counts
+                mean, var = (
+                    jnp.where(valid.any(), b, r[...]) for b, r in zip(batch, (self.mean, self.var), strict=True)
+                )
         if self.track_running_stats:
             count = self.num_batches_tracked.get_value() + 1
             self.num_batches_tracked.set_value(count)
             for running, batch in ((self.mean, mean), (self.var, var)):
+                if valid is not None:  # where no row counts, they stay
+                    batch = jnp.where(valid.any(), batch, running.get_value())
                 running.set_value(_moved(running.get_value(), batch, count, share=self.share))
         return y
 

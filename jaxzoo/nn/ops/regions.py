@@ -316,7 +316,8 @@ class MultiScaleRoIAlign(Static):
     ):
         self.featmap_names, self.scales = tuple(featmap_names), None if scales is None else tuple(scales)
         self.canonical_scale, self.canonical_level = canonical_scale, canonical_level
-        self.align = _Align(per_axis(output_size, 2, "output_size"), sampling_ratio, False, None)
+        self.output_size = per_axis(output_size, 2, "output_size")
+        self.align = _Align(self.output_size, sampling_ratio, False, None)
 
     def __call__(
         self, features: Mapping[str, jax.Array], boxes: jax.Array, image_height: int | None = None
