@@ -11,14 +11,14 @@ SMALL = {
     "rpn_post_nms_top_n_test": 200,
     "rpn_pre_nms_top_n_train": 120,
     "rpn_post_nms_top_n_train": 140,
-    "box_score_thresh": 0.01,
+    "box_score_thresh": 0.05,
     "box_detections_per_img": 110,
     "box_batch_size_per_image": 512,
 }
 LARGE = {
     "rpn.head.cls_logits": 20,
     "rpn.head.bbox_pred": 10,
-    "roi_heads.box_predictor.cls_score": 10,
+    "roi_heads.box_predictor.cls_score": 3,
     "roi_heads.box_predictor.bbox_pred": 10,
 }
 MODELS = [
