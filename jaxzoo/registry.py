@@ -265,8 +265,11 @@ def argument_defaults(name: str) -> dict[str, Any]:
     parameters = inspect.signature(builder).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.kind is not p.VAR_KEYWORD}
     if len(defaults) < len(parameters) and (network := _returned(builder)):
-        inherited = inspect.signature(network.__init__).parameters.values()
-        defaults = {p.name: p.default for p in inherited if p.default is not p.empty} | defaults
+        for base in network.__mro__:
+            inherited = inspect.signature(base.__init__).parameters.values()
+            defaults = {p.name: p.default for p in inherited if p.default is not p.empty} | defaults
+            if all(p.kind is not p.VAR_KEYWORD for p in inherited):
+                break  # others pass on what they do not know
     return {argument: default for argument, default in defaults.items() if argument != "rngs"}
 
 

@@ -207,11 +207,15 @@ class FasterRCNN(nnx.Module):
         return self.rpn.losses(predicted, targets) | self.roi_heads.losses(features, *proposals, canvas, targets)
 
 
-def published(transform: DetectionTransform = DetectionTransform(), **facts) -> Mapping[str, Published]:  # noqa: B008
-    """Of COCO's validation images; arguments of the builder are told from metrics by their name."""
-    metrics = {name: value for name, value in facts.items() if name.endswith("_map")}
-    arguments = {name: value for name, value in facts.items() if name not in metrics}
-    return {"COCO_V1": Published(transform, metrics, arguments, "COCO-val2017")}
+def published(
+    transform: DetectionTransform = DetectionTransform(),  # noqa: B008
+    name: str = "COCO_V1",
+    **facts,
+) -> Mapping[str, Published]:
+    """Weights of COCO: their metrics, which end in "_map", and arguments of the builder."""
+    metrics = {fact: value for fact, value in facts.items() if fact.endswith("_map")}
+    arguments = {fact: value for fact, value in facts.items() if fact not in metrics}
+    return {name: Published(transform, metrics, arguments, "COCO-val2017")}
 
 
 register_rcnn = partial(register_model, task="detection", input_size=800, parts={"resnet50": {"": "backbone.body."}})

@@ -1,6 +1,6 @@
 """The heads that look at proposed regions (Girshick 2015, §2). Reference: torchvision.models.detection.roi_heads."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -24,6 +24,8 @@ from jaxzoo.nn.ops.matching import BELOW_LOW_THRESHOLD
 from jaxzoo.nn.precision import wide
 
 Features = Mapping[str, jax.Array]
+
+PART = 16  # regions of an image that a head looks at together
 
 
 class Samples(NamedTuple):
@@ -55,6 +57,40 @@ def run_head(layer: nnx.Module, x: jax.Array, valid: jax.Array) -> jax.Array:
     for inner in layer:
         x = run_head(inner, x, valid)
     return x
+
+
+def learns_from_batch(head: nnx.Module) -> bool:
+    """Whether a head has batch norm in train mode, so that its outputs depend on all of its inputs."""
+    return any(isinstance(m, BatchNorm) and not m.use_running_average for _, m in nnx.iter_modules(head))
+
+
+def on_regions(
+    run: Callable[[jax.Array, jax.Array], jax.Array], boxes: jax.Array, valid: jax.Array, whole: bool
+) -> jax.Array:
+    """`run` of regions (R, 5), which begin with the image's index, and of a mask (R,), on boxes (N, D, 4): (N, D, ...).
+
+    Unless as a `whole`, some at a time: those that are `valid` (N, D) first, and zeros without running where none of
+    them is. For a head on 100 regions takes longer than the network before it, and most images have few objects.
+    """
+    images, regions, _ = boxes.shape
+    index = jnp.broadcast_to(jnp.arange(images, dtype=boxes.dtype)[:, None, None], (images, regions, 1))
+    rois, valid = jnp.concatenate([index, boxes], 2).reshape(-1, 5), valid.ravel()
+    if whole:
+        y = run(rois, valid)
+        return y.reshape(images, regions, *y.shape[1:])
+    order = jnp.argsort(~valid, stable=True)
+    parts = -(-regions // PART)
+    size = -(-len(rois) // parts)
+    missing = parts * size - len(rois)
+    rois = jnp.pad(rois[order], ((0, missing), (0, 0))).reshape(parts, size, 5)
+    valid = jnp.pad(valid[order], (0, missing)).reshape(parts, size)
+    empty = jax.eval_shape(run, rois[0], valid[0])
+
+    def part(given: tuple[jax.Array, jax.Array]) -> jax.Array:
+        return lax.cond(given[1].any(), run, lambda *_: jnp.zeros(empty.shape, empty.dtype), *given)
+
+    y = lax.map(part, (rois, valid)).reshape(parts * size, *empty.shape[1:])[jnp.argsort(order)]
+    return y.reshape(images, regions, *empty.shape[1:])
 
 
 class RoIHeads(nnx.Module):
@@ -151,6 +187,12 @@ class RoIHeads(nnx.Module):
         places, valid = choose(positive | negative, min(self.fg_bg_sampler.choose.batch_size_per_image, boxes.shape[1]))
         labels = jnp.where(valid, pick(labels, places), 0)
         return Samples(pick(boxes, places), labels, pick(matched, places), valid)
+
+    def positives(self, samples: Samples) -> Samples:
+        """Those of samples that are objects."""
+        most = min(self.fg_bg_sampler.most_positive, samples.labels.shape[1])
+        places, valid = choose(samples.labels > 0, most)
+        return Samples(*(pick(rows, places) for rows in samples[:3]), valid)
 
     def _classified(
         self, features: Features, boxes: jax.Array, valid: jax.Array, canvas: tuple[int, int]
