@@ -37,6 +37,19 @@ def test_batch_norm_keeps_torchs_statistics_over_many_batches(momentum):
     assert ours.num_batches_tracked[...] == 7
 
 
+@pytest.mark.parametrize("valid", [[True, False, True, True, False], [False] * 5])
+def test_batch_norm_of_some_rows_equals_torchs_of_these(valid):
+    ours, theirs = twins(lambda rngs: BatchNorm(3, rngs=rngs), torch.nn.BatchNorm2d(3))
+    ours.train()
+    x = normal(5, 3, 4, 2)
+    expected = theirs(torch.tensor(x[valid])).detach().numpy()
+    y = ours(jnp.asarray(to_last(x)), jnp.array(valid))
+    close(y[np.array(valid)], to_last(expected))
+    assert jnp.isfinite(y).all()
+    for name, array in convert.state_dict(ours).items():
+        close(array, arrays(theirs)[name], name)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_batch_norm_without_statistics_equals_torch(training):
     theirs = torch.nn.BatchNorm2d(5, track_running_stats=False).train(training)
