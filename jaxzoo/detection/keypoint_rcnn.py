@@ -57,9 +57,7 @@ class KeypointRoIHeads(RoIHeads):
         found = super().__call__(features, proposals, valid, canvas, sizes)
         maps = self._heatmaps(features, found["boxes"], found["valid"], canvas)
         images, most, *shape = maps.shape
-        places, scores = heatmaps_to_keypoints(
-            maps.reshape(images * most, *shape), found["boxes"].reshape(-1, 4), canvas
-        )
+        places, scores = heatmaps_to_keypoints(maps.reshape(images * most, *shape), found["boxes"].reshape(-1, 4))
         named = {"keypoints": places, "keypoints_scores": scores}
         return found | {
             name: jnp.where(found["valid"][:, :, *[None] * (x.ndim - 1)], x.reshape(images, most, *x.shape[1:]), 0)

@@ -17,10 +17,11 @@ from jaxzoo.nn.ops import (
     MultiScaleRoIAlign,
     box_iou,
     clip_boxes_to_image,
-    nms,
     remove_small_boxes,
+    top_k,
 )
 from jaxzoo.nn.ops.matching import BELOW_LOW_THRESHOLD
+from jaxzoo.nn.ops.suppression import sorted_nms
 from jaxzoo.nn.precision import wide
 
 Features = Mapping[str, jax.Array]
@@ -208,25 +209,23 @@ class RoIHeads(nnx.Module):
         self, logits: jax.Array, offsets: jax.Array, proposals: jax.Array, valid: jax.Array, size: jax.Array
     ) -> Detections:
         """Those of one image: the best of what is left of each class."""
-        scores = jax.nn.softmax(logits)[:, 1:]
-        boxes = clip_boxes_to_image(self.box_coder.decode(offsets[:, 1:], proposals[:, None]), size)
-        valid = valid[:, None] & (scores > self.score_thresh) & remove_small_boxes(boxes, self.min_size)
-        most = min(self.detections_per_img, len(proposals))
-
-        def of_class(boxes: jax.Array, scores: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
-            keep, valid = nms(boxes, scores, self.nms_thresh, valid, most)
-            return keep, jnp.where(valid, scores[keep], -1)
-
-        keep, kept = jax.vmap(of_class, (1, 1, 1))(boxes, scores, valid)  # (classes, most)
-        classes = len(keep)
-        pairs = (keep * classes + jnp.arange(classes, dtype=keep.dtype)[:, None]).ravel()  # of a region and a class
-        missing = max(self.detections_per_img - pairs.size, 0)
-        kept, pairs = jnp.pad(kept.ravel(), (0, missing), constant_values=-1), jnp.pad(pairs, (0, missing))
-        kept, pairs = (x[: self.detections_per_img] for x in lax.sort((-kept, pairs), num_keys=2))
-        found = kept <= 0
+        scores, most = jax.nn.softmax(logits)[:, 1:], self.detections_per_img
+        regions, classes = scores.shape
+        # So many classes of a region can exceed the threshold; their scores sum to 1, but for rounding.
+        above = classes if self.score_thresh <= 0 else min(classes, int(1 / self.score_thresh) + 1)
+        count = max(regions * above, most)
+        scores = jnp.where(valid[:, None] & (scores > self.score_thresh), scores, -1).ravel()
+        scores = jnp.pad(scores, (0, max(count - len(scores), 0)), constant_values=-1)
+        scores, pairs = top_k(scores, count)  # of a region and a class
+        region, label = pairs // classes, pairs % classes + 1
+        boxes = self.box_coder.decode(offsets[region, label], proposals[region])
+        boxes = clip_boxes_to_image(boxes, size)
+        valid = (scores >= 0) & remove_small_boxes(boxes, self.min_size)
+        keep, kept = sorted_nms(boxes, label, valid, self.nms_thresh, most)
+        found = jnp.arange(most) < kept
         return {
-            "boxes": jnp.where(found[:, None], boxes.reshape(-1, 4)[pairs], 0),
-            "labels": jnp.where(found, pairs % classes + 1, 0).astype(jnp.int32),
-            "scores": jnp.where(found, -kept, 0),
+            "boxes": jnp.where(found[:, None], boxes[keep], 0),
+            "labels": jnp.where(found, label[keep], 0).astype(jnp.int32),
+            "scores": jnp.where(found, scores[keep], 0),
             "valid": found,
         }

@@ -29,7 +29,7 @@ def keypoints_to_heatmap(keypoints: jax.Array, rois: jax.Array, heatmap_size: in
     return y * heatmap_size + x, valid
 
 
-def heatmaps_to_keypoints(maps: jax.Array, rois: jax.Array, max_size: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
+def heatmaps_to_keypoints(maps: jax.Array, rois: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The places where heatmaps, resized to their regions, are highest: torchvision's function of this name.
 
     A map is resized by cubic interpolation to its region's sides, rounded up. Of equal maxima the first, by rows,
@@ -38,7 +38,6 @@ def heatmaps_to_keypoints(maps: jax.Array, rois: jax.Array, max_size: tuple[int,
     Args:
       maps: (K, H, W, N), channels last.
       rois: (K, 4) in pixels.
-      max_size: height and width that no region exceeds, those of the image: they decide what a program computes.
 
     Returns:
       Keypoints (K, N, 3) as (x, y, 1) and the height of the map there (K, N), in float32 at least.
@@ -48,36 +47,52 @@ def heatmaps_to_keypoints(maps: jax.Array, rois: jax.Array, max_size: tuple[int,
     def one(given: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         heatmap, roi = given
         sides = jnp.maximum(roi[2:] - roi[:2], 1)[::-1]  # height, width
-        counts = jnp.ceil(sides)
-        down, across = (
-            _cubic_weights(length, most, count)
-            for length, most, count in zip(heatmap.shape, max_size, counts, strict=False)
+        rows, columns = counts = jnp.ceil(sides)
+        across_all = jnp.ceil(columns / _BLOCK).astype(jnp.int32)
+        blocks = jnp.ceil(rows / _BLOCK).astype(jnp.int32) * across_all
+
+        def look_at_block(number: jax.Array, best: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            y, x = (i * _BLOCK + lax.iota(jnp.int32, _BLOCK) for i in jnp.divmod(number, across_all))
+            down, across = (
+                _cubic_weights(length, pixels, count)
+                for length, pixels, count in zip(heatmap.shape, (y, x), counts, strict=False)
+            )
+            resized = jnp.einsum("ih,hwn,jw->nij", down, heatmap, across, precision=lax.Precision.HIGHEST)
+            inside = (y[:, None] < rows) & (x < columns)
+            flat = jnp.where(inside, resized, -jnp.inf).reshape(len(resized), -1)
+            highest = flat.argmax(1)
+            found = flat.max(1), (y[:, None] * columns.astype(jnp.int32) + x).ravel()[highest]
+            better = (found[0] > best[0]) | (found[0] == best[0]) & (found[1] < best[1])
+            return tuple(jnp.where(better, f, b) for f, b in zip(found, best, strict=True))
+
+        points = heatmap.shape[-1]
+        start = jnp.full(points, -jnp.inf, heatmap.dtype), jnp.zeros(points, jnp.int32)
+        score, place = lax.fori_loop(0, blocks, look_at_block, start)
+        y, x = (
+            (i + 0.5) * (s / c)
+            for i, s, c in zip(jnp.divmod(place, columns.astype(jnp.int32)), sides, counts, strict=True)
         )
-        resized = jnp.einsum("ih,hwn,jw->nij", down, heatmap, across, precision=lax.Precision.HIGHEST)
-        inside = (jnp.arange(max_size[0])[:, None] < counts[0]) & (jnp.arange(max_size[1]) < counts[1])
-        flat = jnp.where(inside, resized, -jnp.inf).reshape(len(resized), -1)
-        place = flat.argmax(1)
-        y, x = ((i + 0.5) * (s / c) for i, s, c in zip(jnp.divmod(place, max_size[1]), sides, counts, strict=True))
-        score = jnp.take_along_axis(flat, place[:, None], 1)[:, 0]
         return jnp.stack([x + roi[0], y + roi[1], jnp.ones_like(x)], -1), score
 
     return lax.map(one, (maps, rois))
 
 
-def _cubic_weights(length: int, most: int, count: jax.Array) -> jax.Array:
-    """(most, length): the share of every cell in each of `count` pixels, and in others that do not count.
+_BLOCK = 128  # pixels, the side of the squares that a region is looked at in, whatever its size
+
+
+def _cubic_weights(length: int, pixel: jax.Array, count: jax.Array) -> jax.Array:
+    """(P, length): the share of every cell in pixels (P,), where the cells are resized to `count` pixels.
 
     Cubic convolution with A = -0.75 (Keys 1981), the border repeated, as `jaxzoo.nn.resize` has it, for a size that is
     known in the program only.
     """
-    pixel = jnp.arange(most, dtype=count.dtype)
-    source = (pixel + 0.5) * (length / count) - 0.5
+    source = (pixel.astype(count.dtype) + 0.5) * (length / count) - 0.5
     first = jnp.floor(source) - 1
-    weights = jnp.zeros((most, length), count.dtype)
+    weights = jnp.zeros((len(pixel), length), count.dtype)
     for tap in range(4):
         away = jnp.abs(source - (first + tap))
         near = (1.25 * away - 2.25) * away**2 + 1
         far = ((-0.75 * away + 3.75) * away - 6) * away + 3
         cell = jnp.clip(first + tap, 0, length - 1).astype(jnp.int32)
-        weights = weights.at[jnp.arange(most), cell].add(jnp.where(away <= 1, near, far))
+        weights = weights.at[jnp.arange(len(pixel)), cell].add(jnp.where(away <= 1, near, far))
     return weights

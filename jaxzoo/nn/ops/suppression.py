@@ -67,15 +67,54 @@ def batched_nms(
     first = -jnp.where(jnp.isnan(scores), jnp.inf, scores)
     order = lax.sort((~valid, first, lax.iota(jnp.int32, count)), num_keys=2, is_stable=True)[2]
     groups = jnp.zeros(count, jnp.int32) if idxs is None else jnp.asarray(idxs)[order]
-    keep = lax.platform_dependent(
-        boxes[order],
-        groups,
-        valid[order],
-        cpu=lambda *given: _row_by_row(*given, _below(iou_threshold, boxes.dtype), size),
-        default=lambda *given: _all_at_once(*given, _below(iou_threshold, boxes.dtype)),
-    )
-    counts = lax.iota(jnp.int32, size) < keep.sum()
-    return jnp.where(counts, order[jnp.nonzero(keep, size=size, fill_value=0)[0]], 0), counts
+    keep, kept = sorted_nms(boxes[order], groups, valid[order], iou_threshold, size)
+    counts = lax.iota(jnp.int32, size) < kept
+    return jnp.where(counts, order[keep], 0), counts
+
+
+def sorted_nms(
+    boxes: jax.Array, groups: jax.Array, valid: jax.Array, iou_threshold: float, size: int
+) -> tuple[jax.Array, jax.Array]:
+    """`batched_nms` of boxes (N, 4) in the order in which they are taken: places (size,) and how many of them count.
+
+    Many boxes are taken some at a time, until `size` are kept, which the first ones mostly give.
+    """
+    threshold, count = _below(iou_threshold, boxes.dtype), len(boxes)
+
+    def keep_of(boxes: jax.Array, groups: jax.Array, valid: jax.Array) -> jax.Array:
+        return lax.platform_dependent(
+            boxes,
+            groups,
+            valid,
+            cpu=lambda *given: _row_by_row(*given, threshold, size),
+            default=lambda *given: _all_at_once(*given, threshold),
+        )
+
+    if count <= _AT_ONCE:
+        keep = keep_of(boxes, groups, valid)
+        return jnp.nonzero(keep, size=size, fill_value=0)[0].astype(jnp.int32), keep.sum(dtype=jnp.int32)
+
+    missing = -count % _AT_ONCE
+    boxes, groups, valid = (jnp.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)) for x in (boxes, groups, valid))
+    end = jnp.where(valid, lax.iota(jnp.int32, len(valid)) + 1, 0).max()
+
+    def take(state: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+        start, kept, places = state
+        some, group, free = (lax.dynamic_slice_in_dim(x, start, _AT_ONCE) for x in (boxes, groups, valid))
+        before = lax.iota(jnp.int32, size) < kept
+        removes = _overlapping(boxes[places][:, None], some, threshold) & (groups[places][:, None] == group)
+        keep = keep_of(some, group, free & ~(removes & before[:, None]).any(0))
+        slot = jnp.where(keep, kept + jnp.cumsum(keep, dtype=jnp.int32) - 1, size)
+        places = places.at[slot].set(start + lax.iota(jnp.int32, _AT_ONCE), mode="drop")
+        return start + _AT_ONCE, kept + keep.sum(dtype=jnp.int32), places
+
+    zero = jnp.zeros((), jnp.int32)
+    start = zero, zero, jnp.zeros(size, jnp.int32)
+    _, kept, places = lax.while_loop(lambda state: (state[0] < end) & (state[1] < size), take, start)
+    return places, kept
+
+
+_AT_ONCE = 2048  # boxes, of which all pairs are compared off the CPU
 
 
 def _below(threshold: ArrayLike, dtype: np.dtype) -> ArrayLike:
@@ -117,7 +156,7 @@ def _row_by_row(boxes: jax.Array, groups: jax.Array, valid: jax.Array, threshold
     torchvision 2.7 to 5 (two cores, AVX-512).
     """
     place, (x1, y1, x2, y2) = lax.iota(jnp.int32, len(boxes)), boxes.T
-    areas, last = (x2 - x1) * (y2 - y1), valid.sum()
+    areas, last = (x2 - x1) * (y2 - y1), jnp.where(valid, place + 1, 0).max()
 
     def step(state: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
         i, kept, keep = state

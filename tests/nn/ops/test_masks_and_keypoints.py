@@ -56,11 +56,11 @@ def test_keypoint_targets_equal_torchvision():
 
 def test_heatmaps_become_keypoints_as_in_torchvision():
     rois, maps = boxes(8), normal(8, 5, 14, 14)
-    rois[0], rois[1], rois[2] = [3, 3, 3.2, 3.1], [0, 0, 40, 28], [5, 5, 19, 19]
+    rois[0], rois[1], rois[2] = [3, 3, 3.2, 3.1], [0, 0, 140, 273], [5, 5, 19, 19]
     maps[3] = 1.0  # ties
     xy, scores = reference.heatmaps_to_keypoints(torch.tensor(maps), torch.tensor(rois))
-    ours = jax.jit(ops.heatmaps_to_keypoints, static_argnums=2)(np.moveaxis(maps, 1, -1), rois, (45, 50))
+    ours = jax.jit(ops.heatmaps_to_keypoints)(np.moveaxis(maps, 1, -1), rois)
     close(ours[0][..., 2], np.ones((8, 5)))
     close(ours[1], scores, bound=1e-6)  # torchvision's are float32 whatever it is given
     close(np.delete(ours[0], 3, 0), np.delete(xy.numpy(), 3, 0), bound=1e-6)
-    assert ops.heatmaps_to_keypoints(jnp.zeros((0, 14, 14, 5)), jnp.zeros((0, 4)), (9, 9))[0].shape == (0, 5, 3)
+    assert ops.heatmaps_to_keypoints(jnp.zeros((0, 14, 14, 5)), jnp.zeros((0, 4)))[0].shape == (0, 5, 3)

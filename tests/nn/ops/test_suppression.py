@@ -21,10 +21,13 @@ def nms(rows, scores, iou_threshold, valid=None, groups=None, max_output=None):
     )
 
 
-@pytest.fixture(params=["on a CPU", "elsewhere"])
+@pytest.fixture(params=["on a CPU", "elsewhere", "on a CPU, few at once", "elsewhere, few at once"])
 def platform(request, monkeypatch):
-    """The formulation that a platform takes."""
-    chosen = {"on a CPU": "cpu", "elsewhere": "default"}[request.param]
+    """The formulation that a platform takes, for all boxes or some at a time."""
+    place, _, few = request.param.partition(", ")
+    chosen = {"on a CPU": "cpu", "elsewhere": "default"}[place]
+    if few:
+        monkeypatch.setattr(suppression, "_AT_ONCE", 16)
     monkeypatch.setattr(suppression.lax, "platform_dependent", lambda *given, **ways: ways[chosen](*given))
 
 
