@@ -218,7 +218,13 @@ def published(
     return {name: Published(transform, metrics, arguments, "COCO-val2017")}
 
 
-register_rcnn = partial(register_model, task="detection", input_size=800, parts={"resnet50": {"": "backbone.body."}})
+register_rcnn = partial(
+    register_model,
+    task="detection",
+    input_size=800,
+    parts={"resnet50": {"": "backbone.body."}},
+    tables=("torchvision.DETECTION",),
+)
 register_faster_rcnn = partial(
     register_rcnn,
     paper="Ren et al. 2015, https://arxiv.org/abs/1506.01497",
@@ -227,7 +233,6 @@ register_faster_rcnn = partial(
 
 
 @register_faster_rcnn(
-    twin="convert.twins.detection:fasterrcnn_resnet50_fpn",
     weights=published(box_map=37.0, freeze_batch_norm=True, batch_norm_eps=0.0),
 )
 def fasterrcnn_resnet50_fpn(
@@ -267,7 +272,6 @@ def second_version(trainable_layers: int | None, in_channels: int, rngs: nnx.Rng
 
 
 @register_faster_rcnn(
-    twin="convert.twins.detection:fasterrcnn_resnet50_fpn_v2",
     weights=published(box_map=46.7),
 )
 def fasterrcnn_resnet50_fpn_v2(
@@ -292,7 +296,6 @@ register_mobilenet_rcnn = partial(register_faster_rcnn, parts={"mobilenet_v3_lar
 
 
 @register_mobilenet_rcnn(
-    twin="convert.twins.detection:fasterrcnn_mobilenet_v3_large_fpn",
     weights=published(box_map=32.8, freeze_batch_norm=True),
 )
 def fasterrcnn_mobilenet_v3_large_fpn(
@@ -307,7 +310,6 @@ def fasterrcnn_mobilenet_v3_large_fpn(
 
 
 @register_mobilenet_rcnn(
-    twin="convert.twins.detection:fasterrcnn_mobilenet_v3_large_320_fpn",
     input_size=320,
     weights=published(DetectionTransform((320,), 640), box_map=22.8, freeze_batch_norm=True),
 )

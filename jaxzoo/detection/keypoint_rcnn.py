@@ -126,7 +126,6 @@ class KeypointRCNN(FasterRCNN):
 @register_rcnn(
     paper="He et al. 2017, https://arxiv.org/abs/1703.06870",
     head=("roi_heads.box_predictor",),
-    twin="convert.twins.detection:keypointrcnn_resnet50_fpn",
     weights=published(
         DetectionTransform(MIN_SIZES), box_map=54.6, kp_map=65.0, freeze_batch_norm=True, batch_norm_eps=0.0
     )

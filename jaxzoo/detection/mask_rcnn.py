@@ -125,7 +125,6 @@ register_mask_rcnn = partial(
 
 
 @register_mask_rcnn(
-    twin="convert.twins.detection:maskrcnn_resnet50_fpn",
     weights=published(box_map=37.9, mask_map=34.6, freeze_batch_norm=True, batch_norm_eps=0.0),
 )
 def maskrcnn_resnet50_fpn(
@@ -142,7 +141,6 @@ def maskrcnn_resnet50_fpn(
 
 
 @register_mask_rcnn(
-    twin="convert.twins.detection:maskrcnn_resnet50_fpn_v2",
     weights=published(box_map=47.4, mask_map=41.8),
 )
 def maskrcnn_resnet50_fpn_v2(

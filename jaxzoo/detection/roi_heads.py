@@ -81,8 +81,8 @@ def on_regions(
         return y.reshape(images, regions, *y.shape[1:])
     order = jnp.argsort(~valid, stable=True)
     parts = -(-regions // PART)
-    size = -(-len(rois) // parts)
-    missing = parts * size - len(rois)
+    size = -(-images * regions // parts)
+    missing = parts * size - images * regions
     rois = jnp.pad(rois[order], ((0, missing), (0, 0))).reshape(parts, size, 5)
     valid = jnp.pad(valid[order], (0, missing)).reshape(parts, size)
     empty = jax.eval_shape(run, rois[0], valid[0])
@@ -90,7 +90,7 @@ def on_regions(
     def part(given: tuple[jax.Array, jax.Array]) -> jax.Array:
         return lax.cond(given[1].any(), run, lambda *_: jnp.zeros(empty.shape, empty.dtype), *given)
 
-    y = lax.map(part, (rois, valid)).reshape(parts * size, *empty.shape[1:])[jnp.argsort(order)]
+    y = lax.map(part, (rois, valid)).reshape(-1, *empty.shape[1:])[jnp.argsort(order)]
     return y.reshape(images, regions, *empty.shape[1:])
 
 

@@ -69,7 +69,7 @@ class RPNHead(nnx.Module):
 
     def __call__(self, x: Sequence[jax.Array]) -> tuple[list[jax.Array], list[jax.Array]]:
         hidden = [self.conv(level) for level in x]
-        logits = [wide(self.cls_logits(level).reshape(len(level), -1)) for level in hidden]
+        logits = [wide(self.cls_logits(level).reshape(level.shape[0], -1)) for level in hidden]
         return logits, [wide(by_anchor(self.bbox_pred(level), 4)) for level in hidden]
 
 

@@ -50,7 +50,7 @@ def roi_align(
       (K, height, width, C) or (N, L, height, width, C).
     """
     pool = _Align(per_axis(output_size, 2, "output_size"), sampling_ratio, aligned, max_sampling)
-    return _by_rows(boxes, lambda rois: pool([features], rois, [spatial_scale], jnp.zeros(len(rois), jnp.int32)))
+    return _by_rows(boxes, lambda rois: pool([features], rois, [spatial_scale], jnp.zeros(rois.shape[0], jnp.int32)))
 
 
 def roi_pool(features: jax.Array, boxes: jax.Array, output_size: Size, spatial_scale: float = 1.0) -> jax.Array:
@@ -113,8 +113,8 @@ class _Align(Static):
         self, maps: Sequence[jax.Array], rois: jax.Array, scales: Sequence[float], levels: jax.Array
     ) -> jax.Array:
         given, maps = maps[0], [wide(m) for m in maps]
-        if not len(rois) or not all(m.size for m in maps):
-            return jnp.zeros((len(rois), *self.output_size, given.shape[-1]), given.dtype)
+        if rois.shape[0] == 0 or any(0 in m.shape for m in maps):
+            return jnp.zeros((rois.shape[0], *self.output_size, given.shape[-1]), given.dtype)
         pool = self._read if self.sampling_ratio > 0 else self._weighted
         return narrow(pool(maps, rois.astype(maps[0].dtype), scales, levels), given)
 
@@ -200,7 +200,7 @@ class _Align(Static):
     ) -> jax.Array:
         """From one table of all levels' pixels: a fixed number of points reads few of them."""
         table = jnp.concatenate([m.reshape(-1, m.shape[-1]) for m in maps])
-        starts = np.cumsum([0, *(len(m) * m.shape[1] * m.shape[2] for m in maps)])
+        starts = np.cumsum([0, *(m.shape[0] * m.shape[1] * m.shape[2] for m in maps)])
         heights, widths, first = (
             np.array(x, np.int32) for x in ([m.shape[1] for m in maps], [m.shape[2] for m in maps], starts[:-1])
         )
@@ -336,7 +336,7 @@ class MultiScaleRoIAlign(Static):
         ends = [int(-np.log2(np.float32(scale))) for scale in (scales[0], scales[-1])]
 
         def pool(rois: jax.Array) -> jax.Array:
-            levels = jnp.zeros(len(rois), jnp.int32)
+            levels = jnp.zeros(rois.shape[0], jnp.int32)
             if len(maps) > 1:
                 levels = roi_levels(rois[:, 1:], *ends, self.canonical_scale, self.canonical_level)
             return self.align(maps, rois, scales, levels)
