@@ -53,8 +53,13 @@ def detections(
 ) -> Detections:
     """What non-maximum suppression within each class leaves of an image's candidates, the best first, zeros after."""
     keep, mask = batched_nms(boxes, scores, labels, nms_thresh, valid, most)
-    found = {"boxes": boxes[keep], "labels": labels[keep].astype(jnp.int32), "scores": scores[keep]}
-    return {name: jnp.where(mask[:, *[None] * (x.ndim - 1)], x, 0) for name, x in found.items()} | {"valid": mask}
+    return masked(boxes[keep], scores[keep], labels[keep], mask)
+
+
+def masked(boxes: jax.Array, scores: jax.Array, labels: jax.Array, valid: jax.Array) -> Detections:
+    """An image's detections by name, with zeros where they are not valid."""
+    found = {"boxes": boxes, "labels": labels.astype(jnp.int32), "scores": scores}
+    return {name: jnp.where(valid[:, *[None] * (x.ndim - 1)], x, 0) for name, x in found.items()} | {"valid": valid}
 
 
 def concatenated(levels: Sequence[Candidates]) -> Candidates:
