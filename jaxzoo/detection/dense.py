@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from jaxzoo.errors import UsageError
-from jaxzoo.nn.ops import batched_nms, top_k
+from jaxzoo.nn.ops import batched_nms, clip_boxes_to_image, top_k
 
 Detections = dict[str, jax.Array]
 
@@ -62,6 +63,30 @@ def masked(boxes: jax.Array, scores: jax.Array, labels: jax.Array, valid: jax.Ar
     return {name: jnp.where(valid[:, *[None] * (x.ndim - 1)], x, 0) for name, x in found.items()} | {"valid": valid}
 
 
-def concatenated(levels: Sequence[Candidates]) -> Candidates:
-    """Those of all levels, one level after the other."""
-    return Candidates(*(jnp.concatenate(parts) for parts in zip(*levels, strict=True)))
+def best_boxes(
+    detector: nnx.Module,
+    images: jax.Array,
+    sizes: jax.Array | None,
+    scores: Sequence[jax.Array],
+    offsets: Sequence[jax.Array],
+    anchors: Sequence[jax.Array],
+) -> Detections:
+    """The detections of images by every level's scores (N, A, classes) and offsets (N, A, 4) from its anchors (A, 4).
+
+    Args:
+      detector: with `box_coder`, `score_thresh`, `topk_candidates`, `nms_thresh` and `detections_per_img`.
+    """
+
+    def one(scores: Sequence[jax.Array], offsets: Sequence[jax.Array], size: jax.Array) -> Detections:
+        found, boxes = [], []
+        for score, offset, anchor in zip(scores, offsets, anchors, strict=True):
+            level = best_candidates(score, detector.score_thresh, detector.topk_candidates)
+            box = detector.box_coder.decode(offset[level.anchors], anchor[level.anchors])
+            boxes.append(clip_boxes_to_image(box, size))
+            found.append(level)
+        all_levels = Candidates(*(jnp.concatenate(parts) for parts in zip(*found, strict=True)))
+        scores, labels, valid = all_levels.scores, all_levels.labels, all_levels.valid
+        limits = detector.nms_thresh, detector.detections_per_img
+        return detections(jnp.concatenate(boxes), scores, labels, valid, *limits)
+
+    return jax.vmap(one)(scores, offsets, whole_canvas(images, sizes))

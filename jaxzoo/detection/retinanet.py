@@ -13,15 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxzoo.detection.backbone import OUT_CHANNELS, BackboneWithFPN, batch_norm, resnet_fpn_backbone
-from jaxzoo.detection.dense import (
-    Detections,
-    best_candidates,
-    by_anchor,
-    check_classes,
-    concatenated,
-    detections,
-    whole_canvas,
-)
+from jaxzoo.detection.dense import Detections, best_boxes, by_anchor, check_classes
 from jaxzoo.detection.transform import DetectionTransform
 from jaxzoo.nn import Conv, ConvNormActivation, GroupNorm, Layer, Sequential, init
 from jaxzoo.nn.ops import (
@@ -30,7 +22,6 @@ from jaxzoo.nn.ops import (
     LastLevelP6P7,
     Matcher,
     box_iou,
-    clip_boxes_to_image,
     generalized_box_iou_loss,
     sigmoid_focal_loss,
 )
@@ -197,25 +188,8 @@ class RetinaNet(nnx.Module):
 
     def __call__(self, images: jax.Array, sizes: jax.Array | None = None) -> Detections:
         outputs, anchors = self._predicted(images)
-
-        def one(logits: list[jax.Array], offsets: list[jax.Array], size: jax.Array) -> Detections:
-            levels, boxes = [], []
-            for scores, offset, anchor in zip(map(jax.nn.sigmoid, logits), offsets, anchors, strict=True):
-                found = best_candidates(scores, self.score_thresh, self.topk_candidates)
-                box = self.box_coder.decode(offset[found.anchors], anchor[found.anchors])
-                boxes.append(clip_boxes_to_image(box, size))
-                levels.append(found)
-            found = concatenated(levels)
-            return detections(
-                jnp.concatenate(boxes),
-                found.scores,
-                found.labels,
-                found.valid,
-                self.nms_thresh,
-                self.detections_per_img,
-            )
-
-        return jax.vmap(one)(outputs["cls_logits"], outputs["bbox_regression"], whole_canvas(images, sizes))
+        scores = [jax.nn.sigmoid(logits) for logits in outputs["cls_logits"]]
+        return best_boxes(self, images, sizes, scores, outputs["bbox_regression"], anchors)
 
     def losses(
         self, images: jax.Array, sizes: jax.Array | None, targets: Mapping[str, jax.Array]

@@ -276,7 +276,6 @@ WHERE = {24: 1, 26: 3, 28: 5}  # VGG's last three convolutions, in the first of 
     task="detection",
     paper="Liu et al. 2016, https://arxiv.org/abs/1512.02325",
     input_size=300,
-    twin="convert.twins.detection:ssd300_vgg16",
     head=("head.classification_head.module_list",),
     weights={"COCO_V1": Published(transform_of((300, 300), **PIXELS), {"box_map": 25.1}, data="COCO-val2017")},
     parts={

@@ -78,7 +78,6 @@ HALF = {"image_mean": (0.5,) * 3, "image_std": (0.5,) * 3}  # pixels from -1 to 
     task="detection",
     paper="Howard et al. 2019, https://arxiv.org/abs/1905.02244",
     input_size=320,
-    twin="convert.twins.detection:ssdlite320_mobilenet_v3_large",
     head=tuple(f"head.classification_head.module_list.{level}.1" for level in range(6)),
     weights={"COCO_V1": Published(transform_of((320, 320), **HALF), {"box_map": 21.3}, data="COCO-val2017")},
     parts={

@@ -1,31 +1,62 @@
-"""SSDlite against torchvision's, without the blocks of its backbone that repeat others."""
+"""SSDlite against torchvision's, without the blocks of its backbone that repeat others, on a small canvas."""
 
-import numpy as np
 import pytest
 import torch
+import torchvision.models.detection.ssdlite as reference
+from torchvision.models import mobilenet_v3_large
 
 import jaxzoo
+from convert.rules import leaves
+from convert.shapes import abstract
 from convert.twins import build_twin
-from tests.detection.pair import Pair, images_on_canvas, truths
+from jaxzoo.nn import Buffer
+from tests.detection.pair import SmallPair, check_citizenship
+from tests.parity.reduced import reduce_depth
 
-CLASSES = 5
-CANVAS = (160, 192)
+NAME = "ssdlite320_mobilenet_v3_large"
+CANVAS = (128, 160)
+CLASSES = 21
+
+
+class Reduced(SmallPair):
+    def __init__(self):
+        twin, model = build_twin(jaxzoo.card(NAME), num_classes=CLASSES), abstract(NAME, num_classes=CLASSES)
+        reduce_depth(model, twin)
+        super().__init__(lambda: model, twin, CANVAS)
 
 
 @pytest.fixture(scope="module")
 def pair():
     torch.manual_seed(0)
-    name = "ssdlite320_mobilenet_v3_large"
-    twin = build_twin(jaxzoo.card(name), num_classes=CLASSES)
-    return Pair(lambda: jaxzoo.create_model(name, num_classes=CLASSES), twin, reduced=True, level=0)
+    return Reduced()
 
 
-def test_a_batch_of_two_sizes_has_torchvisions_detections(pair):
-    sizes = np.array([CANVAS, (111, 150)], np.int32)
-    images = images_on_canvas(sizes, CANVAS)
-    assert pair.same_detections(images, sizes).tolist() == [300, 300]
+def test_layers_and_detections_are_torchvisions(pair):
+    assert pair.same_detections() == [300, 300]
 
 
 def test_losses_and_gradients_are_torchvisions(pair):
-    sizes = np.array([CANVAS, (111, 150), (160, 130)], np.int32)
-    pair.same_losses(images_on_canvas(sizes, CANVAS), sizes, truths(sizes, CLASSES))
+    pair.same_training()
+
+
+@pytest.mark.parametrize("trainable", range(7))
+def test_whole_tail_and_frozen_layers_are_torchvisions(trainable, monkeypatch):
+    """As it is where the backbone is loaded, on which torchvision's own builder insists."""
+    with torch.device("meta"):
+        monkeypatch.setattr(reference, "mobilenet_v3_large", lambda weights, **options: mobilenet_v3_large(**options))
+        twin = reference.ssdlite320_mobilenet_v3_large(trainable_backbone_layers=trainable)
+    ours = list(leaves(abstract(NAME, reduced_tail=False, trainable_backbone_layers=trainable)))
+    assert [(x.key, x.torch_shape) for x in ours] == [(k, tuple(v.shape)) for k, v in twin.state_dict().items()]
+    frozen = {name for name, parameter in twin.named_parameters() if not parameter.requires_grad}
+    assert frozen == {x.key for x in ours if isinstance(x.variable, Buffer)}
+
+
+def test_programs_take_it_and_find_boxes_in_float32():
+    check_citizenship(abstract(NAME), CANVAS)
+
+
+def test_impossible_arguments_are_refused_in_a_sentence():
+    with pytest.raises(jaxzoo.UsageError, match="class 0 is the background"):
+        abstract(NAME, num_classes=1)
+    with pytest.raises(jaxzoo.UsageError, match="from 0 to 6, or None for all"):
+        abstract(NAME, trainable_backbone_layers=-1)
