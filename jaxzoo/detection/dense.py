@@ -1,6 +1,6 @@
 """What detectors share that predict at every place of a pyramid: candidates of each level, and the best of them all."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -26,6 +26,14 @@ def whole_canvas(images: jax.Array, sizes: jax.Array | None) -> jax.Array:
     if sizes is None:
         return jnp.broadcast_to(jnp.array(images.shape[1:3], jnp.int32), (images.shape[0], 2))
     return sizes
+
+
+def truths(targets: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """`boxes` (N, M, 4), `labels` (N, M) and `valid` (N, M) among targets, at least one row of padding."""
+    found = {name: targets[name] for name in ("boxes", "labels", "valid")}
+    if found["valid"].shape[1]:
+        return found
+    return {name: jnp.zeros((len(x), 1, *x.shape[2:]), x.dtype) for name, x in found.items()}
 
 
 def by_anchor(x: jax.Array, values: int) -> jax.Array:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxzoo.detection.backbone import OUT_CHANNELS, BackboneWithFPN, batch_norm, resnet_fpn_backbone
-from jaxzoo.detection.dense import Detections, best_boxes, by_anchor, check_classes
+from jaxzoo.detection.dense import Detections, best_boxes, by_anchor, check_classes, truths
 from jaxzoo.detection.transform import DetectionTransform
 from jaxzoo.errors import UsageError
 from jaxzoo.nn import Conv, GroupNorm, Layer, ReLU, Sequential, init, relu
@@ -106,7 +106,7 @@ class FCOSHead(nnx.Module):
 
     def compute_loss(
         self,
-        truths: Mapping[str, jax.Array],
+        truth: Mapping[str, jax.Array],
         outputs: Mapping[str, jax.Array],
         anchors: jax.Array,
         matched: jax.Array,
@@ -115,8 +115,8 @@ class FCOSHead(nnx.Module):
         points as squares (A, 4) and the object of each (A,)."""
         logits, distances, centerness = (outputs[name] for name in ("cls_logits", "bbox_regression", "bbox_ctrness"))
         found = matched >= 0
-        right = found[:, None] & (truths["labels"][matched][:, None] == jnp.arange(logits.shape[-1]))
-        goal = jnp.where(found[:, None], truths["boxes"][matched], anchors)
+        right = found[:, None] & (truth["labels"][matched][:, None] == jnp.arange(logits.shape[-1]))
+        goal = jnp.where(found[:, None], truth["boxes"][matched], anchors)
         overlap = generalized_box_iou_loss(self.box_coder.decode(distances, anchors), goal)
         left, top, right_edge, bottom = jnp.moveaxis(self.box_coder.encode(goal, anchors), -1, 0)
         centred = jnp.sqrt(_ratio(left, right_edge) * _ratio(top, bottom))
@@ -203,18 +203,16 @@ class FCOS(nnx.Module):
         outputs, levels = self._predicted(images)
         outputs, anchors = {name: jnp.concatenate(x, 1) for name, x in outputs.items()}, jnp.concatenate(levels)
 
-        def one(outputs: dict[str, jax.Array], truths: dict[str, jax.Array]) -> tuple[dict[str, jax.Array], jax.Array]:
-            matched = self._match(truths["boxes"], truths["valid"], levels)
-            return self.head.compute_loss(truths, outputs, anchors, matched), (matched >= 0).sum()
+        def one(outputs: dict[str, jax.Array], truth: dict[str, jax.Array]) -> tuple[dict[str, jax.Array], jax.Array]:
+            matched = self._match(truth["boxes"], truth["valid"], levels)
+            return self.head.compute_loss(truth, outputs, anchors, matched), (matched >= 0).sum()
 
-        losses, found = jax.vmap(one)(outputs, {name: targets[name] for name in ("boxes", "labels", "valid")})
+        losses, found = jax.vmap(one)(outputs, truths(targets))
         return {name: loss.sum() / jnp.maximum(found.sum(), 1) for name, loss in losses.items()}
 
     def _match(self, boxes: jax.Array, valid: jax.Array, levels: Sequence[jax.Array]) -> jax.Array:
         """The object (A,) that each point learns, or -1: of those around it that suit its level the smallest (§3.2)."""
         anchors = jnp.concatenate(levels)[:, None]  # (A, 1, 4), against (M, 4)
-        if not len(boxes):
-            return jnp.full(len(anchors), -1)
         point, side = (anchors[..., :2] + anchors[..., 2:]) / 2, anchors[..., 2] - anchors[..., 0]
         offset = jnp.abs(point - (boxes[:, :2] + boxes[:, 2:]) / 2).max(-1)
         distances = jnp.concatenate([point - boxes[:, :2], boxes[:, 2:] - point], -1)

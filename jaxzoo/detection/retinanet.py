@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxzoo.detection.backbone import OUT_CHANNELS, BackboneWithFPN, batch_norm, resnet_fpn_backbone
-from jaxzoo.detection.dense import Detections, best_boxes, by_anchor, check_classes
+from jaxzoo.detection.dense import Detections, best_boxes, by_anchor, check_classes, truths
 from jaxzoo.detection.transform import DetectionTransform
 from jaxzoo.nn import Conv, ConvNormActivation, GroupNorm, Layer, Sequential, init
 from jaxzoo.nn.ops import (
@@ -215,8 +215,7 @@ class RetinaNet(nnx.Module):
                 "bbox_regression": self.head.regression_head.compute_loss(boxes, offsets, anchors, matched),
             }
 
-        truths = (targets[name] for name in ("boxes", "labels", "valid"))
-        return {name: loss.mean() for name, loss in jax.vmap(one)(logits, offsets, *truths).items()}
+        return {name: loss.mean() for name, loss in jax.vmap(one)(logits, offsets, *truths(targets).values()).items()}
 
     def _predicted(self, images: jax.Array) -> tuple[dict[str, list[jax.Array]], tuple[jax.Array, ...]]:
         """The heads' outputs and the anchors of every level."""

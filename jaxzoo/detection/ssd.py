@@ -14,7 +14,7 @@ from jax import lax
 
 from jaxzoo.classification.vgg import D, make_layers
 from jaxzoo.detection.backbone import freeze_first
-from jaxzoo.detection.dense import Detections, by_anchor, check_classes, masked, whole_canvas
+from jaxzoo.detection.dense import Detections, by_anchor, check_classes, masked, truths, whole_canvas
 from jaxzoo.detection.transform import DetectionTransform
 from jaxzoo.errors import UsageError
 from jaxzoo.nn import Conv, Layer, MaxPool, ReLU, Sequential, init
@@ -173,12 +173,12 @@ class SSD(nnx.Module):
             goal = self.box_coder.encode(jnp.where(found[:, None], boxes[matched], anchors), anchors)
             label = jnp.where(found, labels[matched], 0)
             entropy = -jnp.take_along_axis(jax.nn.log_softmax(logits), label[:, None], 1)[:, 0]
-            times = (label > 0) + self._hard_negatives(lax.stop_gradient(entropy), label > 0)
+            positive = label > 0
+            times = positive.astype(int) + self._hard_negatives(lax.stop_gradient(entropy), positive)
             distance = jnp.where(found[:, None], smooth_l1(offsets - goal), 0)
             return {"classification": (times * entropy).sum(), "bbox_regression": distance.sum()}, found.sum()
 
-        truths = (targets[name] for name in ("boxes", "labels", "valid"))
-        losses, found = jax.vmap(one)(outputs["cls_logits"], outputs["bbox_regression"], *truths)
+        losses, found = jax.vmap(one)(outputs["cls_logits"], outputs["bbox_regression"], *truths(targets).values())
         return {name: loss.sum() / jnp.maximum(found.sum(), 1) for name, loss in losses.items()}
 
     def _hard_negatives(self, loss: jax.Array, positive: jax.Array) -> jax.Array:

@@ -24,9 +24,11 @@ class SmallPair(DetectorPair):
       build: makes our model.
       twin: a `convert.twins.detection.OnCanvas`.
       size: height and width of the canvas.
+      level: of `quickly`, for the gradients.
     """
 
-    def __init__(self, build: Callable[[], nnx.Module], twin: torch.nn.Module, size: tuple[int, int]):
+    def __init__(self, build: Callable[[], nnx.Module], twin: torch.nn.Module, size: tuple[int, int], level: int = 0):
+        self.level = level
         self.model, self.twin, self.size = nnx.eval_shape(build), twin.double(), size
         self.reduced, self.batch, self.dense = True, 2, True
         self.model.score_thresh = self.twin.score_thresh = THRESHOLD

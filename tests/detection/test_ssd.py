@@ -39,7 +39,7 @@ def pair():
     torch.manual_seed(0)
     backbone = reference.SSDFeatureExtractorVGG(vgg.make_layers(NARROW), False)
     anchors = reference.DefaultBoxGenerator(SHAPES, **BOXES)
-    return SSDPair(build, on_canvas(reference.SSD(backbone, anchors, CANVAS[::-1], CLASSES)), CANVAS)
+    return SSDPair(build, on_canvas(reference.SSD(backbone, anchors, CANVAS[::-1], CLASSES)), CANVAS, level=1)
 
 
 def test_layers_and_detections_are_torchvisions(pair):

@@ -122,6 +122,7 @@ class Pair:
         else:
             self.size, arguments = (image_size, image_size), {"image_size": image_size}
         self.reduced, self.dense = reduced, jaxzoo.card(name).task == "segmentation"
+        self.level = 0 if max(self.size) <= 64 else 1
         self.batch = BATCH if max(self.size) < 200 else 2  # of large images two do, in half the time and memory
         torch.manual_seed(0)
         self.twin, self.model = build_twin(jaxzoo.card(name), **arguments), abstract_model(name, **arguments)
@@ -232,8 +233,7 @@ class Pair:
         self.model.eval()
         places = {".".join(map(str, path)): path for path, _ in nnx.to_flat_state(params)}
 
-        small = max(self.size) <= 64
-        options = quickly(0 if small else 1) if self.reduced else quickly(1) if small else None
+        options = quickly(self.level) if self.reduced else None if self.level else quickly(1)
 
         @functools.partial(jax.jit, compiler_options=options)
         def run(vector, rest, inputs, labels):
