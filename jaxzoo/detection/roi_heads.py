@@ -11,6 +11,7 @@ from jax import lax
 from jaxzoo.detection.dense import Detections
 from jaxzoo.detection.rpn import Losses, Sampler, Targets, smooth_l1
 from jaxzoo.nn import BatchNorm, Sequential
+from jaxzoo.nn.cpu.convolution import in_branch
 from jaxzoo.nn.ops import (
     BoxCoder,
     Matcher,
@@ -85,12 +86,14 @@ def on_regions(
     missing = parts * size - images * regions
     rois = jnp.pad(rois[order], ((0, missing), (0, 0))).reshape(parts, size, 5)
     valid = jnp.pad(valid[order], (0, missing)).reshape(parts, size)
-    empty = jax.eval_shape(run, rois[0], valid[0])
+    with in_branch():
+        empty = jax.eval_shape(run, rois[0], valid[0])
 
-    def part(given: tuple[jax.Array, jax.Array]) -> jax.Array:
-        return lax.cond(given[1].any(), run, lambda *_: jnp.zeros(empty.shape, empty.dtype), *given)
+        def part(given: tuple[jax.Array, jax.Array]) -> jax.Array:
+            return lax.cond(given[1].any(), run, lambda *_: jnp.zeros(empty.shape, empty.dtype), *given)
 
-    y = lax.map(part, (rois, valid)).reshape(-1, *empty.shape[1:])[jnp.argsort(order)]
+        y = lax.map(part, (rois, valid))
+    y = y.reshape(-1, *empty.shape[1:])[jnp.argsort(order)]
     return y.reshape(images, regions, *empty.shape[1:])
 
 

@@ -9,6 +9,7 @@ from flax import nnx
 from timm.layers import Conv2dSame
 
 from jaxzoo.nn import Conv, ConvTranspose
+from jaxzoo.nn.cpu.convolution import in_branch
 from tests.compare import agree, normal, twins
 
 RNGS = nnx.Rngs(0)
@@ -82,6 +83,12 @@ def test_conv_equals_torch(case):
     channels, out, kernel, arguments, size = CONVOLUTIONS[case]
     theirs = torch.nn.Conv2d(channels, out, kernel, **arguments)
     agree(*twins(lambda rngs: Conv(channels, out, kernel, **arguments, rngs=rngs), theirs), normal(2, channels, *size))
+
+
+@pytest.mark.parametrize("case", [case for case in CONVOLUTIONS if case.startswith("larger")])
+def test_conv_in_a_branch_equals_torch(case):
+    with in_branch():
+        test_conv_equals_torch(case)
 
 
 def test_large_patches_are_no_program_of_a_slice_each():

@@ -10,9 +10,11 @@ pixels up to fifty times slower than a product of matrices. So here
 - and one in groups a few dense ones; the gradient of a kernel with many groups is one product of matrices per group.
 """
 
+import contextlib
+import contextvars
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -47,19 +49,73 @@ def conv(
 ) -> jax.Array:
     """`lax.conv_general_dilated` of (N, *space, C) and (*space, C / groups, out), which have one dtype."""
     plan = tuple(strides), tuple(tuple(pads) for pads in padding), tuple(dilation), groups
-    return _compiled(x, kernel, plan=plan)
+    return _compiled(x, kernel, plan=plan, branch=_branch.get())
 
 
 # One program, and one for both gradients, outside of `jax.jit`; inside, the same as without.
-@functools.partial(jax.jit, static_argnames="plan")
-def _compiled(x: jax.Array, kernel: jax.Array, *, plan: Plan) -> jax.Array:
-    return _xla(x, kernel, *plan) if _choose(x, kernel, *plan) is _xla else _conv(x, kernel, plan=plan)
+@functools.partial(jax.jit, static_argnames=("plan", "branch"))
+def _compiled(x: jax.Array, kernel: jax.Array, *, plan: Plan, branch: bool) -> jax.Array:
+    if _choose(x, kernel, *plan) is not _xla:
+        return _conv(x, kernel, plan=plan)
+    return (_ordered if branch and plan[-1] == 1 else _xla)(x, kernel, *plan)
+
+
+_branch = contextvars.ContextVar("_branch", default=False)
+
+
+@contextlib.contextmanager
+def in_branch() -> Iterator[None]:
+    """For convolutions that `lax.cond` or a loop contains: XLA's CPU compiler brings the gradients of those outside
+    into the order of axes that it has fast code for, and takes 60 times as long for the others."""
+    token = _branch.set(True)
+    try:
+        yield
+    finally:
+        _branch.reset(token)
 
 
 def _xla(x: jax.Array, kernel: jax.Array, strides, padding: Pads, dilation, groups: int) -> jax.Array:
     return lax.conv_general_dilated(
         x, kernel, strides, padding, None, dilation, dimensions(x.ndim - 2), feature_group_count=groups
     )
+
+
+def _ordered_input_gradient(gradient: jax.Array, kernel: jax.Array, *, shape, plan: Plan) -> jax.Array:
+    strides, padding, dilation, _ = plan
+    space = range(kernel.ndim - 2)
+    reach = [d * (k - 1) for d, k in zip(dilation, kernel.shape, strict=False)]
+    spread = [(n - 1) * s + 1 for n, s in zip(gradient.shape[1:], strides, strict=False)]
+    before = [r - low for r, (low, _) in zip(reach, padding, strict=True)]
+    after = [n - m - b + r for n, m, b, r in zip(shape[1:], spread, before, reach, strict=False)]
+    return lax.conv_general_dilated(
+        gradient,
+        jnp.flip(kernel, space).swapaxes(-1, -2),
+        (1,) * len(reach),
+        list(zip(before, after, strict=True)),
+        strides,
+        dilation,
+        dimensions(len(reach)),
+    )
+
+
+def _ordered_kernel_gradient(x: jax.Array, gradient: jax.Array, *, shape, plan: Plan) -> jax.Array:
+    strides, padding, dilation, _ = plan
+    n = len(strides)
+    spread = [(m - 1) * s + 1 for m, s in zip(gradient.shape[1:], strides, strict=False)]
+    after = [
+        d * (k - 1) + m - length - low
+        for d, k, m, length, (low, _) in zip(dilation, shape, spread, x.shape[1:], padding, strict=False)
+    ]
+    y = lax.conv_general_dilated(
+        x.swapaxes(0, -1),  # the channels as a batch, the batch as channels
+        jnp.moveaxis(gradient, 0, -2),
+        dilation,
+        [(low, high) for (low, _), high in zip(padding, after, strict=True)],
+        None,
+        strides,
+        dimensions(n),
+    )
+    return jnp.moveaxis(y, 0, -2)
 
 
 def _fast_input_gradient(gradient: jax.Array, kernel: jax.Array, *, shape, plan: Plan) -> jax.Array:
@@ -89,6 +145,19 @@ _conv = bilinear(
     _fast_input_gradient,
     _fast_kernel_gradient,
 )
+
+
+_ordered_conv = bilinear(
+    "ordered_conv",
+    lambda x, kernel, *, plan: _xla(x, kernel, *plan),
+    lambda x, kernel, *, plan: _xla(x, kernel, *plan),
+    _ordered_input_gradient,
+    _ordered_kernel_gradient,
+)
+
+
+def _ordered(x: jax.Array, kernel: jax.Array, *plan) -> jax.Array:
+    return _ordered_conv(x, kernel, plan=plan)
 
 
 def _choose(x: jax.Array, kernel: jax.Array, strides, padding: Pads, dilation, groups: int) -> Callable[..., jax.Array]:

@@ -199,8 +199,9 @@ class _Align(Static):
         self, maps: list[jax.Array], rois: jax.Array, scales: Sequence[float], levels: jax.Array
     ) -> jax.Array:
         """From one table of all levels' pixels: a fixed number of points reads few of them."""
-        table = jnp.concatenate([m.reshape(-1, m.shape[-1]) for m in maps])
-        starts = np.cumsum([0, *(m.shape[0] * m.shape[1] * m.shape[2] for m in maps)])
+        images, *_, channels = maps[0].shape
+        table = jnp.concatenate([m.reshape(images, -1, channels) for m in maps], 1).reshape(-1, channels)
+        starts = np.cumsum([0, *(m.shape[1] * m.shape[2] for m in maps)])
         heights, widths, first = (
             np.array(x, np.int32) for x in ([m.shape[1] for m in maps], [m.shape[2] for m in maps], starts[:-1])
         )
@@ -212,12 +213,14 @@ class _Align(Static):
             x1, y1, x2, y2 = roi[1:] * scale[level]
             y, down = self._taps(*self._points(y1, y2, 0, self.sampling_ratio), height)
             x, across = self._taps(*self._points(x1, x2, 1, self.sampling_ratio), width)
-            image = jnp.asarray(first)[level] + roi[0].astype(jnp.int32) * height * width
+            image = jnp.asarray(first)[level] + roi[0].astype(jnp.int32) * starts[-1].astype(np.int32)
             pixels = table.at[(image + y * width)[:, :, None, None] + x].get(
                 mode="clip"
             )  # (rows, taps, columns, taps, C)
             return _weighted_sum(pixels, down, across)
 
+        if not isinstance(rois.shape[0], int):  # in an exported program for any batch
+            return jax.vmap(one)((rois, levels))
         return lax.map(one, (rois, levels), batch_size=_AT_ONCE)
 
     def _weighted(
