@@ -5,7 +5,7 @@ import dataclasses
 import json as texts
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 
@@ -25,10 +25,13 @@ def predict(
     annotate: Path | None = None,
     out: Path | None = None,
     crf: bool = False,
+    score: float | None = None,
+    max_detections: int | None = None,
+    canvas: Literal["exact", "buckets"] | None = None,
     json: Path | None = None,
     csv: Path | None = None,
 ) -> int:
-    """Classify images, with probabilities; or segment them, with a model for segmentation.
+    """Classify images, with probabilities; or segment them, or find objects in them, with a model for that.
 
     Images are prepared exactly as the weights were evaluated. Those that cannot be read are named on stderr and left
     out; the exit code is 1 then, or 2 if none could be read.
@@ -38,13 +41,17 @@ def predict(
         model: Model, such as resnet50; `jaxzoo list` shows all.
         weights: A .pth, .pt or .safetensors file, a converted directory, the folder of a training run, or the name of
             published weights to download, such as DEFAULT.
-        top: Number of classes to print for each image.
+        top: Number of classes to print for each image (not for detection).
         temperature: Divisor of the logits before the softmax; above 1 the probabilities get closer to each other.
-        batch_size: Images per forward pass of a classifier; segmentation models take one at a time.
+        batch_size: Images per forward pass of a classifier; other models take one at a time.
         annotate: New folder for a copy of each image with its classes written below it (classification).
         out: New folder for each image's mask as a palette PNG, and for the mask drawn over the image (segmentation,
-            which needs it).
+            which needs it); or for each image with its objects drawn, and their list in COCO's format (detection).
         crf: Refine the mask's borders by a fully connected CRF (segmentation).
+        score: Least score of an object. Default: 0.5 (detection).
+        max_detections: Most objects of an image; the model has a limit of its own (detection).
+        canvas: Whether each image is padded as in torchvision, or to one of a few sizes, so that fewer programs are
+            compiled, where results of images of unusual shapes change a little. Default: buckets (detection).
         json: New JSON file for the results.
         csv: New CSV file for the results, with one row for each class of each image.
     """
@@ -54,7 +61,7 @@ def predict(
         check_new(path)
     paths = image_paths(images)
     handler = tasks.of_model(model)
-    options = tasks.PredictOptions(top, temperature, batch_size, annotate, out, crf)
+    options = tasks.PredictOptions(top, temperature, batch_size, annotate, out, crf, score, max_detections, canvas)
     handler.check(model, options)
     found = handler.predict(paths, model, weights, options)
     if json:

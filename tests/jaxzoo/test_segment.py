@@ -120,8 +120,8 @@ def test_options_of_the_other_task_are_refused(capsys, tmp_path, weights, pictur
     assert "--out FOLDER" in refused(*mine, "--annotate", tmp_path / "a")
     assert "exists already" in refused(*mine, "--out", tmp_path)
     other = ["--model", "resnet18", "--weights", "a.pth"]
-    assert "are for segmentation, and resnet18 is for classification" in refused(*other, "--crf")
-    assert "are for segmentation" in refused(*other, "--out", tmp_path / "a")
+    assert "--crf is an option of other tasks, and resnet18 is for classification" in refused(*other, "--crf")
+    assert "--out is an option of other tasks" in refused(*other, "--out", tmp_path / "a")
 
 
 def test_images_are_seen_at_their_own_size_where_weights_were_evaluated_so():

@@ -4,15 +4,19 @@ import dataclasses
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import jax
 import numpy as np
 from flax import nnx
 
 from jaxzoo.cache import keep_compiled_programs
+from jaxzoo.errors import UsageError
 from jaxzoo.preprocess import Preparation
 from jaxzoo.registry import card
+
+if TYPE_CHECKING:
+    from convert.weights import Weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +29,16 @@ class PredictOptions:
     annotate: Path | None
     out: Path | None
     crf: bool
+    score: float | None
+    max_detections: int | None
+    canvas: Literal["exact", "buckets"] | None
+
+
+def refuse(model: str, options: PredictOptions, *names: str) -> None:
+    """Raises UsageError if options of these names were given, which the model's task does not have."""
+    if given := [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) not in (None, False)]:
+        are = "is an option" if len(given) == 1 else "are options"
+        raise UsageError(f"{' and '.join(given)} {are} of other tasks, and {model} is for {card(model).task}")
 
 
 class Handler(Protocol):
@@ -63,15 +77,22 @@ class Network:
     classes: Sequence[str] | None
 
 
-def load_network(name: str, weights: str, result: Callable[[Any], Any]) -> Network:
-    """A model with these weights, compiled together with `result`, which is given its outputs."""
+def read_model(name: str, weights: str) -> tuple[nnx.Module, "Weights", dict[str, Any]]:
+    """A model with these weights, the facts that came with them, and the arguments that built it."""
     from convert.loading import load_model
     from convert.sources import read_weights
-    from convert.weights import preprocess_of
 
     keep_compiled_programs()
     found = read_weights(name, weights)
     model, arguments = load_model(name, found)
+    return model, found, arguments
+
+
+def load_network(name: str, weights: str, result: Callable[[Any], Any]) -> Network:
+    """A model with these weights, compiled together with `result`, which is given its outputs."""
+    from convert.weights import preprocess_of
+
+    model, found, arguments = read_model(name, weights)
     graph, state = nnx.split(model)
     run = jax.jit(lambda state, inputs: result(nnx.merge(graph, state)(inputs)))
     return Network(lambda inputs: run(state, inputs), preprocess_of(name, found, arguments), found.classes)

@@ -11,8 +11,7 @@ import numpy as np
 
 from jaxzoo.commands.annotate import annotated
 from jaxzoo.commands.pictures import read_in_batches, unused
-from jaxzoo.commands.tasks import Network, PredictOptions, load_network
-from jaxzoo.errors import UsageError
+from jaxzoo.commands.tasks import Network, PredictOptions, load_network, refuse
 from jaxzoo.imagenet import imagenet_classes
 from jaxzoo.outputs import class_logits
 from jaxzoo.preprocess import Preprocess
@@ -36,8 +35,7 @@ def example_labels(inputs: jax.Array, classes: int, generator: np.random.Generat
 
 
 def check(model: str, options: PredictOptions) -> None:
-    if options.out or options.crf:
-        raise UsageError(f"--out and --crf are for segmentation, and {model} is for classification")
+    refuse(model, options, "out", "crf", "score", "max_detections", "canvas")
 
 
 def predict(

@@ -13,7 +13,7 @@ from PIL import Image
 
 from jaxzoo import voc
 from jaxzoo.commands.pictures import read_in_batches, unused
-from jaxzoo.commands.tasks import PredictOptions, load_network
+from jaxzoo.commands.tasks import PredictOptions, load_network, refuse
 from jaxzoo.crf import mean_field
 from jaxzoo.errors import UsageError
 from jaxzoo.nn import resize
@@ -82,6 +82,7 @@ def _likeliest(logits: jax.Array, size: tuple[int, int]) -> jax.Array:
 
 
 def check(model: str, options: PredictOptions) -> None:
+    refuse(model, options, "score", "max_detections", "canvas")
     if options.annotate or not options.out:
         raise UsageError(f"{model} is for segmentation: --out FOLDER (not --annotate) is where its pictures go")
 

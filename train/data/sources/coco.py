@@ -26,12 +26,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from jaxzoo.coco_rle import run_lengths
 from jaxzoo.errors import UsageError
 from jaxzoo.images import folders, hidden, read_image
 from jaxzoo.voc import IGNORED
 from train.data import Data, drawn
 from train.data.masks import Item, image_size, turned_like
-from train.data.sources.coco_rle import run_lengths
 from train.data.splits import part_named, sides
 
 KINDS = ("instances", "coco", "annotations", "")  # what files of annotations are called, the surest first

@@ -1,4 +1,4 @@
-"""COCO's run lengths as masks, compressed or not.
+"""COCO's run lengths as masks, compressed or not, and masks as run lengths.
 
 Not by pycocotools, which writes beyond its memory, or never ends, where a string is damaged (2.0.11).
 """
@@ -48,3 +48,18 @@ def decompressed(text: str | bytes) -> list[int]:
     if shift:
         raise ValueError("run lengths end within a number")
     return values
+
+
+def compressed(mask: np.ndarray) -> str:
+    """COCO's string of run lengths, see `decompressed`, of the pixels (H, W) that are not 0."""
+    flat = np.asarray(mask, bool).ravel("F")
+    starts = np.flatnonzero(np.diff(flat, prepend=False))
+    counts = np.diff(starts, prepend=0, append=flat.size)
+    text = bytearray()
+    for number in np.concatenate([counts[:3], counts[3:] - counts[1:-2]]).tolist():
+        more = True
+        while more:
+            group, number = number & 31, number >> 5
+            more = number != (-1 if group & 16 else 0)
+            text.append(48 + (group | 32 * more))
+    return text.decode("ascii")

@@ -1,0 +1,130 @@
+"""Detection: the objects in images."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxzoo.coco import COCO_CATEGORIES
+from jaxzoo.coco_rle import compressed
+from jaxzoo.commands.pictures import read_in_batches, unused
+from jaxzoo.commands.tasks import PredictOptions, read_model, refuse
+from jaxzoo.detection.detect import detect
+from jaxzoo.detection.drawing import INSIDE, drawn
+from jaxzoo.detection.transform import DetectionTransform
+from jaxzoo.errors import UsageError
+from jaxzoo.registry import argument_defaults
+from jaxzoo.voc import VOC_CLASSES
+
+MIN_SCORE = 0.5
+RESULTS = "coco.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """One object: its class, its box's left upper corner and size in pixels, and how sure the model is, 0–1."""
+
+    index: int
+    name: str
+    x: float
+    y: float
+    width: float
+    height: float
+    score: float
+
+
+def described(preprocess: DetectionTransform) -> str:
+    return preprocess.described()
+
+
+def example_labels(inputs: Any, classes: int, generator: np.random.Generator) -> np.ndarray:
+    raise UsageError("bench does not measure the training of detectors")
+
+
+def check(model: str, options: PredictOptions) -> None:
+    refuse(model, options, "annotate", "crf")
+    if options.score is not None and not 0 <= options.score <= 1:
+        raise UsageError("--score must be a number from 0 to 1")
+    if options.max_detections is not None and options.max_detections < 1:
+        raise UsageError("--max-detections must be at least 1")
+
+
+def predict(
+    paths: Sequence[Path], model: str, weights: str, options: PredictOptions
+) -> dict[Path, Sequence[Prediction]]:
+    """The objects in each image that can be read, printed as they are found, the surest first.
+
+    Writes into the new folder `options.out`, if there is one, NAME.jpg for each image, with what was found in it drawn,
+    and coco.json, the results of all in COCO's format.
+    """
+    network, found, arguments = read_model(model, weights)
+    count = arguments.get("num_classes", argument_defaults(model).get("num_classes"))
+    names = class_names(found.classes, count)
+    if options.out:
+        options.out.mkdir()
+    objects: dict[Path, Sequence[Prediction]] = {}
+    results = []
+    with ThreadPoolExecutor(1) as pool:
+        for pictures in read_in_batches(paths, 1, pool):
+            for path, picture in pictures.items():
+                (one,) = detect(
+                    network,
+                    [np.asarray(picture)],
+                    canvas=options.canvas or "buckets",
+                    min_score=MIN_SCORE if options.score is None else options.score,
+                    max_detections=options.max_detections,
+                )
+                objects[path] = _predictions(one, names)
+                _show(path, objects[path])
+                if options.out:
+                    drawn(picture, one, names).save(unused(options.out / f"{path.stem}.jpg"), quality=90)
+                    results += coco_results(path, one)
+    if options.out:
+        (options.out / RESULTS).write_text(json.dumps(results) + "\n")
+    return objects
+
+
+def class_names(known: Sequence[str] | None, count: int | None) -> Sequence[str]:
+    """The name of every label of a detector for `count` classes, the background among them, which is label 0."""
+    if known and count in (None, len(known)):
+        return known
+    if known and count == len(known) + 1:
+        return ["background", *known]
+    usual = (COCO_CATEGORIES, VOC_CLASSES, COCO_CATEGORIES[:2])
+    return next((names for names in usual if count == len(names)), [f"class {i}" for i in range(count or 1)])
+
+
+def coco_results(path: Path, found: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    """An image's objects as COCO's format for results has them; the image's id is its name, a number if it is one."""
+    image = int(path.stem) if path.stem.isdecimal() else path.stem
+    results = []
+    for i, (label, score) in enumerate(zip(found["labels"].tolist(), found["scores"].tolist(), strict=True)):
+        result = {"image_id": image, "category_id": label, "bbox": _corner_and_size(found["boxes"][i]), "score": score}
+        if "masks" in found:
+            mask = found["masks"][i, 0]
+            result["segmentation"] = {"size": mask.shape, "counts": compressed(mask > INSIDE)}
+        if "keypoints" in found:
+            result["keypoints"] = np.round(found["keypoints"][i].astype(float), 2).ravel().tolist()
+        results.append(result)
+    return results
+
+
+def _corner_and_size(box: np.ndarray) -> list[float]:
+    x1, y1, x2, y2 = box.astype(float)
+    return [round(value, 2) for value in (x1, y1, x2 - x1, y2 - y1)]
+
+
+def _predictions(found: Mapping[str, np.ndarray], names: Sequence[str]) -> list[Prediction]:
+    rows = zip(found["labels"].tolist(), found["boxes"], found["scores"].tolist(), strict=True)
+    return [Prediction(label, names[label], *_corner_and_size(box), score) for label, box, score in rows]
+
+
+def _show(path: Path, objects: Sequence[Prediction]) -> None:
+    print(path)
+    for p in objects:
+        place = f"{p.width:.0f} × {p.height:.0f} pixels at {p.x:.0f}, {p.y:.0f}"
+        print(f"{100 * p.score:8.2f} %  {p.name} ({p.index}), {place}")

@@ -1,0 +1,126 @@
+"""Pictures with what was found in them: boxes, names, scores, masks and skeletons, drawn by Pillow."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from PIL import Image, ImageColor, ImageDraw, ImageFont
+
+from jaxzoo.coco import PERSON_KEYPOINTS, SKELETON
+
+SMALLEST = 480  # pixels, of the longer side as it is drawn
+OPACITY = 0.45  # of masks
+INSIDE = 0.5  # the probability from which a pixel is an object's
+SURE = 2  # the height of a heatmap from which a keypoint is drawn, as Detectron has it
+COLORS = (
+    *("#ff3b30", "#34c759", "#4f8cff", "#ff9500", "#c77dff", "#32d7ff", "#ff4fd8", "#c5f230", "#ffb3c7", "#2ee6b8"),
+    *("#ffe119", "#ffd8b1", "#dcbeff", "#ff7a59"),
+)
+LEFT, RIGHT, MIDDLE = "#ff9f1c", "#2ec4ff", "#ffffff"  # sides of a body
+
+Box = tuple[float, float, float, float]
+
+
+def drawn(picture: Image.Image, found: Mapping[str, np.ndarray], names: Sequence[str]) -> Image.Image:
+    """A copy of an RGB picture, enlarged if it is small, with what `jaxzoo.detect` found in it.
+
+    Args:
+      found: `boxes` (n, 4), `labels` (n,), `scores` (n,), and, if there are any, `masks` (n, 1, H, W), `keypoints`
+        (n, K, 3) and `keypoints_scores` (n, K).
+      names: of all labels.
+    """
+    scale = max(1, SMALLEST / max(picture.size))
+    size = tuple(round(side * scale) for side in picture.size)
+    unit = max(1, max(size) / 640)  # pixels of a picture of usual size
+    colors = [COLORS[label % len(COLORS)] for label in found["labels"]]
+    order = range(len(colors))[::-1]  # the best on top
+    pixels = np.array(picture)
+    for i in order:
+        if "masks" in found:
+            tint(pixels, found["masks"][i, 0] > INSIDE, colors[i], max(1, round(2 * unit / scale)))
+    sheet = Image.fromarray(pixels)
+    sheet = sheet.resize(size, Image.Resampling.LANCZOS) if size != sheet.size else sheet
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(round(13 * unit))
+    boxes = np.asarray(found["boxes"]) * scale
+    for i in order:
+        width = 2 * round(unit)
+        draw.rectangle(_within(boxes[i], size, 1), outline="black", width=width + 2)
+        draw.rectangle(_within(boxes[i], size), outline=colors[i], width=width)
+        if "keypoints" in found:
+            sure = found["keypoints_scores"][i] > SURE
+            _skeleton(draw, found["keypoints"][i, :, :2] * scale, sure, unit)
+    taken: list[Box] = []
+    for i in order[::-1]:
+        text = f"{names[found['labels'][i]]} {100 * found['scores'][i]:.0f} %"
+        taken.append(_label(draw, font, text, _within(boxes[i], size), colors[i], size, taken))
+    return sheet
+
+
+def tint(pixels: np.ndarray, mask: np.ndarray, color: str, border: int) -> None:
+    """Lays a colour over the pixels (H, W, 3) of a mask (H, W), in place, and draws a border inside it."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return
+    window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    mask, pixels, color = mask[window], pixels[window], np.array(ImageColor.getrgb(color))
+    pixels[mask] = (pixels[mask] * (1 - OPACITY) + color * OPACITY).astype(np.uint8)
+    core = np.pad(mask, border)
+    for _ in range(border):
+        core[1:-1, 1:-1] &= core[:-2, 1:-1] & core[2:, 1:-1] & core[1:-1, :-2] & core[1:-1, 2:]
+    pixels[mask & ~core[border:-border, border:-border]] = color
+
+
+def _within(box: np.ndarray, size: tuple[int, int], margin: int = 0) -> Box:
+    """The box, with its edges inside the picture, in whole pixels; and a margin around it."""
+    limits = np.array([*size, *size]) - 1
+    x1, y1, x2, y2 = np.clip(np.nan_to_num(np.round(box)), 0, limits).tolist()
+    return x1 - margin, y1 - margin, max(x1, x2) + margin, max(y1, y2) + margin
+
+
+def _label(
+    draw: ImageDraw.ImageDraw,
+    font: ImageFont.FreeTypeFont,
+    text: str,
+    box: Box,
+    color: str,
+    size: tuple[int, int],
+    taken: Sequence[Box],
+) -> Box:
+    """Writes a box's name on its colour: above, below or in a corner, where there is most room; returns where."""
+    pad = font.size // 4
+    width, height = font.getlength(text) + 2 * pad, font.size + 2 * pad
+    x1, y1, x2, y2 = box
+    corners = [(x1, y1 - height), (x1, y2), (x1, y1), (x2 - width, y1), (x1, y2 - height), (x2 - width, y2 - height)]
+    inside = [(max(0, min(x, size[0] - width)), y) for x, y in corners if 0 <= y <= size[1] - height] or [
+        (max(0, min(x1, size[0] - width)), 0)
+    ]
+    places = [(x, y, x + width, y + height) for x, y in inside]
+    place = min(places, key=lambda here: sum(_overlap(here, other) for other in taken))
+    draw.rectangle(place, color)
+    red, green, blue = ImageColor.getrgb(color)
+    ink = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "white"
+    draw.text((place[0] + pad, (place[1] + place[3]) / 2), text, ink, font, "lm")
+    return place
+
+
+def _overlap(one: Box, other: Box) -> float:
+    width, height = (min(one[i + 2], other[i + 2]) - max(one[i], other[i]) for i in (0, 1))
+    return max(width, 0) * max(height, 0)
+
+
+def _skeleton(draw: ImageDraw.ImageDraw, points: np.ndarray, sure: np.ndarray, unit: float) -> None:
+    """Keypoints and, of a person's 17, the limbs between them; those that are not sure are left out."""
+    person = len(points) == len(PERSON_KEYPOINTS)
+    places = [tuple(point) for point in points.tolist()]
+    limbs = [pair for pair in SKELETON if sure[list(pair)].all()] if person else []
+    for width, casing in ((5, True), (3, False)):
+        for a, b in limbs:
+            color = "black" if casing else _side(a) if _side(a) == _side(b) else MIDDLE
+            draw.line((*places[a], *places[b]), color, round(width * unit))
+    radius = 3 * unit
+    for i in np.flatnonzero(sure):
+        draw.circle(places[i], radius, _side(i) if person else MIDDLE, "black", max(1, round(unit)))
+
+
+def _side(keypoint: int) -> str:
+    name = PERSON_KEYPOINTS[keypoint]
+    return LEFT if name.startswith("left") else RIGHT if name.startswith("right") else MIDDLE
