@@ -13,7 +13,7 @@ COCO_CATEGORIES = (
     *("pizza", "donut", "cake", "chair", "couch", "potted plant", "bed", "N/A", "dining table", "N/A", "N/A"),
     *("toilet", "N/A", "tv", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven"),
     *("toaster", "sink", "refrigerator", "N/A", "book", "clock", "vase", "scissors", "teddy bear", "hair drier"),
-    *("toothbrush"),
+    "toothbrush",
 )
 """The 91 names by their ids, of which ten ("N/A") were never used; 0 is the background."""
 

@@ -51,7 +51,7 @@ def model(twin, tmp_path_factory) -> nnx.Module:
 
 def theirs(twin: torch.nn.Module, images: list[np.ndarray]) -> list[dict[str, np.ndarray]]:
     with torch.no_grad():
-        found = twin([torch.from_numpy(image.transpose(2, 0, 1)).float() / 255 for image in images])
+        found = twin([torch.tensor(image.transpose(2, 0, 1)).float() / 255 for image in images])
     return [{name: value.numpy() for name, value in one.items()} for one in found]
 
 

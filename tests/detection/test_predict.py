@@ -172,11 +172,8 @@ def test_names_of_objects_in_one_place_do_not_hide_each_other():
     corners = [[50, 200, 300, 300], [51, 201, 301, 301], [0, 0, 640, 480], [-30, -20, 900, 900], [635, 475, 640, 480]]
     found = {"boxes": np.array(corners, float), "labels": np.arange(1, 6), "scores": np.full(5, 0.5)}
     together = np.asarray(drawn(Image.new("RGB", (640, 480)), found, COCO_CATEGORIES))
-    counts = [(together == ImageColor.getrgb(COLORS[i])).all(-1).sum() for i in range(1, 6)]
-    for i, count in enumerate(counts):
-        alone = {name: value[i : i + 1] for name, value in found.items()}
-        one = np.asarray(drawn(Image.new("RGB", (640, 480)), alone, COCO_CATEGORIES))
-        assert count > 0.6 * (one == ImageColor.getrgb(COLORS[i + 1])).all(-1).sum()
+    for color in COLORS[1:6]:
+        assert (together == ImageColor.getrgb(color)).all(-1).sum() > 800  # the ground of a name; edges may be hidden
 
 
 def test_objects_may_be_none_or_odd():
