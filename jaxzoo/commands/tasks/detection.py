@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxzoo.coco import COCO_CATEGORIES
+from jaxzoo.coco import COCO_CATEGORIES, PERSON_KEYPOINTS
 from jaxzoo.coco_rle import compressed
 from jaxzoo.commands.pictures import read_in_batches, unused
 from jaxzoo.commands.tasks import PredictOptions, read_model, refuse
@@ -21,6 +21,7 @@ from jaxzoo.registry import argument_defaults
 from jaxzoo.voc import VOC_CLASSES
 
 MIN_SCORE = 0.5
+OBJECTS = 8  # in each image of the bench
 RESULTS = "coco.json"
 
 
@@ -41,8 +42,21 @@ def described(preprocess: DetectionTransform) -> str:
     return preprocess.described()
 
 
-def example_labels(inputs: Any, classes: int, generator: np.random.Generator) -> np.ndarray:
-    raise UsageError("bench does not measure the training of detectors")
+def example_labels(inputs: Any, classes: int, generator: np.random.Generator) -> dict[str, np.ndarray]:
+    """Targets of `OBJECTS` random boxes of class 1, which all detectors have, with masks and people's keypoints."""
+    count, height, width, _ = inputs.shape
+    corners = np.sort(generator.uniform(0, 1, (count, OBJECTS, 2, 2)), 2) * [width, height]
+    boxes = (corners + [[[[0, 0], [1, 1]]]]).reshape(count, OBJECTS, 4).astype(np.float32)  # none without an area
+    y, x = np.arange(height)[:, None], np.arange(width)
+    x1, y1, x2, y2 = np.moveaxis(boxes, -1, 0)[..., None, None]
+    places = generator.uniform(boxes[:, :, None, :2], boxes[:, :, None, 2:], (count, OBJECTS, len(PERSON_KEYPOINTS), 2))
+    return {
+        "boxes": boxes,
+        "labels": np.ones((count, OBJECTS), np.int32),
+        "valid": np.ones((count, OBJECTS), bool),
+        "masks": ((x1 <= x) & (x < x2) & (y1 <= y) & (y < y2)).astype(np.uint8),
+        "keypoints": np.concatenate([places, np.ones_like(places[..., :1])], -1).astype(np.float32),
+    }
 
 
 def check(model: str, options: PredictOptions) -> None:
