@@ -46,7 +46,8 @@ def example_labels(inputs: Any, classes: int, generator: np.random.Generator) ->
     """Targets of `OBJECTS` random boxes of class 1, which all detectors have, with masks and people's keypoints."""
     count, height, width, _ = inputs.shape
     corners = np.sort(generator.uniform(0, 1, (count, OBJECTS, 2, 2)), 2) * [width, height]
-    boxes = (corners + [[[[0, 0], [1, 1]]]]).reshape(count, OBJECTS, 4).astype(np.float32)  # none without an area
+    corners[:, :, 1] += 1  # so that none has no area
+    boxes = corners.reshape(count, OBJECTS, 4).astype(np.float32)
     y, x = np.arange(height)[:, None], np.arange(width)
     x1, y1, x2, y2 = np.moveaxis(boxes, -1, 0)[..., None, None]
     places = generator.uniform(boxes[:, :, None, :2], boxes[:, :, None, 2:], (count, OBJECTS, len(PERSON_KEYPOINTS), 2))
