@@ -1,6 +1,8 @@
 """`jaxzoo.detect` finds what torchvision's whole detectors find, their own resizing and padding included."""
 
 import dataclasses
+import re
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -219,3 +221,15 @@ def test_no_images_and_small_ones():
     assert found["boxes"].shape == (1, 4)
     model.transform = dataclasses.replace(model.transform, min_size=(1,), max_size=1)  # smaller than a stride
     assert jaxzoo.detect(model, [np.zeros((5, 5, 3))])[0]["boxes"].shape == (1, 4)
+
+
+def test_the_page_runs():
+    """The examples of docs/detection.md, as users have it, but for the parts on single families."""
+    page = (Path(jaxzoo.__file__).parents[1] / "docs" / "detection.md").read_text()
+    common, families = page.split("## On the command line")
+    assert "\n## " in families
+    names = {}
+    with jax.enable_x64(False):
+        for block in re.findall(r"```python\n(.*?)```", common, re.DOTALL):
+            exec(block, names)
+    assert all(np.isfinite(value) for value in names["losses"].values())
