@@ -1,5 +1,6 @@
 """torchvision's detectors on a canvas that is given: without their own resizing, with ours' inputs and outputs."""
 
+import functools
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -37,9 +38,15 @@ def build(
 
 def on_canvas(model: torch.nn.Module) -> torch.nn.Module:
     """One of torchvision's detectors, in place, as a module whose calls and `losses` are those of `OnCanvas`."""
-    model.__class__ = type(type(model).__name__, (OnCanvas, type(model)), {})
+    model.__class__ = _on_canvas(type(model))
     model.transform = Canvas()
     return model
+
+
+@functools.cache
+def _on_canvas(kind: type) -> type:
+    """The class of torchvision's with the calls of `OnCanvas`."""
+    return type(kind.__name__, (OnCanvas, kind), {})
 
 
 class Canvas(torch.nn.Module):

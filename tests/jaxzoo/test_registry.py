@@ -73,11 +73,10 @@ class Draws:
 def test_a_model_takes_each_of_the_arguments_that_are_offered(name):
     builder, offered = jaxzoo.card(name).builder, registry.argument_names(name)
     assert {"num_classes", "in_channels"} <= set(offered) and "self" not in offered
-    network = inspect.signature(inspect.signature(builder).return_annotation.__init__).parameters
-    own = {n: p.default for n, p in {**network, **inspect.signature(builder).parameters}.items()}
+    defaults = registry.argument_defaults(name)
     for argument in offered:
         with pytest.raises(Refused):  # no TypeError: the argument arrived
-            builder(rngs=Draws(), **{argument: own[argument]})
+            builder(rngs=Draws(), **{argument: defaults[argument]})
 
 
 def test_what_a_builder_returns_may_be_quoted_and_local(monkeypatch):

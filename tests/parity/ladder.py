@@ -22,6 +22,7 @@ from convert.rules import leaves, load_state_dict, state_dict, torch_arrays
 from convert.shapes import abstract, cast
 from convert.twins import abstract_twin, arrays, build_twin, randomise
 from jaxzoo.nn import Dropout
+from jaxzoo.nn.dropout import stream_tags
 from jaxzoo.registry import argument_names
 from tests.compare import quickly
 from tests.parity.reduced import reduce_depth
@@ -82,9 +83,9 @@ def with_auxiliary_head(name: str) -> dict[str, bool]:
 
 
 def abstract_model(name: str, **arguments) -> nnx.Module:
-    """Our model without its numbers, but with a stream for its dropout."""
+    """Our model without its numbers, but for those of its random streams."""
     model = abstract(name, **arguments)
-    nnx.reseed(model, dropout=0)
+    nnx.reseed(model, **dict.fromkeys(stream_tags(model), 0))
     return model
 
 
@@ -116,7 +117,7 @@ class Pair:
     """
 
     def __init__(self, name: str, reduced: bool = False, image_size: int | None = None):
-        arguments = with_auxiliary_head(name)
+        arguments = self.arguments(name)
         if image_size is None:
             self.size = self.first_size(name)
         else:
@@ -129,7 +130,7 @@ class Pair:
         if reduced:
             reduce_depth(self.model, self.twin)
         self.twin.double()
-        randomise(self.twin, seed=0)
+        self.randomise()
         for module in self.twin.modules():
             if isinstance(module, torch.nn.modules.dropout._DropoutNd | torchvision.ops.StochasticDepth):
                 module.p = 0.0
@@ -137,6 +138,14 @@ class Pair:
         for _, module in nnx.iter_modules(self.model):
             if isinstance(module, Dropout):
                 module.p = 0.0
+
+    def arguments(self, name: str) -> dict:
+        """Those of both builders."""
+        return with_auxiliary_head(name)
+
+    def randomise(self) -> None:
+        """Has all of the twin's weights count."""
+        randomise(self.twin, seed=0)
 
     @staticmethod
     def first_size(name: str) -> tuple[int, int]:
