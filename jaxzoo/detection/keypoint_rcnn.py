@@ -79,11 +79,11 @@ class KeypointRoIHeads(RoIHeads):
     def _heatmaps(self, features: Features, boxes: jax.Array, valid: jax.Array, canvas: tuple[int, int]) -> jax.Array:
         """(N, D, 4h, 4w, points) of boxes (N, D, 4)."""
 
-        def run(rois: jax.Array, valid: jax.Array) -> jax.Array:
-            pooled = self.keypoint_roi_pool(features, rois, canvas[0])
-            return self.keypoint_predictor(run_head(self.keypoint_head, pooled, valid))
+        def run(x: jax.Array, valid: jax.Array) -> jax.Array:
+            return self.keypoint_predictor(run_head(self.keypoint_head, x, valid))
 
-        return wide(on_regions(run, boxes, valid, whole=learns_from_batch(self.keypoint_head)))
+        pooled = self.keypoint_roi_pool(features, boxes, canvas[0])
+        return wide(on_regions(run, pooled, valid, whole=learns_from_batch(self.keypoint_head)))
 
 
 class KeypointRCNN(FasterRCNN):

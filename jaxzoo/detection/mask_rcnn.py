@@ -77,10 +77,11 @@ class MaskRoIHeads(RoIHeads):
     ) -> jax.Array:
         """(N, D, 2h, 2w) of boxes (N, D, 4), each those of its class (N, D)."""
 
-        def run(rois: jax.Array, valid: jax.Array) -> jax.Array:
-            return self.mask_predictor(run_head(self.mask_head, self.mask_roi_pool(features, rois, canvas[0]), valid))
+        def run(x: jax.Array, valid: jax.Array) -> jax.Array:
+            return self.mask_predictor(run_head(self.mask_head, x, valid))
 
-        logits = on_regions(run, boxes, valid, whole=learns_from_batch(self.mask_head))
+        pooled = self.mask_roi_pool(features, boxes, canvas[0])
+        logits = on_regions(run, pooled, valid, whole=learns_from_batch(self.mask_head))
         return wide(jnp.take_along_axis(logits, labels[:, :, None, None, None], 4)[..., 0])
 
 

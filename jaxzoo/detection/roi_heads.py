@@ -67,32 +67,35 @@ def learns_from_batch(head: nnx.Module) -> bool:
 
 
 def on_regions(
-    run: Callable[[jax.Array, jax.Array], jax.Array], boxes: jax.Array, valid: jax.Array, whole: bool
+    run: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, valid: jax.Array, whole: bool
 ) -> jax.Array:
-    """`run` of regions (R, 5), which begin with the image's index, and of a mask (R,), on boxes (N, D, 4): (N, D, ...).
+    """`run` of rows (R, ...) and a mask (R,), on regions (N, D, ...) of which those count that are `valid` (N, D).
 
-    Unless as a `whole`, some at a time: those that are `valid` (N, D) first, and zeros without running where none of
-    them is. For a head on 100 regions takes longer than the network before it, and most images have few objects.
+    Unless as a `whole`, some at a time: the valid ones first, and zeros without running where none of them is. For a
+    head on 100 regions takes longer than the network before it, and most images have few objects.
     """
-    images, regions, _ = boxes.shape
-    index = jnp.broadcast_to(jnp.arange(images, dtype=boxes.dtype)[:, None, None], (images, regions, 1))
-    rois, valid = jnp.concatenate([index, boxes], 2).reshape(-1, 5), valid.ravel()
+    images, regions = valid.shape
+    x, valid = x.reshape(-1, *x.shape[2:]), valid.ravel()
     if whole:
-        y = run(rois, valid)
+        y = run(x, valid)
         return y.reshape(images, regions, *y.shape[1:])
     order = jnp.argsort(~valid, stable=True)
     parts = -(-regions // PART)
     size = -(-images * regions // parts)
     missing = parts * size - images * regions
-    rois = jnp.pad(rois[order], ((0, missing), (0, 0))).reshape(parts, size, 5)
-    valid = jnp.pad(valid[order], (0, missing)).reshape(parts, size)
+
+    def in_parts(rows: jax.Array) -> jax.Array:
+        rows = jnp.pad(rows[order], [(0, missing)] + [(0, 0)] * (rows.ndim - 1))
+        return rows.reshape(parts, size, *rows.shape[1:])
+
+    x, valid = in_parts(x), in_parts(valid)
     with in_branch():
-        empty = jax.eval_shape(run, rois[0], valid[0])
+        empty = jax.eval_shape(run, x[0], valid[0])
 
         def part(given: tuple[jax.Array, jax.Array]) -> jax.Array:
             return lax.cond(given[1].any(), run, lambda *_: jnp.zeros(empty.shape, empty.dtype), *given)
 
-        y = lax.map(part, (rois, valid))
+        y = lax.map(part, (x, valid))
     y = y.reshape(-1, *empty.shape[1:])[jnp.argsort(order)]
     return y.reshape(images, regions, *empty.shape[1:])
 

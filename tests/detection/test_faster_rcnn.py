@@ -13,7 +13,7 @@ SMALL = {
     "rpn_post_nms_top_n_train": 140,
     "box_score_thresh": 0.05,
     "box_detections_per_img": 110,
-    "box_batch_size_per_image": 512,
+    "box_batch_size_per_image": 160,
 }
 LARGE = {
     "rpn.head.cls_logits": 20,
