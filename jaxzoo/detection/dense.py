@@ -28,12 +28,16 @@ def whole_canvas(images: jax.Array, sizes: jax.Array | None) -> jax.Array:
     return sizes
 
 
+def with_a_row(targets: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
+    """Targets (N, M, ...), with a row of padding where M is 0."""
+    if targets["valid"].shape[1]:
+        return targets
+    return {name: jnp.zeros((x.shape[0], 1, *x.shape[2:]), x.dtype) for name, x in targets.items()}
+
+
 def truths(targets: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """`boxes` (N, M, 4), `labels` (N, M) and `valid` (N, M) among targets, at least one row of padding."""
-    found = {name: targets[name] for name in ("boxes", "labels", "valid")}
-    if found["valid"].shape[1]:
-        return found
-    return {name: jnp.zeros((len(x), 1, *x.shape[2:]), x.dtype) for name, x in found.items()}
+    """`boxes` (N, M, 4), `labels` (N, M) and `valid` (N, M) among targets, at least one row."""
+    return {name: with_a_row(targets)[name] for name in ("boxes", "labels", "valid")}
 
 
 def by_anchor(x: jax.Array, values: int) -> jax.Array:

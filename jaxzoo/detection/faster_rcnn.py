@@ -18,7 +18,7 @@ from jaxzoo.detection.backbone import (
     mobilenet_fpn_backbone,
     resnet_fpn_backbone,
 )
-from jaxzoo.detection.dense import Detections, check_classes, whole_canvas
+from jaxzoo.detection.dense import Detections, check_classes, whole_canvas, with_a_row
 from jaxzoo.detection.roi_heads import RoIHeads
 from jaxzoo.detection.rpn import Losses, RegionProposalNetwork, RPNHead, Targets
 from jaxzoo.detection.transform import DetectionTransform
@@ -200,7 +200,7 @@ class FasterRCNN(nnx.Module):
           targets: `boxes` (N, M, 4) in pixels of the canvas, `labels` (N, M), and `valid` (N, M), False where an image
             has fewer than M.
         """
-        canvas, sizes = images.shape[1:3], whole_canvas(images, sizes)
+        canvas, sizes, targets = images.shape[1:3], whole_canvas(images, sizes), with_a_row(targets)
         features = self.backbone(images)
         predicted = self.rpn(features, canvas)
         proposals = self.rpn.proposals(predicted, sizes)
