@@ -1,5 +1,6 @@
 """What detectors share that predict at every place of a pyramid: candidates of each level, and the best of them all."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -42,7 +43,7 @@ def truths(targets: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
 
 def by_anchor(x: jax.Array, values: int) -> jax.Array:
     """A head's map (N, h, w, anchors · values) as (N, h · w · anchors, values)."""
-    return x.reshape(x.shape[0], -1, values)
+    return x.reshape(x.shape[0], math.prod(x.shape[1:]) // values, values)  # of no images, -1 is not known
 
 
 class Candidates(NamedTuple):
