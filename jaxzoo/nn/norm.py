@@ -229,7 +229,9 @@ class GroupNorm(nnx.GroupNorm):
         axes = (*range(1, grouped.ndim - 2), grouped.ndim - 1)
 
         def per_channel(statistic: jax.Array) -> jax.Array:
-            return jnp.repeat(statistic.reshape(batch, *[1] * len(space), -1), channels // self.num_groups, -1)
+            return jnp.repeat(
+                statistic.reshape(batch, *[1] * len(space), self.num_groups), channels // self.num_groups, -1
+            )
 
         mean, var = per_channel(grouped.mean(axes)), per_channel(grouped.var(axes))
         return _normalised(x, *_affine(self), mean, var, epsilon=self.epsilon)

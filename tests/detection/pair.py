@@ -85,12 +85,18 @@ def nothing(rows: int) -> dict[str, np.ndarray]:
 
 
 def check_citizenship(model: nnx.Module, size: tuple[int, int]) -> None:
-    """Asserts that a detector can be an argument of programs, and finds in float32 what it computes in bfloat16."""
+    """Asserts that a detector can be an argument of programs, finds in float32 what it computes in bfloat16, and takes
+    no images."""
+    model.eval()
     graphdef, state = nnx.split(cast(model, jnp.bfloat16))
     assert graphdef == nnx.graphdef(nnx.merge(graphdef, state)) and hash(graphdef) == hash(nnx.graphdef(model))
-    image = jax.ShapeDtypeStruct((1, *size, 3), jnp.bfloat16)
-    found = jax.eval_shape(lambda state, image: nnx.merge(graphdef, state)(image), state, image)
-    assert {name: x.dtype for name, x in found.items()} == {
+
+    def found(count: int) -> dict[str, jax.ShapeDtypeStruct]:
+        images = jax.ShapeDtypeStruct((count, *size, 3), jnp.bfloat16)
+        return jax.eval_shape(lambda state, images: nnx.merge(graphdef, state)(images), state, images)
+
+    assert {x.shape[0] for x in found(0).values()} == {0}
+    assert {name: x.dtype for name, x in found(1).items()} == {
         "boxes": jnp.float32,
         "labels": jnp.int32,
         "scores": jnp.float32,
