@@ -3,6 +3,7 @@
 import csv
 import json
 
+import jax
 import numpy as np
 import pytest
 import skimage.data
@@ -16,7 +17,7 @@ from convert import store
 from convert.to_flax import to_flax
 from jaxzoo.coco import COCO_CATEGORIES, PERSON_KEYPOINTS, SKELETON
 from jaxzoo.coco_rle import compressed, run_lengths
-from jaxzoo.commands.tasks.detection import class_names, coco_results
+from jaxzoo.commands.tasks.detection import class_names, coco_results, example_labels
 from jaxzoo.detection.drawing import COLORS, LEFT, drawn
 from jaxzoo.voc import VOC_CLASSES
 from tests.detection.test_detect import SMALL, confident, theirs
@@ -142,6 +143,17 @@ def test_run_lengths_are_pycocotools():
         text = compressed(mask)
         assert text == coco_masks.encode(np.asfortranarray(mask, np.uint8))["counts"].decode()
         np.testing.assert_array_equal(run_lengths(text, mask.shape), mask)
+
+
+def test_the_bench_has_targets_that_all_detectors_take():
+    shape = jax.ShapeDtypeStruct((2, 60, 90, 3), np.float32)
+    targets = example_labels(shape, 10, np.random.default_rng(0))
+    boxes, keypoints = targets["boxes"], targets["keypoints"]
+    assert (boxes[..., 2:] >= boxes[..., :2] + 1).all() and (boxes >= 0).all() and (boxes <= [91, 61, 91, 61]).all()
+    assert (keypoints[..., :2] >= boxes[:, :, None, :2]).all() and (keypoints[..., :2] <= boxes[:, :, None, 2:]).all()
+    assert targets["masks"].shape == (*boxes.shape[:2], 60, 90) and targets["valid"].all()
+    area = np.prod(boxes[..., 2:] - boxes[..., :2], -1)
+    np.testing.assert_allclose(targets["masks"].sum((2, 3)), area, atol=200)
 
 
 def test_what_is_drawn():
