@@ -48,10 +48,16 @@ def drawn(picture: Image.Image, found: Mapping[str, np.ndarray], names: Sequence
         if "keypoints" in found:
             sure = found["keypoints_scores"][i] > SURE
             _skeleton(draw, found["keypoints"][i, :, :2] * scale, sure, unit)
+    texts = [
+        f"{names[label]} {100 * score:.0f} %" for label, score in zip(found["labels"], found["scores"], strict=True)
+    ]
     taken: list[Box] = []
-    for i in order[::-1]:
-        text = f"{names[found['labels'][i]]} {100 * found['scores'][i]:.0f} %"
-        taken.append(_label(draw, font, text, _within(boxes[i], size), colors[i], size, taken))
+    for box, text in zip(boxes, texts, strict=True):
+        taken.append(_place(text, font, _within(box, size), size, taken))
+    for i in order:
+        left, top, _, bottom = taken[i]
+        draw.rectangle(taken[i], colors[i])
+        draw.text((left + font.size // 4, (top + bottom) / 2), texts[i], _ink(colors[i]), font, "lm")
     return sheet
 
 
@@ -76,30 +82,21 @@ def _within(box: np.ndarray, size: tuple[int, int], margin: int = 0) -> Box:
     return x1 - margin, y1 - margin, max(x1, x2) + margin, max(y1, y2) + margin
 
 
-def _label(
-    draw: ImageDraw.ImageDraw,
-    font: ImageFont.FreeTypeFont,
-    text: str,
-    box: Box,
-    color: str,
-    size: tuple[int, int],
-    taken: Sequence[Box],
-) -> Box:
-    """Writes a box's name on its colour: above, below or in a corner, where there is most room; returns where."""
+def _place(text: str, font: ImageFont.FreeTypeFont, box: Box, size: tuple[int, int], taken: Sequence[Box]) -> Box:
+    """Where a box's name is written: above, below or in a corner, where least is taken."""
     pad = font.size // 4
     width, height = font.getlength(text) + 2 * pad, font.size + 2 * pad
     x1, y1, x2, y2 = box
     corners = [(x1, y1 - height), (x1, y2), (x1, y1), (x2 - width, y1), (x1, y2 - height), (x2 - width, y2 - height)]
-    inside = [(max(0, min(x, size[0] - width)), y) for x, y in corners if 0 <= y <= size[1] - height] or [
-        (max(0, min(x1, size[0] - width)), 0)
-    ]
-    places = [(x, y, x + width, y + height) for x, y in inside]
-    place = min(places, key=lambda here: sum(_overlap(here, other) for other in taken))
-    draw.rectangle(place, color)
-    red, green, blue = ImageColor.getrgb(color)
-    ink = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "white"
-    draw.text((place[0] + pad, (place[1] + place[3]) / 2), text, ink, font, "lm")
-    return place
+    corners = [(x, y) for x, y in corners if 0 <= y <= size[1] - height] or [(x1, 0)]
+    corners = [(max(0, min(x, size[0] - width)), y) for x, y in corners]
+    places = [(x, y, x + width, y + height) for x, y in corners]
+    return min(places, key=lambda place: sum(_overlap(place, other) for other in taken))
+
+
+def _ink(ground: str) -> str:
+    red, green, blue = ImageColor.getrgb(ground)
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "white"
 
 
 def _overlap(one: Box, other: Box) -> float:
