@@ -127,8 +127,9 @@ def _leaves(output: Any) -> Iterator[Any]:
 def _layer(path: str, theirs: "np.ndarray", ours: "np.ndarray") -> Layer:
     import numpy as np
 
+    theirs, ours = (side.astype(float) if side.dtype.kind in "bi" else side for side in (theirs, ours))
     scale = float(np.abs(theirs).max(initial=0))
-    layouts = [theirs] + [np.moveaxis(theirs, 1, -1)] * (theirs.ndim > 2)  # as it is, and channels last
+    layouts = [theirs, *([np.moveaxis(theirs, 1, -1)] if theirs.ndim > 2 else [])]  # as it is, and channels last
     errors = [float(np.abs(a - ours).max(initial=0)) for a in layouts if a.shape == ours.shape]
     if not errors:
         return Layer(path, ours.shape, float("inf"), scale, f"torch has {layouts[-1].shape}")

@@ -40,7 +40,25 @@ def on_canvas(model: torch.nn.Module) -> torch.nn.Module:
     """One of torchvision's detectors, in place, as a module whose calls and `losses` are those of `OnCanvas`."""
     model.__class__ = _on_canvas(type(model))
     model.transform = Canvas()
+    if hasattr(model, "rpn"):
+        model.rpn.filter_proposals = _padded(model.rpn)
     return model
+
+
+def _padded(rpn: torch.nn.Module) -> Callable:
+    """`rpn.filter_proposals`, in eval mode with as many boxes as there may be, as ours has: without size, so that
+    nothing is found in those that pad."""
+    filter_proposals = rpn.filter_proposals
+
+    def padded(proposals, objectness, image_shapes, num_anchors_per_level):
+        boxes, scores = filter_proposals(proposals, objectness, image_shapes, num_anchors_per_level)
+        if not rpn.training:
+            of_level = min(rpn.pre_nms_top_n(), rpn.post_nms_top_n())
+            most = min(rpn.post_nms_top_n(), sum(min(of_level, count) for count in num_anchors_per_level))
+            boxes = [torch.cat([x, x.new_zeros(most - len(x), 4)]) for x in boxes]
+        return boxes, scores
+
+    return padded
 
 
 @functools.cache
