@@ -15,7 +15,7 @@ from convert.differences import differences
 from convert.files import from_torch
 from convert.layout import handed_out
 from jaxzoo.errors import Remedy, UsageError
-from jaxzoo.nn import InProjection, attributes
+from jaxzoo.nn import DarknetBatchNorm, InProjection, LocallyConnected2d, attributes
 from jaxzoo.nn.ops import FrozenBatchNorm2d
 
 StateDict = Mapping[str, np.ndarray]
@@ -55,17 +55,19 @@ _UNTRANSPOSED = Rule(  # Flax's ConvTranspose as a correlation: (in, out, *k) ->
     lambda a: _flip(a.transpose(*range(2, a.ndim), 0, 1)),
     lambda a: _flip(a).transpose(a.ndim - 2, a.ndim - 1, *range(a.ndim - 2)),
 )
-_STATISTICS = {
-    "mean": Rule("running_mean"),
-    "var": Rule("running_var"),
-    "num_batches_tracked": Rule("num_batches_tracked", optional=True),
-}
+_UNCOUNTED = _AFFINE | {"mean": Rule("running_mean"), "var": Rule("running_var")}
+_COUNTED = _UNCOUNTED | {"num_batches_tracked": Rule("num_batches_tracked", optional=True)}
 
 RULES: dict[type[nnx.Module], dict[str, Rule]] = {
     nnx.Conv: {"kernel": _CONV} | _BIAS,
     nnx.Linear: {"kernel": _permuted("weight", lambda rank: (1, 0))} | _BIAS,
-    nnx.BatchNorm: _AFFINE | _STATISTICS,
-    FrozenBatchNorm2d: _AFFINE | {"mean": Rule("running_mean"), "var": Rule("running_var")},
+    nnx.BatchNorm: _COUNTED,
+    FrozenBatchNorm2d: _UNCOUNTED,
+    DarknetBatchNorm: _UNCOUNTED,
+    LocallyConnected2d: {  # (places, out, in) -> (places, in, out)
+        "kernel": _permuted("weight", lambda rank: (0, 2, 1)),
+        "bias": _permuted("bias", lambda rank: (1, 0)),
+    },
     nnx.LayerNorm: _AFFINE,
     nnx.GroupNorm: _AFFINE,
     nnx.RMSNorm: _AFFINE,

@@ -20,7 +20,7 @@ from jaxzoo.nn.dropout import Stream
 from jaxzoo.preprocess import Preparation, Preprocess
 
 TASKS = ("classification", "segmentation", "detection")
-UNITS = {"acc@1": "%", "acc@5": "%", "miou": "%", "pixel_acc": "%", "box_map": "%", "mask_map": "%", "kp_map": "%"}
+UNITS = dict.fromkeys(("acc@1", "acc@5", "miou", "pixel_acc", "box_map", "box_map@50", "mask_map", "kp_map"), "%")
 """Of published metrics, which bear torchvision's names."""
 STREAMS = ("params", "dropout", "sampling")  # of random numbers; sampling chooses what a loss is computed of
 

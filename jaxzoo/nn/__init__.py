@@ -10,6 +10,7 @@ from jaxzoo.nn.activation import (
     Activation,
     Hardsigmoid,
     Hardswish,
+    LeakyReLU,
     ReLU,
     ReLU6,
     Sigmoid,
@@ -18,6 +19,7 @@ from jaxzoo.nn.activation import (
     gelu,
     hardsigmoid,
     hardswish,
+    leaky_relu,
     relu,
     relu6,
     sigmoid,
@@ -40,7 +42,8 @@ from jaxzoo.nn.conv import Conv, ConvTranspose
 from jaxzoo.nn.dropout import Dropout, Dropout2d, StochasticDepth
 from jaxzoo.nn.integers import IndexBuffer
 from jaxzoo.nn.linear import Embed, Linear, affine
-from jaxzoo.nn.norm import BatchNorm, GroupNorm, LayerNorm, LocalResponseNorm
+from jaxzoo.nn.local import LocallyConnected2d
+from jaxzoo.nn.norm import BatchNorm, DarknetBatchNorm, GroupNorm, LayerNorm, LocalResponseNorm
 from jaxzoo.nn.pool import (
     AdaptiveAvgPool,
     AdaptiveMaxPool,
@@ -67,6 +70,7 @@ __all__ = [
     "Conv",
     "ConvNormActivation",
     "ConvTranspose",
+    "DarknetBatchNorm",
     "Dropout",
     "Dropout2d",
     "Embed",
@@ -81,8 +85,10 @@ __all__ = [
     "Layer",
     "LayerNorm",
     "LayerScale",
+    "LeakyReLU",
     "Linear",
     "LocalResponseNorm",
+    "LocallyConnected2d",
     "MaxPool",
     "MultiHeadAttention",
     "NamedSequential",
@@ -106,6 +112,7 @@ __all__ = [
     "hardsigmoid",
     "hardswish",
     "init",
+    "leaky_relu",
     "make_divisible",
     "max_pool",
     "relative_position_index",

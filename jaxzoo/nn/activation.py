@@ -15,6 +15,11 @@ silu = jax.nn.silu
 sigmoid = jax.nn.sigmoid
 
 
+def leaky_relu(x: jax.Array, negative_slope: float = 0.01) -> jax.Array:
+    """x where it is positive, else `negative_slope` · x; at 0, where jax.nn's has slope 1, with torch's slope."""
+    return jnp.where(x > 0, x, negative_slope * x)
+
+
 def relu6(x: jax.Array) -> jax.Array:
     """min(max(x, 0), 6); like torch's, flat at both corners."""
     return jnp.where((x > 0) & (x < 6), x, jnp.clip(jax.lax.stop_gradient(x), 0, 6))
@@ -76,6 +81,14 @@ class ReLU(Activation):
 
 class ReLU6(Activation):
     _function = staticmethod(relu6)
+
+
+class LeakyReLU(Activation):
+    def __init__(self, negative_slope: float = 0.01):
+        self.negative_slope = negative_slope
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return leaky_relu(x, self.negative_slope)
 
 
 class GELU(Activation):

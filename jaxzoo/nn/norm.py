@@ -20,6 +20,14 @@ def _check_channels(layer: nnx.Module, x: jax.Array) -> None:
         raise ValueError(f"{type(layer).__name__} of {layer.num_features} channels was given {x.shape}, channels last")
 
 
+def _check_several(x: jax.Array) -> None:
+    if math.prod(x.shape[:-1]) < 2:
+        raise UsageError(
+            f"BatchNorm needs more than one value per channel to train, and was given shape {x.shape}: larger "
+            "batches or images help"
+        )
+
+
 def _scaled(y: jax.Array, x: jax.Array, scale: jax.Array | None, bias: jax.Array | None) -> jax.Array:
     """`y * scale + bias` in the dtype that `x`, of which `y` was computed, has together with them."""
     y = y if scale is None else y * scale.astype(y.dtype)
@@ -141,11 +149,7 @@ class BatchNorm(nnx.BatchNorm):
         _check_channels(self, x)
         if self.use_running_average and self.track_running_stats:
             return _normalised(x, *_affine(self), self.mean[...], self.var[...], epsilon=self.epsilon)
-        if math.prod(x.shape[:-1]) < 2:
-            raise UsageError(
-                f"BatchNorm needs more than one value per channel to train, and was given shape {x.shape}: larger "
-                "batches or images help"
-            )
+        _check_several(x)
         if valid is None:
             y, mean, var = _by_batch(x, *_affine(self), epsilon=self.epsilon)
         else:
@@ -162,6 +166,38 @@ class BatchNorm(nnx.BatchNorm):
                     batch = jnp.where(valid.any(), batch, running.get_value())
                 running.set_value(_moved(running.get_value(), batch, count, share=self.share))
         return y
+
+
+class DarknetBatchNorm(nnx.Module):
+    """Batch norm as Darknet computes it on a CPU, over the last axis: `(x - mean) / (sqrt(var) + eps) * scale + bias`.
+
+    In training `var` is the unbiased variance of the batch, which is also what the running one moves towards. Leaves:
+    scale, bias, mean and var, each (num_features,).
+
+    Args:
+      momentum: the share of the new batch in the running statistics.
+    """
+
+    def __init__(self, num_features: int, eps: float = 1e-6, momentum: float = 0.01, *, rngs: nnx.Rngs | None = None):
+        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self.scale, self.bias = nnx.Param(jnp.ones(num_features)), nnx.Param(jnp.zeros(num_features))
+        self.mean, self.var = nnx.BatchStat(jnp.zeros(num_features)), nnx.BatchStat(jnp.ones(num_features))
+        self.use_running_average = False
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        _check_channels(self, x)
+        mean, var = self.mean.get_value(), self.var.get_value()
+        if not self.use_running_average:
+            _check_several(x)
+            moved = mean, var
+            mean, var = _statistics(x)
+            var = _unbiased(var, x)
+            for running, before, batch in zip((self.mean, self.var), moved, (mean, var), strict=True):
+                share = self.momentum * lax.stop_gradient(batch)
+                running.set_value(((1 - self.momentum) * before + share).astype(before.dtype))
+        some = var > 0  # where all values are equal, the root has no slope
+        deviation = jnp.where(some, jnp.sqrt(jnp.where(some, var, 1)), 0)
+        return _scaled((wide(x) - mean) / (deviation + self.eps), x, *_affine(self))
 
 
 @_compiled

@@ -9,7 +9,7 @@ from jaxzoo.nn import NamedSequential, Sequential
 from tests.parity.attributes import attributes
 
 NARROW = 32  # width of VGG's hidden layers, whose 120 M parameters are not its depth
-NARROWER = 1 / 16  # width of a whole FCN on VGG-16, whose padding of 100 pixels makes any image a large one
+NARROWER = 1 / 16  # width of a whole YOLO, and FCN on VGG-16, whose padding of 100 pixels makes any image a large one
 WIDEST = 4096  # channels from which a RegNet goes without its last stage, where a single block has 100 M parameters
 DENSE = (2, 2, 2, 2)  # layers in the blocks of a DenseNet, none of which equals another
 
@@ -85,6 +85,9 @@ def _narrow_torch(model: torch.nn.Module) -> None:
             model.classifier[place] = torch.nn.Linear(widths[i], widths[i + 1])
     if type(model).__name__ == "Fcn":
         model.__init__(model.stride, width=NARROWER)
+    if type(model).__name__ == "YOLOv1":
+        model.__init__(model.plan, width=NARROWER)
+        model.eval()
     if type(model).__name__ == "DenseNet":
         first = model.features.conv0
         growth = model.features.denseblock1.denselayer1.conv2.out_channels
@@ -109,6 +112,10 @@ def _narrow_flax(model: nnx.Module) -> None:
             model.classifier[place] = jnn.Linear(widths[i], widths[i + 1], rngs=nnx.Rngs(0))
     if type(model).__name__ in ("FCN32s", "FCN16s", "FCN8s"):
         model.__init__(width=NARROWER, rngs=nnx.Rngs(0))
+    if type(model).__name__ == "YOLOv1":
+        plan = [step and (int(step[0] * NARROWER), *step[1:]) for step in model.plan]
+        model.__init__(plan, model.local_channels and int(model.local_channels * NARROWER), rngs=nnx.Rngs(0))
+        model.eval()
     if type(model).__name__ == "DenseNet":
         first = model.features.conv0
         growth = model.features.denseblock1.denselayer1.conv2.out_features
