@@ -180,8 +180,9 @@ class DarknetBatchNorm(nnx.Module):
 
     def __init__(self, num_features: int, eps: float = 1e-6, momentum: float = 0.01, *, rngs: nnx.Rngs | None = None):
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
-        self.scale, self.bias = nnx.Param(jnp.ones(num_features)), nnx.Param(jnp.zeros(num_features))
-        self.mean, self.var = nnx.BatchStat(jnp.zeros(num_features)), nnx.BatchStat(jnp.ones(num_features))
+        zeros, ones = jnp.zeros(num_features, jnp.float32), jnp.ones(num_features, jnp.float32)
+        self.scale, self.bias = nnx.Param(ones), nnx.Param(zeros)
+        self.mean, self.var = nnx.BatchStat(zeros), nnx.BatchStat(ones)
         self.use_running_average = False
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -16,11 +16,16 @@ def test_activation_equals_torch(name):
     agree(getattr(nn, name)(), getattr(torch.nn, name)(), POINTS)
 
 
+def test_leaky_relu_equals_torch():
+    agree(nn.LeakyReLU(0.1), torch.nn.LeakyReLU(0.1), POINTS)
+    agree(nn.leaky_relu, torch.nn.functional.leaky_relu, POINTS)
+
+
 @pytest.mark.parametrize("name", ["relu", "relu6", "gelu", "silu", "sigmoid", "hardsigmoid", "hardswish"])
 def test_function_equals_torch(name):
     agree(getattr(nn, name), getattr(torch.nn.functional, name), POINTS)
 
 
-@pytest.mark.parametrize("name", ["relu", "relu6", "gelu", "silu", "sigmoid", "hardsigmoid", "hardswish"])
+@pytest.mark.parametrize("name", ["relu", "relu6", "leaky_relu", "gelu", "silu", "sigmoid", "hardsigmoid", "hardswish"])
 def test_nan_stays_nan(name):
     assert np.isnan(getattr(nn, name)(np.array([np.nan])))

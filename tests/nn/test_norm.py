@@ -8,7 +8,8 @@ from flax import nnx
 from timm.layers import BatchNormAct2d
 
 import convert
-from jaxzoo.nn import BatchNorm, BatchNormAct, GroupNorm, LayerNorm, LocalResponseNorm, ReLU6
+from convert.twins.yolov1 import DarknetBatchNorm as DarknetTwin
+from jaxzoo.nn import BatchNorm, BatchNormAct, DarknetBatchNorm, GroupNorm, LayerNorm, LocalResponseNorm, ReLU6
 from tests.compare import agree, arrays, close, normal, to_last, twins
 
 BATCH_NORMS = [{}, {"eps": 1e-3, "momentum": 0.01}, {"momentum": 3e-4, "affine": False}, {"momentum": 1.0, "eps": 0.1}]
@@ -22,6 +23,27 @@ def test_batch_norm_equals_torch(shape, arguments, training):
     ours, theirs = twins(lambda rngs: BatchNorm(5, **arguments, rngs=rngs), kind[len(shape)](5, **arguments))
     ours.train() if training else ours.eval()
     agree(ours, theirs.train(training), 3 * normal(*shape) + 2)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("shape", [(2, 5, 4, 3), (3, 5, 1, 1), (1, 5, 1, 2)])
+def test_darknets_batch_norm_equals_its_twin(shape, training):
+    ours, theirs = twins(lambda rngs: DarknetBatchNorm(5), DarknetTwin(5))
+    ours.train() if training else ours.eval()
+    x = 3 * normal(*shape) + 2
+    x[:, 4] = 0.5  # without variance, exactly
+    agree(ours, theirs.train(training), x)
+
+
+def test_darknets_batch_norm_adds_epsilon_to_the_deviation():
+    norm = DarknetBatchNorm(1)
+    norm.eval()
+    norm.var.set_value(jnp.full(1, 1e-12))
+    assert np.isclose(float(norm(jnp.ones((1, 1)))[0, 0]), 1 / 2e-6)
+    norm.train()
+    assert np.isclose(float(norm(jnp.array([[0.0], [2.0]]))[1, 0]), 1 / np.sqrt(2), rtol=1e-5)
+    with pytest.raises(ValueError, match="more than one value"):
+        norm(jnp.ones((1, 1)))
 
 
 @pytest.mark.parametrize("momentum", [0.03, None])

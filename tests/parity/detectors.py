@@ -88,10 +88,12 @@ class DetectorPair(ladder.Pair):
     def total(self, losses: dict):
         return sum(losses.values())
 
-    def outputs(self, model: nnx.Module, *inputs: jax.Array) -> dict[str, jax.Array]:
+    @staticmethod
+    def outputs(model: nnx.Module, *inputs: jax.Array) -> dict[str, jax.Array]:
         return dict(_named(inspect.outputs(model, *inputs)))
 
-    def twin_outputs(self, twin: torch.nn.Module, *inputs: torch.Tensor) -> dict[str, np.ndarray]:
+    @staticmethod
+    def twin_outputs(twin: torch.nn.Module, *inputs: torch.Tensor) -> dict[str, np.ndarray]:
         found: dict[str, np.ndarray] = {}
 
         def keep(path: str):
@@ -115,7 +117,8 @@ class DetectorPair(ladder.Pair):
         losses = self.twin.losses(*map(ladder.as_torch, inputs), targets)
         return losses, {name: loss.detach().numpy() for name, loss in losses.items()}
 
-    def compared(self, ours: dict, reference: dict, dtype) -> tuple[dict, dict]:
+    @staticmethod
+    def compared(ours: dict, reference: dict, dtype) -> tuple[dict, dict]:
         """Of all layers those of equal shapes: a head's for all boxes, of which torch has as many as it found. In
         float32 without what follows the choice of boxes, which rounding may change."""
         final = {name for name in reference if name.startswith(".")}
@@ -134,6 +137,14 @@ def _ordered(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     order = np.lexsort((edges, rank))
     each = np.arange(len(order))[:, None]
     return found | {name: array[each, order] for name, array in found.items() if name.startswith(".")}
+
+
+def trunk(detector: nnx.Module | torch.nn.Module) -> nnx.Module | torch.nn.Module:
+    """The layers of a detector that see no numbers of boxes."""
+    layers = getattr(detector, "layers", None)
+    if isinstance(layers, torch.nn.ModuleList):
+        return torch.nn.Sequential(*layers)
+    return layers or detector.backbone
 
 
 def _arrays(output: Any) -> list[Any]:

@@ -176,11 +176,13 @@ class Pair:
         )
         return {key: np.asarray(value) for key, value in run(state, *as_jax(inputs, dtype)).items()}
 
-    def compared(self, ours: Arrays, reference: Arrays, dtype) -> tuple[Arrays, Arrays]:
+    @staticmethod
+    def compared(ours: Arrays, reference: Arrays, dtype) -> tuple[Arrays, Arrays]:
         """Of both sides what counts in a dtype, as NumPy's."""
         return ours, reference
 
-    def outputs(self, model: nnx.Module, *inputs: jax.Array) -> dict[str, jax.Array]:
+    @staticmethod
+    def outputs(model: nnx.Module, *inputs: jax.Array) -> dict[str, jax.Array]:
         """What is compared of a call in eval mode, by name."""
         return outputs(model(*inputs))
 
@@ -191,7 +193,8 @@ class Pair:
         self.twin.double()
         return y
 
-    def twin_outputs(self, twin: torch.nn.Module, *inputs: torch.Tensor) -> dict[str, np.ndarray]:
+    @staticmethod
+    def twin_outputs(twin: torch.nn.Module, *inputs: torch.Tensor) -> dict[str, np.ndarray]:
         return {key: as_ours(value) for key, value in outputs(twin(*inputs)).items()}
 
     def losses(self, model: nnx.Module, inputs: tuple, labels) -> tuple[dict, dict]:
@@ -279,7 +282,7 @@ class EvalPass:
         return worst(*self.pair.compared(found, self.reference, np.float32))[0]
 
 
-def large_float32_error(name: str, size: tuple[int, int]) -> float:
+def large_float32_error(kind: type[Pair], name: str, size: tuple[int, int]) -> float:
     """The float32 forward of a network that is too large for float64, in its full depth, against torch's float32."""
     twin = build_twin(jaxzoo.card(name), **with_auxiliary_head(name))
     randomise(twin, seed=0)
@@ -288,9 +291,9 @@ def large_float32_error(name: str, size: tuple[int, int]) -> float:
     graphdef, state = nnx.split(model)
     x = images(size, 2).astype(np.float32)
     with torch.no_grad():
-        reference = {key: as_ours(y) for key, y in outputs(twin(as_torch(x, torch.float32))).items()}
-    y = outputs(jax.jit(lambda state, x: nnx.merge(graphdef, state)(x))(state, x))
-    return worst({key: np.asarray(value) for key, value in y.items()}, reference)[0]
+        reference = kind.twin_outputs(twin, as_torch(x, torch.float32))
+    y = jax.jit(lambda state, x: kind.outputs(nnx.merge(graphdef, state), x))(state, x)
+    return worst(*kind.compared({key: np.asarray(value) for key, value in y.items()}, reference, np.float32))[0]
 
 
 def twin_loss(pair: Pair, inputs: tuple, labels) -> tuple[torch.Tensor, dict[str, np.ndarray]]:

@@ -12,7 +12,7 @@ from convert.rules import leaves, load_state_dict, state_dict, versions
 from convert.twins import abstract_twin
 from tests.parity import ladder
 from tests.parity.attributes import differences, misshapen
-from tests.parity.detectors import DetectorPair
+from tests.parity.detectors import DetectorPair, trunk
 from tests.parity.reduced import reduce_depth
 from tests.representatives import TRAINED
 
@@ -132,7 +132,7 @@ def test_l0_shapes_of_outputs(name, model, abstract):
     """Of every module, in a network without what it holds twice; of a detector those that see no numbers of boxes."""
     reduce_depth(model, abstract)
     if hasattr(model, "losses"):
-        model, abstract = (getattr(side, "backbone", side) for side in (model, abstract))
+        model, abstract = trunk(model), trunk(abstract)
     card = jaxzoo.card(name)
     size = ladder.LONG[1] if card.task == "segmentation" else (card.input_size,) * 2
     assert not list(misshapen(model, abstract, size))
@@ -182,7 +182,7 @@ def test_l5_round_trip(name):
 
 
 @pytest.mark.full(*IN_FLOAT32)
-def test_l6_float32(request, name, large, eval_pass, size, measured):
+def test_l6_float32(request, name, large, pair, eval_pass, size, measured):
     if large and request.config.getoption("full"):
-        measured(ladder.large_float32_error(name, size), 1e-4)
+        measured(ladder.large_float32_error(type(pair), name, size), 1e-4)
     measured(eval_pass.error(jnp.float32), min(1e-4, 4 * eval_pass.twin_error(torch.float32)))
