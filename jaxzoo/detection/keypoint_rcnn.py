@@ -14,7 +14,7 @@ from flax import nnx
 from jaxzoo.detection.backbone import BackboneWithFPN
 from jaxzoo.detection.dense import Detections
 from jaxzoo.detection.faster_rcnn import FasterRCNN, he, published, register_rcnn, resnet50_fpn
-from jaxzoo.detection.roi_heads import Features, RoIHeads, Samples, learns_from_batch, on_regions, pick, run_head
+from jaxzoo.detection.roi_heads import Features, RoIHeads, Samples, on_regions, pick, run_head, takes_whole
 from jaxzoo.detection.rpn import Losses, Targets
 from jaxzoo.detection.transform import DetectionTransform
 from jaxzoo.errors import UsageError
@@ -83,7 +83,7 @@ class KeypointRoIHeads(RoIHeads):
             return self.keypoint_predictor(run_head(self.keypoint_head, x, valid))
 
         pooled = self.keypoint_roi_pool(features, boxes, canvas[0])
-        return wide(on_regions(run, pooled, valid, whole=learns_from_batch(self.keypoint_head)))
+        return wide(on_regions(run, pooled, valid, whole=takes_whole(self.keypoint_head)))
 
 
 class KeypointRCNN(FasterRCNN):

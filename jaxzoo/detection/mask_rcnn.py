@@ -14,7 +14,7 @@ from flax import nnx
 from jaxzoo.detection.backbone import OUT_CHANNELS, BackboneWithFPN
 from jaxzoo.detection.dense import Detections
 from jaxzoo.detection.faster_rcnn import FasterRCNN, he, published, register_rcnn, resnet50_fpn, second_version
-from jaxzoo.detection.roi_heads import Features, RoIHeads, Samples, learns_from_batch, on_regions, run_head
+from jaxzoo.detection.roi_heads import Features, RoIHeads, Samples, on_regions, run_head, takes_whole
 from jaxzoo.detection.rpn import Losses, Targets
 from jaxzoo.errors import UsageError
 from jaxzoo.nn import BatchNorm, Conv, ConvNormActivation, ConvTranspose, Layer, NamedSequential, ReLU, Sequential, init
@@ -81,7 +81,7 @@ class MaskRoIHeads(RoIHeads):
             return self.mask_predictor(run_head(self.mask_head, x, valid))
 
         pooled = self.mask_roi_pool(features, boxes, canvas[0])
-        logits = on_regions(run, pooled, valid, whole=learns_from_batch(self.mask_head))
+        logits = on_regions(run, pooled, valid, whole=takes_whole(self.mask_head))
         return wide(jnp.take_along_axis(logits, labels[:, :, None, None, None], 4)[..., 0])
 
 

@@ -61,9 +61,14 @@ def run_head(layer: nnx.Module, x: jax.Array, valid: jax.Array) -> jax.Array:
     return x
 
 
-def learns_from_batch(head: nnx.Module) -> bool:
-    """Whether a head has batch norm in train mode, so that its outputs depend on all of its inputs."""
-    return any(isinstance(m, BatchNorm) and not m.use_running_average for _, m in nnx.iter_modules(head))
+def takes_whole(head: nnx.Module) -> bool:
+    """Whether a head has to see all regions at once.
+
+    With batch norm in train mode its outputs depend on all of its inputs; and while `jaxzoo.inspect` watches its calls,
+    their results must not be those of a branch.
+    """
+    watched = hasattr(type(head).__call__, "unwatched")
+    return watched or any(isinstance(m, BatchNorm) and not m.use_running_average for _, m in nnx.iter_modules(head))
 
 
 def on_regions(
