@@ -16,9 +16,15 @@ class Stream(nnx.RngStream):
         self.count = StreamCount(jnp.zeros(key.shape, jnp.uint32), tag=tag)
 
     def __call__(self) -> jax.Array:
-        key = jax.random.fold_in(self.key.get_value(), self.count.get_value())
-        self.count.set_value(self.count.get_value() + 1)  # `[...] +=` takes time that grows with the program so far
+        key, count = _next(self.key.get_value(), self.count.get_value())
+        self.count.set_value(count)  # `[...] +=` takes time that grows with the program so far
         return key
+
+
+@jax.jit
+def _next(key: jax.Array, count: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The key that a stream gives next, and how many it has given then: one program, traced once."""
+    return jax.random.fold_in(key, count), count + 1
 
 
 def stream_tags(model: nnx.Module) -> list[str]:

@@ -5,6 +5,7 @@ its place alone. Outside of programs, one that is compiled once draws `_PIECE` n
 for every shape would take half a minute for a network that has its numbers in a tenth of a second.
 """
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -41,12 +42,16 @@ def _numbers(draw: Draw, words: jax.Array, first: jax.Array | int, count: int) -
 _piece = jax.jit(_numbers, static_argnums=(0, 3))
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1, 3, 4))
+def _array(draw: Draw, scale: float, words: jax.Array, shape: Shape, dtype) -> jax.Array:
+    return (np.float32(scale) * _numbers(draw, words, 0, math.prod(shape))).reshape(shape).astype(dtype)
+
+
 def _initializer(draw: Draw, scale: float) -> Initializer:
     def initializer(key: jax.Array, shape: Shape, dtype=jnp.float32, out_sharding=None) -> jax.Array:
         words, count = jax.random.key_data(key), math.prod(shape)
         if isinstance(key, jax.core.Tracer):
-            words = words.ravel()[-2:]
-            return (np.float32(scale) * _numbers(draw, words, 0, count)).reshape(shape).astype(dtype)
+            return _array(draw, scale, words.ravel()[-2:], tuple(shape), jnp.dtype(dtype))  # traced once
         with jax.default_device(jax.local_devices(backend="cpu")[0]):
             words, firsts = np.asarray(words).ravel()[-2:], range(0, count, _PIECE)
             pieces = [np.asarray(_piece(draw, words, np.uint32(first), _PIECE)) for first in firsts]

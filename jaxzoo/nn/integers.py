@@ -1,5 +1,6 @@
 """Whole numbers among a model's variables, kept so that `jax.grad` takes the model as it is."""
 
+import functools
 from typing import Any
 
 import jax
@@ -21,29 +22,41 @@ class _InBytes(nnx.Variable):
     """
 
     def create_value(self, value: jax.Array) -> jax.Array:
-        return _applied(self._to_bytes, value)
+        return self._applied("_to_bytes", value)
 
     def get_value(self, **index: Any) -> jax.Array:
-        value = _applied(self._from_bytes, self.get_raw_value())
+        value = self._applied("_from_bytes", self.get_raw_value())
         return value[index["index"]] if index else value
 
     def set_value(self, value: jax.Array, **index: Any) -> None:
         if index:
             value = self.get_value().at[index["index"]].set(value)
-        super().set_value(_applied(self._to_bytes, value))
+        super().set_value(self._applied("_to_bytes", value))
 
-    def _to_bytes(self, value: jax.Array) -> jax.Array:
+    def _applied(self, method: str, value: Any) -> Any:
+        """Of arrays, and of their shapes; whatever else stands in their place stays."""
+        if isinstance(value, jax.ShapeDtypeStruct | jax.Array | np.ndarray):
+            apply = _shape if isinstance(value, jax.ShapeDtypeStruct) else _compiled
+            return apply(type(self), method, self.get_metadata("impl", None), value)
+        return value
+
+    @staticmethod
+    def _to_bytes(value: jax.Array, impl: str | None) -> jax.Array:
         return lax.bitcast_convert_type(value, jnp.uint8).astype(jnp.float32)
 
-    def _from_bytes(self, value: jax.Array) -> jax.Array:
+    @staticmethod
+    def _from_bytes(value: jax.Array, impl: str | None) -> jax.Array:
         raise NotImplementedError
 
 
-def _applied(function, value: Any) -> Any:
-    """To arrays, and to their shapes; whatever else stands in their place stays."""
-    if isinstance(value, jax.ShapeDtypeStruct):
-        return jax.eval_shape(function, value)
-    return function(value) if isinstance(value, jax.Array | np.ndarray) else value
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _compiled(kind: type[_InBytes], method: str, impl: str | None, value: jax.Array) -> jax.Array:
+    return getattr(kind, method)(value, impl)
+
+
+@functools.cache
+def _shape(kind: type[_InBytes], method: str, impl: str | None, value: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    return jax.eval_shape(lambda value: getattr(kind, method)(value, impl), value)
 
 
 def _number(value: jax.Array, dtype: DTypeLike) -> jax.Array:
@@ -53,10 +66,12 @@ def _number(value: jax.Array, dtype: DTypeLike) -> jax.Array:
 
 
 class _Int32(_InBytes):
-    def _to_bytes(self, value: jax.Array) -> jax.Array:
-        return super()._to_bytes(value.astype(jnp.int32))
+    @staticmethod
+    def _to_bytes(value: jax.Array, impl: str | None) -> jax.Array:
+        return _InBytes._to_bytes(value.astype(jnp.int32), impl)
 
-    def _from_bytes(self, value: jax.Array) -> jax.Array:
+    @staticmethod
+    def _from_bytes(value: jax.Array, impl: str | None) -> jax.Array:
         return _number(value, jnp.int32)
 
 
@@ -71,17 +86,20 @@ class IndexBuffer(_Int32, Buffer):
 class StreamCount(_InBytes, nnx.RngCount):
     """How many keys a random stream has given, uint32."""
 
-    def _from_bytes(self, value: jax.Array) -> jax.Array:
+    @staticmethod
+    def _from_bytes(value: jax.Array, impl: str | None) -> jax.Array:
         return _number(value, jnp.uint32)
 
 
 class StreamKey(_InBytes, nnx.RngKey):
     """A random stream's key."""
 
-    def _to_bytes(self, value: jax.Array) -> jax.Array:
-        return super()._to_bytes(jax.random.key_data(value))
+    @staticmethod
+    def _to_bytes(value: jax.Array, impl: str | None) -> jax.Array:
+        return _InBytes._to_bytes(jax.random.key_data(value), impl)
 
-    def _from_bytes(self, value: jax.Array) -> jax.Array:
+    @staticmethod
+    def _from_bytes(value: jax.Array, impl: str | None) -> jax.Array:
         if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
             return value
-        return jax.random.wrap_key_data(_number(value, jnp.uint32), impl=self.get_metadata("impl"))
+        return jax.random.wrap_key_data(_number(value, jnp.uint32), impl=impl)

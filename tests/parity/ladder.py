@@ -5,6 +5,7 @@ the twin's running statistics and constant parameters are randomised first, and 
 are 0.
 """
 
+import copy
 import functools
 import math
 from collections.abc import Callable, Mapping
@@ -82,16 +83,31 @@ def with_auxiliary_head(name: str) -> dict[str, bool]:
     return {"aux_loss": True} if "aux_loss" in argument_names(name) else {}
 
 
-def abstract_model(name: str, **arguments) -> nnx.Module:
-    """Our model without its numbers, but for those of its random streams."""
-    model = abstract(name, **arguments)
+@functools.lru_cache(maxsize=4)  # the tests of a model follow one another
+def _abstract_model(name: str, arguments: tuple) -> nnx.Module:
+    model = abstract(name, **dict(arguments))
     nnx.reseed(model, **dict.fromkeys(stream_tags(model), 0))
     return model
 
 
+def abstract_model(name: str, **arguments) -> nnx.Module:
+    """Our model without its numbers, but for those of its random streams."""
+    return nnx.clone(_abstract_model(name, tuple(sorted(arguments.items()))))
+
+
+@functools.lru_cache(maxsize=4)
+def _abstract_twin(name: str, arguments: tuple) -> torch.nn.Module:
+    return abstract_twin(jaxzoo.card(name), **dict(arguments))
+
+
+def twin_without_numbers(name: str, **arguments) -> torch.nn.Module:
+    """Its twin on torch's meta device."""
+    return copy.deepcopy(_abstract_twin(name, tuple(sorted(arguments.items()))))
+
+
 def first_size(name: str, sizes: tuple = ODD) -> tuple[int, int]:
     """The first size that the twin can be trained at; the last one where it takes none before."""
-    twin = abstract_twin(jaxzoo.card(name)).train()
+    twin = twin_without_numbers(name).train()
     for size in sizes[:-1]:
         try:
             twin(torch.empty(BATCH, 3, *size, device="meta"))
@@ -160,9 +176,13 @@ class Pair:
     def rewind(self) -> None:
         """Gives the twin our model's numbers again."""
         self.twin.zero_grad()
-        start = state_dict(self.model)
+        start = self._start if self.reduced else state_dict(self.model)
         for key, tensor in self.twin.state_dict().items():
-            tensor.copy_(torch.tensor(start[key]))
+            tensor.copy_(torch.from_numpy(start[key]))
+
+    @functools.cached_property
+    def _start(self) -> dict[str, np.ndarray]:
+        return state_dict(self.model)
 
     def forward(self, inputs: tuple, dtype=jnp.float64) -> dict[str, np.ndarray]:
         self.model.eval()

@@ -9,7 +9,6 @@ import jaxzoo
 from convert.files import torch_state_dict
 from convert.heads import auxiliary
 from convert.rules import leaves, load_state_dict, state_dict, versions
-from convert.twins import abstract_twin
 from tests.parity import ladder
 from tests.parity.attributes import differences, misshapen
 from tests.parity.detectors import DetectorPair, trunk
@@ -51,7 +50,7 @@ def model(name):
 @pytest.fixture(scope="module")
 def abstract(name) -> torch.nn.Module:
     """Its twin, without numbers."""
-    return abstract_twin(jaxzoo.card(name), **ladder.with_auxiliary_head(name))
+    return ladder.twin_without_numbers(name, **ladder.with_auxiliary_head(name))
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +101,7 @@ def test_l0_structure(name, model, abstract):
     assert [(x.key, x.torch_shape) for x in leaves(model)] == [
         (k, tuple(v.shape)) for k, v in abstract.state_dict().items()
     ]
-    plain = abstract_twin(jaxzoo.card(name)) if ladder.with_auxiliary_head(name) else abstract
+    plain = ladder.twin_without_numbers(name) if ladder.with_auxiliary_head(name) else abstract
     assert jaxzoo.model_info(name).parameters == sum(p.numel() for p in plain.parameters())
 
 
@@ -166,7 +165,7 @@ def test_l4_training(pair, optimizer, measured):
 @pytest.mark.full
 def test_l5_round_trip(name):
     arguments = ladder.with_auxiliary_head(name)
-    model, twin = ladder.abstract_model(name, **arguments), abstract_twin(jaxzoo.card(name), **arguments)
+    model, twin = ladder.abstract_model(name, **arguments), ladder.twin_without_numbers(name, **arguments)
     draws = np.random.default_rng(0)
     there = {
         key: draws.random(tuple(t.shape), np.float32) if t.is_floating_point() else draws.integers(12345, size=t.shape)
