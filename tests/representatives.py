@@ -13,7 +13,7 @@ REPRESENTATIVES = frozenset((
     "regnet_x_400mf", "regnet_y_400mf", "resnet18", "resnet50", "resnext50_32x4d", "retinanet_resnet50_fpn",
     "retinanet_resnet50_fpn_v2", "shufflenet_v1_g1", "shufflenet_v1_g2", "shufflenet_v2_x0_5", "squeezenet1_1",
     "ssd300_vgg16", "ssdlite320_mobilenet_v3_large", "swin_t", "swin_v2_t", "unet_resnet18", "unet_resnet50", "vgg11",
-    "vgg11_bn", "vit_b_16", "zfnet",
+    "vgg11_bn", "vit_b_16", "yolov1", "yolov1_tiny", "zfnet",
 ))
 
 # Those without whom every class of block is trained all the same.

@@ -13,7 +13,7 @@ from tests.compare import agree_in_distribution
 from tests.representatives import REPRESENTATIVES
 
 # As wide as they are, these would take half of the time: a narrower one of the family does what they do.
-WIDE = {"deeplabv1_vgg16", "fcn8s", "fcn16s", "fcn32s", "vgg11"}
+WIDE = {"yolov1", "deeplabv1_vgg16", "fcn8s", "fcn16s", "fcn32s", "vgg11"}
 AGAIN = {"deeplabv3plus_resnet50", "fcn_resnet50", "resnext50_32x4d", "shufflenet_v1_g1", "unet_resnet50"}
 
 
