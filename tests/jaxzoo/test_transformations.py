@@ -25,7 +25,7 @@ from convert.rules import leaves
 from convert.twins import abstract_twin
 from jaxzoo import nn
 from tests.compare import cast, close, normal
-from tests.parity.detectors import DetectorPair
+from tests.parity.detectors import DetectorPair, trunk
 from tests.parity.ladder import first_size, quickly
 from tests.parity.reduced import reduce_depth
 
@@ -269,7 +269,7 @@ def test_a_model_goes_through_further_derivatives(name):
 @each_family
 def test_a_model_computes_in_half_precision(name):
     model, shape = shallow(name)
-    model = getattr(model, "backbone", model) if hasattr(model, "losses") else model  # boxes and scores are float32
+    model = trunk(model) if hasattr(model, "losses") else model  # boxes and scores are float32
     for dtype in (jnp.bfloat16, jnp.float16):
         y = jax.eval_shape(lambda model, x: model(x), cast(model, dtype), jax.ShapeDtypeStruct(shape, dtype))
         assert {leaf.dtype for leaf in jax.tree.leaves(y)} == {jnp.dtype(dtype)}
