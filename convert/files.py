@@ -15,6 +15,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from convert import darknet
 from convert.differences import listed
 from convert.layout import dense, handed_out
 from convert.pointers import refuse_pointer
@@ -90,6 +91,10 @@ def contents(path: str | Path) -> Contents:
     """As `read`, with the place of the weights in the file; the arrays are views of the mapped file."""
     path, key = _split_key(path)
     head = _head(path)
+    if darknet.is_darknet(path):
+        raise UsageError(
+            f"{path} is a Darknet file, which has no names: convert.load and to-flax read it with its model"
+        )
     loaded = _load_safetensors(path) if head.endswith(b"{") else _load_torch(path, zipped=head.startswith(b"PK"))
     nesting, entries, part = _choose(path, key, loaded)
     tensors, prefix = _unwrapped({name: _array(path, name, v) for name, v in entries.items() if hasattr(v, "ndim")})
@@ -135,13 +140,18 @@ def _below(path: Path, part: str, tensors: Mapping[str, np.ndarray]) -> str:
     raise UsageError(f"{path} holds no weights under {part!r}; it holds {choices or 'one set of weights only'}")
 
 
-def write(path: str | Path, tensors: Mapping[str, np.ndarray], versions: Mapping[str, int] | None = None) -> None:
-    """Writes a state_dict as `.pth`/`.pt` (needs torch) or `.safetensors`, by the file's ending, dtypes kept.
+def write(
+    path: str | Path, tensors: Mapping[str, np.ndarray], versions: Mapping[str, int] | None = None, header: bytes = b""
+) -> None:
+    """Writes a state_dict as `.pth`/`.pt` (needs torch), `.safetensors` or Darknet's `.weights`, by the file's ending.
+
+    Dtypes are kept.
 
     Args:
       path: the file.
       tensors: arrays by torch key.
-      versions: of the layout, as `rules.versions` gives them; safetensors have no place for these.
+      versions: of the layout, as `rules.versions` gives them; only torch's own files have a place for these.
+      header: of a Darknet file, as one that was read had it.
 
     Raises:
       UsageError: the file exists, its ending is another, torch is missing, or the place cannot be written to.
@@ -152,7 +162,9 @@ def write(path: str | Path, tensors: Mapping[str, np.ndarray], versions: Mapping
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".safetensors":
+        if path.suffix == darknet.ENDING:
+            darknet.write(partial, tensors, header)
+        elif path.suffix == ".safetensors":
             from safetensors.numpy import save_file
 
             save_file(tensors, partial, metadata={"format": "pt"})
@@ -171,11 +183,11 @@ def write(path: str | Path, tensors: Mapping[str, np.ndarray], versions: Mapping
 
 def check_output(path: Path) -> None:
     """Raises UsageError unless a state_dict can be written to `path`."""
-    if path.suffix not in (".pth", ".pt", ".safetensors"):
+    if path.suffix not in (".pth", ".pt", ".safetensors", darknet.ENDING):
         raise UsageError(f"cannot tell the format of {path}: end its name in .pth, .pt or .safetensors")
     if path.exists():
         raise UsageError(f"{path} exists already: remove it or choose another name")
-    if path.suffix != ".safetensors":
+    if path.suffix in (".pth", ".pt"):
         require_torch(f"writing {path.suffix} files")
 
 

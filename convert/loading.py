@@ -34,9 +34,10 @@ def load(
 
     Args:
       name: a name from `jaxzoo.list_models()`.
-      weights: a `.pth`, `.pt` or `.safetensors` file (see `convert.read`), a converted directory, a checkpoint or the
-        folder of a training run (its best checkpoint, else its last; `RUN#ema` is the average of its weights), or the
-        name of published weights in torchvision or timm, such as `IMAGENET1K_V1` or `DEFAULT`.
+      weights: a `.pth`, `.pt` or `.safetensors` file (see `convert.read`), Darknet's `.weights`, a converted
+        directory, a checkpoint or the folder of a training run (its best checkpoint, else its last; `RUN#ema` is the
+        average of its weights), or the name of published weights in torchvision or timm, such as `IMAGENET1K_V1` or
+        `DEFAULT`.
       num_classes: as many as the weights have unless given.
       head: "strict", or "skip": a classifier of another size is initialised anew, with a warning that names it.
       seed: seeds such a fresh head, and dropout.
@@ -47,7 +48,8 @@ def load(
     Raises:
       UsageError: unknown name; unreadable or unfitting weights, all differences listed.
     """
-    found = read_weights(name, weights, match=match)
+    known = arguments if num_classes is None else {"num_classes": num_classes, **arguments}
+    found = read_weights(name, weights, match=match, arguments=known)
     return load_model(name, found, num_classes=num_classes, head=head, seed=seed, **arguments)[0]
 
 

@@ -1,20 +1,27 @@
 """Where weights come from: a file, a converted directory, a training run, or the name of published ones."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from convert import files, published, rules, store
+from convert import darknet, files, published, rules, store
 from convert.names import located, match_by_order
-from convert.shapes import abstract
+from convert.shapes import abstract, shapes_at
 from convert.weights import Weights
 from jaxzoo import UsageError, card
 from jaxzoo.preprocess import to_dict
 
 
-def read_weights(name: str, weights: str | Path, *, match: str = "names") -> Weights:
+def read_weights(
+    name: str, weights: str | Path, *, match: str = "names", arguments: Mapping[str, Any] | None = None
+) -> Weights:
     """Reads any source of weights that `load` takes; the tensors of a file are views of it, so copy them soon.
+
+    Args:
+      arguments: of the model, which decide where the tensors of a file without names begin.
 
     Raises UsageError.
     """
@@ -32,7 +39,7 @@ def read_weights(name: str, weights: str | Path, *, match: str = "names") -> Wei
         key, classes = published.published_as(name, path)
     else:
         path, key, classes = published.download(name, str(weights))
-    found = _from_file(name, path)
+    found = _from_file(name, path, arguments or {})
     found.classes = classes
     if key in known:
         found.preprocess = to_dict(known[key].preprocess)
@@ -40,7 +47,10 @@ def read_weights(name: str, weights: str | Path, *, match: str = "names") -> Wei
     return found
 
 
-def _from_file(name: str, path: Path) -> Weights:
+def _from_file(name: str, path: Path, arguments: Mapping[str, Any]) -> Weights:
+    if darknet.is_darknet(path):
+        tensors, header = darknet.read(path, shapes_at(name, arguments))
+        return Weights(path, tensors, header=header)
     contents = files.contents(path)
     return located(name, Weights(contents.path, contents.tensors))
 
@@ -59,7 +69,9 @@ def _from_directory(name: str, path: Path, part: str = "") -> Weights:
     if "train" in manifest:  # JAX counts in int32, torch in int64
         tensors = {key: rules.as_torch(array) for key, array in tensors.items()}
     about = manifest.get("classes"), manifest.get("preprocess")
-    return Weights(Path(f"{path}#{part}") if part else path, tensors, arguments, *about, rules.versions(model))
+    header = bytes.fromhex(manifest.get("darknet", ""))
+    where = Path(f"{path}#{part}") if part else path
+    return Weights(where, tensors, arguments, *about, rules.versions(model), header=header)
 
 
 def _average(path: Path, part: str) -> dict[str, np.ndarray]:

@@ -19,7 +19,8 @@ def to_flax(
     Args:
         model: Model, such as resnet50; `jaxzoo list` shows all.
         weights: A .pth, .pt or .safetensors file (file.pth#key where it holds several sets of weights), with the
-            reference's names or timm's; or published weights of torchvision or timm, such as IMAGENET1K_V1 or DEFAULT.
+            reference's names or timm's; Darknet's .weights; or published weights of torchvision or timm, such as
+            IMAGENET1K_V1 or DEFAULT.
         out: Directory to write; it must not exist.
         head: What to do with a classifier of another size: refuse it, or skip it and initialise it afresh.
         num_classes: Number of classes. Default: as in the weights.
@@ -37,7 +38,8 @@ def to_flax(
 
     store.refuse_existing(out)
     size = {} if image_size is None else {"image_size": image_size}
-    found = read_weights(model, weights, match=match)
+    known = size if num_classes is None else size | {"num_classes": num_classes}
+    found = read_weights(model, weights, match=match, arguments=known)
     width = max((len(ours) for ours, _ in found.pairs), default=0)
     for ours, theirs in found.pairs:
         print(f"{ours:{width}} ← {theirs}")
@@ -56,6 +58,7 @@ def to_flax(
         "preprocess": to_dict(preprocess_of(model, found, fit.arguments)),
         "source": source.result(),
         "jaxzoo": jaxzoo.__version__,
+        **({"darknet": found.header.hex()} if found.header else {}),
     }
     store.save(out, {f"model/{path}": array for path, array in arrays.items()}, manifest)
     classes = f", {fit.arguments['num_classes']} classes" if "num_classes" in fit.arguments else ""

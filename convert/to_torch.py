@@ -17,7 +17,7 @@ def to_torch(
     Args:
         from_: A converted directory, a training checkpoint, or the folder of a training run (its best, else its last
             checkpoint); RUN#ema is the moving average of its weights.
-        out: File to write, ending in .pth, .pt or .safetensors; it must not exist.
+        out: File to write, ending in .pth, .pt or .safetensors, or in .weights for Darknet; it must not exist.
         dialect: Naming of the tensors: timm's, where timm has the same network. Default: the reference's.
     """
     from convert import files
@@ -31,6 +31,6 @@ def to_torch(
     found = read_weights(model, from_)
     if dialect:
         found = dataclasses.replace(found, tensors=in_dialect(model, dialect, found.tensors), versions={})
-    files.write(out, found.tensors, found.versions)
+    files.write(out, found.tensors, found.versions, found.header)
     names = f" by {dialect}'s names" if dialect else ""
     print(f"{out}: {model}, {len(found.tensors)} tensors{names}, from {found.path}")

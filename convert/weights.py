@@ -24,6 +24,7 @@ class Weights:
     versions: dict[str, int] = dataclasses.field(default_factory=dict)  # of torch's layout
     dialect: str = ""  # whose names they bore: "", "timm", …
     outside: list[str] = dataclasses.field(default_factory=list)  # tensors of the file that lie beside the network
+    header: bytes = b""  # of a Darknet file
     pairs: list[tuple[str, str]] = dataclasses.field(default_factory=list)  # torch's name and theirs, matched by order
 
     def source(self) -> dict[str, str]:
