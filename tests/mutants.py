@@ -301,8 +301,8 @@ MUTANTS = {
     "statistics-swapped": Mutant(
         "running mean and variance change places",
         "convert/rules.py",
-        '"mean": Rule("running_mean"),\n    "var": Rule("running_var"),',
-        '"mean": Rule("running_var"),\n    "var": Rule("running_mean"),',
+        '"mean": Rule("running_mean"), "var": Rule("running_var")',
+        '"mean": Rule("running_var"), "var": Rule("running_mean")',
         (f"{CONVERT}rules.py::test_a_users_own_module_of_flaxs_layers_computes_its_twins_function",),
     ),
     "digest-unchecked": Mutant(
