@@ -54,10 +54,12 @@ LAYERS: dict[str, tuple[Callable[..., nnx.Module], tuple[int, ...]]] = {
     "Conv, reflected": (lambda rngs: nn.Conv(4, 5, 3, padding=1, padding_mode="reflect", rngs=rngs), IMAGE),
     "ConvTranspose": (lambda rngs: nn.ConvTranspose(4, 5, 3, 2, 1, 1, rngs=rngs), IMAGE),
     "ConvTranspose in groups": (lambda rngs: nn.ConvTranspose(4, 6, 3, groups=2, rngs=rngs), IMAGE),
+    "LocallyConnected2d": (lambda rngs: nn.LocallyConnected2d(4, 5, (6, 5), 3, padding=1, rngs=rngs), IMAGE),
     "Linear": (lambda rngs: nn.Linear(4, 5, rngs=rngs), TOKENS),
     "Embed": (Lookup, TOKENS),
     "BatchNorm": (lambda rngs: nn.BatchNorm(4, rngs=rngs), IMAGE),
     "BatchNorm without parameters": (lambda rngs: nn.BatchNorm(4, momentum=None, affine=False, rngs=rngs), IMAGE),
+    "DarknetBatchNorm": (lambda rngs: nn.DarknetBatchNorm(4), IMAGE),
     "BatchNormAct": (lambda rngs: nn.BatchNormAct(4, activation_layer=nn.SiLU, rngs=rngs), IMAGE),
     "LayerNorm": (lambda rngs: nn.LayerNorm(4, rngs=rngs), TOKENS),
     "LayerNorm without parameters": (lambda rngs: nn.LayerNorm(4, elementwise_affine=False, rngs=rngs), TOKENS),
@@ -78,7 +80,7 @@ LAYERS: dict[str, tuple[Callable[..., nnx.Module], tuple[int, ...]]] = {
     "LayerScale": (lambda rngs: nn.LayerScale(4, 0.3), IMAGE),
     "NamedSequential": (lambda rngs: nn.NamedSequential(b=nn.Linear(4, 5, rngs=rngs), a=nn.Tanh()), TOKENS),
     "Sequential": (lambda rngs: nn.Sequential(nn.ReLU6(), nn.Hardsigmoid(), nn.Sigmoid(), nn.Identity()), IMAGE),
-    "Flatten": (lambda rngs: nn.Sequential(nn.Flatten(), nn.ReLU()), IMAGE),
+    "Flatten": (lambda rngs: nn.Sequential(nn.Flatten(), nn.ReLU(), nn.LeakyReLU(0.1)), IMAGE),
     "resize": (lambda rngs: Resize(), IMAGE),
 }
 
