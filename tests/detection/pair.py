@@ -12,6 +12,7 @@ from flax import nnx
 from convert.rules import load_state_dict
 from convert.shapes import cast
 from convert.twins import arrays, randomise
+from jaxzoo.nn.dropout import stream_tags
 from tests.compare import quickly
 from tests.parity import ladder
 from tests.parity.detectors import THRESHOLD, DetectorPair
@@ -30,6 +31,7 @@ class SmallPair(DetectorPair):
     def __init__(self, build: Callable[[], nnx.Module], twin: torch.nn.Module, size: tuple[int, int], level: int = 0):
         self.level = level
         self.model, self.twin, self.size = nnx.eval_shape(build), twin.double(), size
+        nnx.reseed(self.model, **dict.fromkeys(stream_tags(self.model), 0))
         self.reduced, self.batch, self.dense = True, 2, True
         self.model.score_thresh = self.twin.score_thresh = THRESHOLD
         randomise(self.twin, seed=0)
