@@ -235,7 +235,7 @@ class SSDFeatureExtractorVGG(nnx.Module):
                 ReLU(),
             )
 
-        self.scale_weight = nnx.Param(jnp.full(512, 20.0))
+        self.scale_weight = nnx.Param(jnp.full(512, 20.0, jnp.float32))
         self.features = Sequential(*layers[:fourth])
         fc = Sequential(
             MaxPool(3, 1, 1),

@@ -311,7 +311,7 @@ def test_a_run_from_weights_keeps_their_preprocessing_when_it_is_continued(weigh
     (tmp_path / "run" / "best" / "manifest.json").write_text("{")  # one of several
     began, _ = prepare(options(), tmp_path / "run")
     went_on, _ = prepare(options(), tmp_path / "run", continuing=True)
-    assert began.manifest["preprocess"]["mean"] == went_on.manifest["preprocess"]["mean"] == [0.1] * 3
+    assert [list(run.manifest["preprocess"]["mean"]) for run in (began, went_on)] == [[0.1] * 3] * 2
     assert began.manifest["arguments"] == went_on.manifest["arguments"]
     np.testing.assert_array_equal(began.batches(0)["image"], went_on.batches(0)["image"])
 

@@ -21,8 +21,8 @@ class FrozenBatchNorm2d(nnx.Module):
 
     def __init__(self, num_features: int, eps: float = 1e-5, *, rngs: nnx.Rngs | None = None):
         self.num_features, self.eps = num_features, eps
-        self.scale, self.bias = Buffer(jnp.ones(num_features)), Buffer(jnp.zeros(num_features))
-        self.mean, self.var = Buffer(jnp.zeros(num_features)), Buffer(jnp.ones(num_features))
+        zeros, ones = jnp.zeros(num_features, jnp.float32), jnp.ones(num_features, jnp.float32)
+        self.scale, self.bias, self.mean, self.var = Buffer(ones), Buffer(zeros), Buffer(zeros), Buffer(ones)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         if x.shape[-1] != self.num_features:
@@ -54,7 +54,7 @@ class L2Norm(nnx.Module):
     """
 
     def __init__(self, num_features: int, scale: float = 20.0, eps: float = 1e-12):
-        self.eps, self.weight = eps, nnx.Param(jnp.full(num_features, scale))
+        self.eps, self.weight = eps, nnx.Param(jnp.full(num_features, scale, jnp.float32))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return l2_normalize(x, self.eps) * self.weight[...]
