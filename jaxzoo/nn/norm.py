@@ -180,9 +180,10 @@ class DarknetBatchNorm(nnx.Module):
 
     def __init__(self, num_features: int, eps: float = 1e-6, momentum: float = 0.01, *, rngs: nnx.Rngs | None = None):
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
-        zeros, ones = jnp.zeros(num_features, jnp.float32), jnp.ones(num_features, jnp.float32)
+        # An array for each: two that are one cannot be given up to a program.
+        ones, zeros, mean, var = (jnp.full(num_features, value, jnp.float32) for value in (1, 0, 0, 1))
         self.scale, self.bias = nnx.Param(ones), nnx.Param(zeros)
-        self.mean, self.var = nnx.BatchStat(zeros), nnx.BatchStat(ones)
+        self.mean, self.var = nnx.BatchStat(mean), nnx.BatchStat(var)
         self.use_running_average = False
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -21,8 +21,9 @@ class FrozenBatchNorm2d(nnx.Module):
 
     def __init__(self, num_features: int, eps: float = 1e-5, *, rngs: nnx.Rngs | None = None):
         self.num_features, self.eps = num_features, eps
-        zeros, ones = jnp.zeros(num_features, jnp.float32), jnp.ones(num_features, jnp.float32)
-        self.scale, self.bias, self.mean, self.var = Buffer(ones), Buffer(zeros), Buffer(zeros), Buffer(ones)
+        self.scale, self.bias, self.mean, self.var = (
+            Buffer(jnp.full(num_features, value, jnp.float32)) for value in (1, 0, 0, 1)
+        )
 
     def __call__(self, x: jax.Array) -> jax.Array:
         if x.shape[-1] != self.num_features:
