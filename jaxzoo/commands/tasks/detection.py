@@ -104,12 +104,12 @@ def predict(
 
 
 def class_names(known: Sequence[str] | None, count: int | None) -> Sequence[str]:
-    """The name of every label of a detector for `count` classes, the background among them, which is label 0."""
+    """The name of every label of a detector for `count` classes: 0 is background, but of 20, which are YOLOv1's."""
     if known and count in (None, len(known)):
         return known
     if known and count == len(known) + 1:
         return ["background", *known]
-    usual = (COCO_CATEGORIES, VOC_CLASSES, COCO_CATEGORIES[:2])
+    usual = (COCO_CATEGORIES, VOC_CLASSES, VOC_CLASSES[1:], COCO_CATEGORIES[:2])
     return next((names for names in usual if count == len(names)), [f"class {i}" for i in range(count or 1)])
 
 
