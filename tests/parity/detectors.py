@@ -85,6 +85,10 @@ class DetectorPair(ladder.Pair):
             targets["keypoints"] = np.concatenate([places, seen], -1).astype(np.float32).astype(float)
         return targets
 
+    def to_train_mode(self) -> None:
+        super().to_train_mode()
+        self.model.set_attributes(deterministic=True, raise_if_not_found=False)  # samplers take the lowest indices
+
     def total(self, losses: dict):
         return sum(losses.values())
 

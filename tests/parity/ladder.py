@@ -259,8 +259,7 @@ class Pair:
     @functools.cached_property
     def train_pass(self) -> Callable:
         """(parameters, inputs, labels) to (outputs, statistics by path, gradient), the first and last as one vector."""
-        self.model.train()
-        self.model.set_attributes(deterministic=True, raise_if_not_found=False)  # rates are 0 anyway
+        self.to_train_mode()
         graphdef, params, rest = nnx.split(self.model, nnx.Param, ...)
         self.model.eval()
         places = {".".join(map(str, path)): path for path, _ in nnx.to_flat_state(params)}
@@ -280,6 +279,10 @@ class Pair:
             return logits, statistics, gradient
 
         return lambda vector, inputs, labels: run(vector, rest, as_jax(inputs), jax.tree.map(jnp.asarray, labels))
+
+    def to_train_mode(self) -> None:
+        """Of our model, without anything random."""
+        self.model.train()
 
     def named_as_torch(self, values: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
         return torch_arrays(self.model, {path: np.asarray(value) for path, value in values.items()})
