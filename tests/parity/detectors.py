@@ -10,6 +10,7 @@ import torch
 from flax import nnx
 
 import jaxzoo
+from convert.twins import abstract_twin
 from jaxzoo import inspect
 from jaxzoo.registry import argument_names
 from tests.parity import ladder
@@ -54,8 +55,13 @@ class DetectorPair(ladder.Pair):
 
     @staticmethod
     def first_size(name: str) -> tuple[int, int]:
-        fixed = jaxzoo.card(name).preprocess.fixed_size
-        return fixed or CANVAS
+        """The small canvas, or the size of the images where the network takes no smaller ones."""
+        card = jaxzoo.card(name)
+        try:
+            trunk(abstract_twin(card))(torch.empty(2, 3, *CANVAS, device="meta"))
+        except RuntimeError:  # a kernel does not fit, or the size is built in
+            return card.preprocess.fixed_size
+        return CANVAS
 
     def inputs(self, seed: int = 0, size: tuple[int, int] | None = None, batch: int | None = None) -> tuple:
         x = ladder.images(self.size, 2, seed)

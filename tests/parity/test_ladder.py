@@ -13,7 +13,7 @@ from tests.parity import ladder
 from tests.parity.attributes import differences, misshapen
 from tests.parity.detectors import DetectorPair, trunk
 from tests.parity.reduced import reduce_depth
-from tests.representatives import REPRESENTATIVES, TRAINED
+from tests.representatives import TRAINED
 
 # Parameters from which the numeric levels run on a shallow twin; maps of logits cost more.
 LARGE = {"classification": 100_000_000, "segmentation": 43_000_000, "detection": 100_000_000}
@@ -137,8 +137,7 @@ def test_l0_shapes_of_outputs(name, model, abstract):
     assert not list(misshapen(model, abstract, size))
 
 
-# Random weights give SSDlite scores that differ by rounding alone: tests/detection/test_ssdlite.py has its detections.
-@pytest.mark.full(*REPRESENTATIVES - {"ssdlite320_mobilenet_v3_large"})
+@pytest.mark.full
 def test_l1_forward_eval(eval_pass, measured):
     measured(eval_pass.error(jnp.float64), 1e-9)
 
