@@ -12,7 +12,7 @@ from jaxzoo.classification.resnet import ResNet, resnet50
 from jaxzoo.errors import UsageError
 from jaxzoo.nn import BatchNorm, IntermediateLayers, Layer
 from jaxzoo.nn.container import Buffer
-from jaxzoo.nn.ops import FeaturePyramidNetwork, FrozenBatchNorm2d, LastLevelMaxPool
+from jaxzoo.nn.ops import FeaturePyramidNetwork, FrozenBatchNorm2d, LastLevelMaxPool, LastLevelP6P7
 
 OUT_CHANNELS = 256  # of every level of a pyramid
 
@@ -76,6 +76,29 @@ def resnet_fpn_backbone(
         [widest // 2 ** (4 - stage) for stage in returned_layers],
         extra_blocks=extra_blocks,
         norm_layer=pyramid_norm_layer,
+        rngs=rngs,
+    )
+
+
+def resnet50_p3_to_p7(
+    trainable_layers: int | None,
+    in_channels: int,
+    p6_channels: int = OUT_CHANNELS,
+    norm_layer: Layer = BatchNorm,
+    *,
+    rngs: nnx.Rngs,
+) -> BackboneWithFPN:
+    """ResNet-50 with a pyramid from a stride of 8 to one of 128, as dense detectors have it (RetinaNet §4).
+
+    Args:
+      p6_channels: of the map that the first of the two coarsest levels is made of: P5, or C5 with 2048.
+    """
+    return resnet_fpn_backbone(
+        norm_layer=norm_layer,
+        trainable_layers=trainable_layers,
+        returned_layers=(2, 3, 4),
+        extra_blocks=LastLevelP6P7(p6_channels, OUT_CHANNELS, rngs=rngs),
+        in_channels=in_channels,
         rngs=rngs,
     )
 

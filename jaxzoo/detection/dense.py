@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +44,20 @@ def truths(targets: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
 def by_anchor(x: jax.Array, values: int) -> jax.Array:
     """A head's map (N, h, w, anchors · values) as (N, h · w · anchors, values)."""
     return x.reshape(x.shape[0], math.prod(x.shape[1:]) // values, values)  # of no images, -1 is not known
+
+
+def smooth_l1(difference: jax.Array, beta: float = 1.0) -> jax.Array:
+    """Squares near zero, absolute values less half of `beta` from there on (Fast R-CNN §2.3)."""
+    size = jnp.abs(difference)
+    return jnp.where(size < beta, 0.5 * size**2 / beta, size - 0.5 * beta)
+
+
+def predicted(detector: nnx.Module, images: jax.Array) -> tuple[dict[str, Any], tuple[jax.Array, ...]]:
+    """A detector's `head` on all levels of its `backbone`, and each level's anchors, in the dtype of the outputs."""
+    features = list(detector.backbone(images).values())
+    outputs = detector.head(features)
+    dtype = jax.tree.leaves(outputs)[0].dtype
+    return outputs, detector.anchor_generator(images.shape[1:3], [x.shape[1:3] for x in features], dtype)
 
 
 class Candidates(NamedTuple):

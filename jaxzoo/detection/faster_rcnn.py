@@ -5,7 +5,7 @@ https://arxiv.org/abs/1506.01497; its second version after Li et al. 2021, https
 torchvision.models.detection.faster_rcnn.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -18,6 +18,7 @@ from jaxzoo.detection.backbone import (
     mobilenet_fpn_backbone,
     resnet_fpn_backbone,
 )
+from jaxzoo.detection.coco_weights import published
 from jaxzoo.detection.dense import Detections, check_classes, whole_canvas, with_a_row
 from jaxzoo.detection.roi_heads import RoIHeads
 from jaxzoo.detection.rpn import Losses, RegionProposalNetwork, RPNHead, Targets
@@ -26,7 +27,7 @@ from jaxzoo.errors import UsageError
 from jaxzoo.nn import BatchNorm, ConvNormActivation, Flatten, Layer, Linear, ReLU, Sequential, flatten, init, relu
 from jaxzoo.nn.ops import AnchorGenerator, MultiScaleRoIAlign
 from jaxzoo.preprocess import IMAGENET_MEAN, IMAGENET_STD
-from jaxzoo.registry import Published, register_model
+from jaxzoo.registry import register_model
 
 SIZES = (32, 64, 128, 256, 512)  # of anchors, in pixels
 SHAPES = (0.5, 1.0, 2.0)
@@ -205,17 +206,6 @@ class FasterRCNN(nnx.Module):
         predicted = self.rpn(features, canvas)
         proposals = self.rpn.proposals(predicted, sizes)
         return self.rpn.losses(predicted, targets) | self.roi_heads.losses(features, *proposals, canvas, targets)
-
-
-def published(
-    transform: DetectionTransform = DetectionTransform(),  # noqa: B008
-    name: str = "COCO_V1",
-    **facts,
-) -> Mapping[str, Published]:
-    """Weights of COCO: their metrics, which end in "_map", and arguments of the builder."""
-    metrics = {fact: value for fact, value in facts.items() if fact.endswith("_map")}
-    arguments = {fact: value for fact, value in facts.items() if fact not in metrics}
-    return {name: Published(transform, metrics, arguments, "COCO-val2017")}
 
 
 register_rcnn = partial(

@@ -13,22 +13,22 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxzoo.detection.backbone import OUT_CHANNELS, BackboneWithFPN, batch_norm, resnet_fpn_backbone
-from jaxzoo.detection.dense import Detections, best_boxes, by_anchor, check_classes, truths
+from jaxzoo.detection.backbone import BackboneWithFPN, batch_norm, resnet50_p3_to_p7
+from jaxzoo.detection.coco_weights import published
+from jaxzoo.detection.dense import Detections, best_boxes, by_anchor, check_classes, predicted, truths
 from jaxzoo.detection.transform import DetectionTransform
 from jaxzoo.errors import UsageError
 from jaxzoo.nn import Conv, GroupNorm, Layer, ReLU, Sequential, init, relu
 from jaxzoo.nn.ops import (
     AnchorGenerator,
     BoxLinearCoder,
-    LastLevelP6P7,
     box_area,
     generalized_box_iou_loss,
     sigmoid_focal_loss,
 )
 from jaxzoo.nn.precision import wide
 from jaxzoo.preprocess import IMAGENET_MEAN, IMAGENET_STD
-from jaxzoo.registry import Published, register_model
+from jaxzoo.registry import register_model
 
 STRIDES = (8, 16, 32, 64, 128)  # of the levels, whose points stand for squares as large
 RANGE = (4, 8)  # of the longest distance to a box's edge that a level learns, in strides (§3.2: 64 to 128 and so on)
@@ -184,7 +184,7 @@ class FCOS(nnx.Module):
         self.detections_per_img, self.topk_candidates = detections_per_img, topk_candidates
 
     def __call__(self, images: jax.Array, sizes: jax.Array | None = None) -> Detections:
-        outputs, anchors = self._predicted(images)
+        outputs, anchors = predicted(self, images)
         chances = ([jax.nn.sigmoid(x) for x in outputs[name]] for name in ("cls_logits", "bbox_ctrness"))
         scores = [jnp.sqrt(classes * centred) for classes, centred in zip(*chances, strict=True)]
         return best_boxes(self, images, sizes, scores, outputs["bbox_regression"], anchors)
@@ -200,7 +200,7 @@ class FCOS(nnx.Module):
           targets: `boxes` (N, M, 4) in pixels of the canvas, `labels` (N, M), and `valid` (N, M), False where an image
             has fewer than M.
         """
-        outputs, levels = self._predicted(images)
+        outputs, levels = predicted(self, images)
         outputs, anchors = {name: jnp.concatenate(x, 1) for name, x in outputs.items()}, jnp.concatenate(levels)
 
         def one(outputs: dict[str, jax.Array], truth: dict[str, jax.Array]) -> tuple[dict[str, jax.Array], jax.Array]:
@@ -227,13 +227,6 @@ class FCOS(nnx.Module):
         )  # in which torchvision compares areas, rounded in float32
         return jnp.where(smallness.max(1) < 1e-5, -1, smallness.argmax(1))
 
-    def _predicted(self, images: jax.Array) -> tuple[dict[str, list[jax.Array]], tuple[jax.Array, ...]]:
-        """The head's outputs and the anchors of every level."""
-        features = list(self.backbone(images).values())
-        outputs = self.head(features)
-        grids, dtype = [x.shape[1:3] for x in features], outputs["cls_logits"][0].dtype
-        return outputs, self.anchor_generator(images.shape[1:3], grids, dtype)
-
 
 @register_model(
     task="detection",
@@ -241,9 +234,7 @@ class FCOS(nnx.Module):
     input_size=800,
     head=("head.classification_head.cls_logits",),
     parts={"resnet50": {"": "backbone.body."}},
-    weights={
-        "COCO_V1": Published(DetectionTransform(), {"box_map": 39.2}, {"freeze_batch_norm": True}, "COCO-val2017")
-    },
+    weights=published(box_map=39.2, freeze_batch_norm=True),
 )
 def fcos_resnet50_fpn(
     *,
@@ -254,12 +245,6 @@ def fcos_resnet50_fpn(
     rngs: nnx.Rngs,
     **kwargs,
 ) -> FCOS:
-    backbone = resnet_fpn_backbone(
-        norm_layer=batch_norm(freeze_batch_norm, batch_norm_eps),
-        trainable_layers=trainable_backbone_layers,
-        returned_layers=(2, 3, 4),
-        extra_blocks=LastLevelP6P7(OUT_CHANNELS, OUT_CHANNELS, rngs=rngs),
-        in_channels=in_channels,
-        rngs=rngs,
-    )
+    norm_layer = batch_norm(freeze_batch_norm, batch_norm_eps)
+    backbone = resnet50_p3_to_p7(trainable_backbone_layers, in_channels, norm_layer=norm_layer, rngs=rngs)
     return FCOS(backbone, **kwargs, rngs=rngs)

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxzoo.detection.backbone import OUT_CHANNELS, BackboneWithFPN
+from jaxzoo.detection.coco_weights import published
 from jaxzoo.detection.dense import Detections
-from jaxzoo.detection.faster_rcnn import FasterRCNN, he, published, register_rcnn, resnet50_fpn, second_version
+from jaxzoo.detection.faster_rcnn import FasterRCNN, he, register_rcnn, resnet50_fpn, second_version
 from jaxzoo.detection.roi_heads import Features, RoIHeads, Samples, on_regions, run_head, takes_whole
 from jaxzoo.detection.rpn import Losses, Targets
 from jaxzoo.errors import UsageError

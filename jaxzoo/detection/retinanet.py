@@ -12,14 +12,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxzoo.detection.backbone import OUT_CHANNELS, BackboneWithFPN, batch_norm, resnet_fpn_backbone
-from jaxzoo.detection.dense import Detections, best_boxes, by_anchor, check_classes, truths
+from jaxzoo.detection.backbone import BackboneWithFPN, batch_norm, resnet50_p3_to_p7
+from jaxzoo.detection.coco_weights import published
+from jaxzoo.detection.dense import Detections, best_boxes, by_anchor, check_classes, predicted, truths
 from jaxzoo.detection.transform import DetectionTransform
 from jaxzoo.nn import Conv, ConvNormActivation, GroupNorm, Layer, Sequential, init
 from jaxzoo.nn.ops import (
     AnchorGenerator,
     BoxCoder,
-    LastLevelP6P7,
     Matcher,
     box_iou,
     generalized_box_iou_loss,
@@ -28,7 +28,7 @@ from jaxzoo.nn.ops import (
 from jaxzoo.nn.ops.matching import BETWEEN_THRESHOLDS
 from jaxzoo.nn.precision import wide
 from jaxzoo.preprocess import IMAGENET_MEAN, IMAGENET_STD
-from jaxzoo.registry import Published, register_model
+from jaxzoo.registry import register_model
 
 # Three octaves of each level's size, in three shapes (§4, "Anchors").
 SIZES = tuple((x, int(x * 2 ** (1 / 3)), int(x * 2 ** (2 / 3))) for x in (32, 64, 128, 256, 512))
@@ -187,7 +187,7 @@ class RetinaNet(nnx.Module):
         self.detections_per_img, self.topk_candidates = detections_per_img, topk_candidates
 
     def __call__(self, images: jax.Array, sizes: jax.Array | None = None) -> Detections:
-        outputs, anchors = self._predicted(images)
+        outputs, anchors = predicted(self, images)
         scores = [jax.nn.sigmoid(logits) for logits in outputs["cls_logits"]]
         return best_boxes(self, images, sizes, scores, outputs["bbox_regression"], anchors)
 
@@ -202,7 +202,7 @@ class RetinaNet(nnx.Module):
           targets: `boxes` (N, M, 4) in pixels of the canvas, `labels` (N, M), and `valid` (N, M), False where an image
             has fewer than M.
         """
-        outputs, anchors = self._predicted(images)
+        outputs, anchors = predicted(self, images)
         logits, offsets = (jnp.concatenate(outputs[name], 1) for name in ("cls_logits", "bbox_regression"))
         anchors = jnp.concatenate(anchors)
 
@@ -217,19 +217,6 @@ class RetinaNet(nnx.Module):
 
         return {name: loss.mean() for name, loss in jax.vmap(one)(logits, offsets, *truths(targets).values()).items()}
 
-    def _predicted(self, images: jax.Array) -> tuple[dict[str, list[jax.Array]], tuple[jax.Array, ...]]:
-        """The heads' outputs and the anchors of every level."""
-        features = list(self.backbone(images).values())
-        outputs = self.head(features)
-        anchors = self.anchor_generator(
-            images.shape[1:3], [x.shape[1:3] for x in features], outputs["cls_logits"][0].dtype
-        )
-        return outputs, anchors
-
-
-def published(box_map: float, **arguments) -> Mapping[str, Published]:
-    return {"COCO_V1": Published(DetectionTransform(), {"box_map": box_map}, arguments, "COCO-val2017")}
-
 
 register_retinanet = partial(
     register_model,
@@ -242,7 +229,7 @@ register_retinanet = partial(
 )
 
 
-@register_retinanet(weights=published(36.4, freeze_batch_norm=True, batch_norm_eps=0.0))
+@register_retinanet(weights=published(box_map=36.4, freeze_batch_norm=True, batch_norm_eps=0.0))
 def retinanet_resnet50_fpn(
     *,
     trainable_backbone_layers: int | None = None,
@@ -252,27 +239,15 @@ def retinanet_resnet50_fpn(
     rngs: nnx.Rngs,
     **kwargs,
 ) -> RetinaNet:
-    backbone = resnet_fpn_backbone(
-        norm_layer=batch_norm(freeze_batch_norm, batch_norm_eps),
-        trainable_layers=trainable_backbone_layers,
-        returned_layers=(2, 3, 4),
-        extra_blocks=LastLevelP6P7(OUT_CHANNELS, OUT_CHANNELS, rngs=rngs),
-        in_channels=in_channels,
-        rngs=rngs,
-    )
+    norm_layer = batch_norm(freeze_batch_norm, batch_norm_eps)
+    backbone = resnet50_p3_to_p7(trainable_backbone_layers, in_channels, norm_layer=norm_layer, rngs=rngs)
     return RetinaNet(backbone, **kwargs, rngs=rngs)
 
 
-@register_retinanet(weights=published(41.5))
+@register_retinanet(weights=published(box_map=41.5))
 def retinanet_resnet50_fpn_v2(
     *, trainable_backbone_layers: int | None = None, in_channels: int = 3, rngs: nnx.Rngs, **kwargs
 ) -> RetinaNet:
-    backbone = resnet_fpn_backbone(
-        trainable_layers=trainable_backbone_layers,
-        returned_layers=(2, 3, 4),
-        extra_blocks=LastLevelP6P7(2048, OUT_CHANNELS, rngs=rngs),
-        in_channels=in_channels,
-        rngs=rngs,
-    )
+    backbone = resnet50_p3_to_p7(trainable_backbone_layers, in_channels, p6_channels=2048, rngs=rngs)
     head = partial(RetinaNetHead, norm_layer=partial(GroupNorm, 32), loss_type="giou")
     return RetinaNet(backbone, head=head, **kwargs, rngs=rngs)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from jaxzoo.detection.dense import Detections
-from jaxzoo.detection.rpn import Losses, Sampler, Targets, smooth_l1
+from jaxzoo.detection.dense import Detections, masked, smooth_l1
+from jaxzoo.detection.rpn import BETA, Losses, Sampler, Targets
 from jaxzoo.nn import BatchNorm, Sequential
 from jaxzoo.nn.cpu.convolution import in_branch
 from jaxzoo.nn.ops import (
@@ -175,7 +175,7 @@ class RoIHeads(nnx.Module):
         anchors = jnp.where(positive[..., None], samples.boxes, unit)
         goals = jnp.where(positive[..., None], pick(targets["boxes"], samples.matched).astype(unit.dtype), unit)
         offsets = jnp.take_along_axis(offsets, samples.labels[..., None, None], 2)[:, :, 0]
-        distance = smooth_l1(offsets - self.box_coder.encode(goals, anchors))
+        distance = smooth_l1(offsets - self.box_coder.encode(goals, anchors), BETA)
         likelihood = jnp.take_along_axis(jax.nn.log_softmax(logits), samples.labels[..., None], 2)[..., 0]
         count = jnp.maximum(samples.valid.sum(), 1)
         return {
@@ -233,10 +233,4 @@ class RoIHeads(nnx.Module):
         boxes = clip_boxes_to_image(boxes, size)
         valid = (scores >= 0) & remove_small_boxes(boxes, self.min_size)
         keep, kept = sorted_nms(boxes, label, valid, self.nms_thresh, most)
-        found = jnp.arange(most) < kept
-        return {
-            "boxes": jnp.where(found[:, None], boxes[keep], 0),
-            "labels": jnp.where(found, label[keep], 0).astype(jnp.int32),
-            "scores": jnp.where(found, scores[keep], 0),
-            "valid": found,
-        }
+        return masked(boxes[keep], scores[keep], label[keep], jnp.arange(most) < kept)

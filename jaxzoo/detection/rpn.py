@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from jaxzoo.detection.dense import by_anchor
+from jaxzoo.detection.dense import by_anchor, smooth_l1
 from jaxzoo.nn import Conv, ConvNormActivation, Sequential, init
 from jaxzoo.nn.dropout import Stream
 from jaxzoo.nn.ops import (
@@ -30,12 +30,6 @@ Targets = Mapping[str, jax.Array]
 Losses = dict[str, jax.Array]
 
 BETA = 1 / 9  # where the loss of offsets turns from squares to absolute values
-
-
-def smooth_l1(difference: jax.Array) -> jax.Array:
-    """Squares near zero, absolute values elsewhere (Fast R-CNN §2.3)."""
-    size = jnp.abs(difference)
-    return jnp.where(size < BETA, 0.5 * size**2 / BETA, size - 0.5 * BETA)
 
 
 class Sampler(nnx.Module):
@@ -164,5 +158,5 @@ class RegionProposalNetwork(nnx.Module):
         entropy = jax.nn.softplus(logits) - jnp.where(positive, logits, 0)
         return {
             "loss_objectness": jnp.where(chosen, entropy, 0).sum() / count,
-            "loss_rpn_box_reg": jnp.where(positive[..., None], smooth_l1(offsets - goals), 0).sum() / count,
+            "loss_rpn_box_reg": jnp.where(positive[..., None], smooth_l1(offsets - goals, BETA), 0).sum() / count,
         }

@@ -14,7 +14,17 @@ from jax import lax
 
 from jaxzoo.classification.vgg import D, make_layers
 from jaxzoo.detection.backbone import freeze_first
-from jaxzoo.detection.dense import Detections, by_anchor, check_classes, masked, truths, whole_canvas
+from jaxzoo.detection.coco_weights import published
+from jaxzoo.detection.dense import (
+    Detections,
+    by_anchor,
+    check_classes,
+    masked,
+    predicted,
+    smooth_l1,
+    truths,
+    whole_canvas,
+)
 from jaxzoo.detection.transform import DetectionTransform
 from jaxzoo.errors import UsageError
 from jaxzoo.nn import Conv, Layer, MaxPool, ReLU, Sequential, init
@@ -30,7 +40,7 @@ from jaxzoo.nn.ops import (
 )
 from jaxzoo.nn.precision import wide
 from jaxzoo.preprocess import IMAGENET_MEAN, IMAGENET_STD
-from jaxzoo.registry import Published, register_model
+from jaxzoo.registry import register_model
 
 conv = partial(Conv, kernel_init=init.xavier_uniform, bias_init=init.zeros)
 three_by_three = partial(conv, kernel_size=3, padding=1)
@@ -129,7 +139,8 @@ class SSD(nnx.Module):
         self.neg_to_pos_ratio = (1.0 - positive_fraction) / positive_fraction
 
     def __call__(self, images: jax.Array, sizes: jax.Array | None = None) -> Detections:
-        outputs, anchors = self._predicted(images)
+        outputs, levels = predicted(self, images)
+        anchors = jnp.concatenate(levels)
 
         def one(logits: jax.Array, offsets: jax.Array, size: jax.Array) -> Detections:
             boxes = clip_boxes_to_image(self.box_coder.decode(offsets, anchors), size)
@@ -163,7 +174,8 @@ class SSD(nnx.Module):
           targets: `boxes` (N, M, 4) in pixels of the canvas, `labels` (N, M), and `valid` (N, M), False where an image
             has fewer than M.
         """
-        outputs, anchors = self._predicted(images)
+        outputs, levels = predicted(self, images)
+        anchors = jnp.concatenate(levels)
 
         def one(
             logits: jax.Array, offsets: jax.Array, boxes: jax.Array, labels: jax.Array, valid: jax.Array
@@ -190,20 +202,6 @@ class SSD(nnx.Module):
         order = jnp.argsort(jnp.where(positive, -jnp.inf, loss), descending=True)
         chosen = lax.iota(jnp.int32, len(loss)) < self.neg_to_pos_ratio * positive.sum()
         return jnp.zeros_like(positive).at[order].set(chosen)
-
-    def _predicted(self, images: jax.Array) -> tuple[dict[str, jax.Array], jax.Array]:
-        """The head's outputs and the default boxes (A, 4)."""
-        features = list(self.backbone(images).values())
-        outputs = self.head(features)
-        anchors = self.anchor_generator(
-            images.shape[1:3], [x.shape[1:3] for x in features], outputs["cls_logits"].dtype
-        )
-        return outputs, jnp.concatenate(anchors)
-
-
-def smooth_l1(x: jax.Array) -> jax.Array:
-    """Of differences: half their squares, from 1 on straight lines."""
-    return jnp.where(jnp.abs(x) < 1, 0.5 * x * x, jnp.abs(x) - 0.5)
 
 
 def transform_of(size: tuple[int, int], image_mean: Sequence[float], image_std: Sequence[float]) -> DetectionTransform:
@@ -277,7 +275,7 @@ WHERE = {24: 1, 26: 3, 28: 5}  # VGG's last three convolutions, in the first of 
     paper="Liu et al. 2016, https://arxiv.org/abs/1512.02325",
     input_size=300,
     head=("head.classification_head.module_list",),
-    weights={"COCO_V1": Published(transform_of((300, 300), **PIXELS), {"box_map": 25.1}, data="COCO-val2017")},
+    weights=published(transform_of((300, 300), **PIXELS), box_map=25.1),
     parts={
         "vgg16": {"features.": "backbone.features."}
         | {f"features.{i}.": f"backbone.extra.0.{j}." for i, j in WHERE.items()}

@@ -12,10 +12,11 @@ from flax import nnx
 
 from jaxzoo.classification.mobilenetv3 import mobilenet_v3_large
 from jaxzoo.detection.backbone import freeze_first
+from jaxzoo.detection.coco_weights import published
 from jaxzoo.detection.ssd import SSD, SSDHead, stages, transform_of
 from jaxzoo.nn import BatchNorm, Conv, ConvNormActivation, Layer, NamedSequential, ReLU6, Sequential, init
 from jaxzoo.nn.ops import DefaultBoxGenerator
-from jaxzoo.registry import Published, register_model
+from jaxzoo.registry import register_model
 
 start = {"kernel_init": init.normal(0.03), "bias_init": init.zeros}
 PaperBatchNorm = partial(BatchNorm, eps=1e-3, momentum=0.03)
@@ -79,7 +80,7 @@ HALF = {"image_mean": (0.5,) * 3, "image_std": (0.5,) * 3}  # pixels from -1 to 
     paper="Howard et al. 2019, https://arxiv.org/abs/1905.02244",
     input_size=320,
     head=tuple(f"head.classification_head.module_list.{level}.1" for level in range(6)),
-    weights={"COCO_V1": Published(transform_of((320, 320), **HALF), {"box_map": 21.3}, data="COCO-val2017")},
+    weights=published(transform_of((320, 320), **HALF), box_map=21.3),
     parts={
         "mobilenet_v3_large": {f"features.{i}.": f"backbone.features.0.{i}." for i in range(13)}
         | {"features.13.block.0.": "backbone.features.0.13."}

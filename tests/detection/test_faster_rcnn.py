@@ -15,24 +15,11 @@ from convert.shapes import abstract
 from jaxzoo import UsageError
 from jaxzoo.detection.faster_rcnn import FasterRCNN
 from tests.detection.compare import BOXES, Pair, pad, same_detections, same_training
+from tests.parity import detectors
 
-CLASSES = 7
-SMALL = {
-    "num_classes": CLASSES,
-    "rpn_pre_nms_top_n_test": 150,
-    "rpn_post_nms_top_n_test": 200,
-    "rpn_pre_nms_top_n_train": 120,
-    "rpn_post_nms_top_n_train": 140,
-    "box_score_thresh": 0.05,
-    "box_detections_per_img": 110,
-    "box_batch_size_per_image": 160,
-}
-LARGE = {
-    "rpn.head.cls_logits": 20,
-    "rpn.head.bbox_pred": 10,
-    "roi_heads.box_predictor.cls_score": 3,
-    "roi_heads.box_predictor.bbox_pred": 10,
-}
+CLASSES = detectors.SMALL["num_classes"]
+SMALL = detectors.SMALL | {"box_score_thresh": 0.05, "box_batch_size_per_image": 160}
+LARGE = detectors.LARGE
 MODELS = [
     "fasterrcnn_resnet50_fpn",
     "fasterrcnn_resnet50_fpn_v2",
