@@ -64,7 +64,7 @@ class LocallyConnected2d(nn.Module):
 
     def forward(self, x):
         x = F.unfold(x, self.kernel_size, padding=self.padding, stride=self.stride)
-        columns = [self.weight[i] @ x[:, :, i, None] for i in range(len(self.weight))]
+        columns = [weight @ column[..., None] for weight, column in zip(self.weight, x.unbind(2), strict=True)]
         return (torch.cat(columns, 2) + self.bias).unflatten(2, self.output_size)
 
 

@@ -59,7 +59,7 @@ class DetectorPair(ladder.Pair):
         card = jaxzoo.card(name)
         try:
             trunk(abstract_twin(card))(torch.empty(2, 3, *CANVAS, device="meta"))
-        except RuntimeError:  # a kernel does not fit, or the size is built in
+        except (RuntimeError, ValueError):  # a kernel does not fit, or the size is built in
             return card.preprocess.fixed_size
         return CANVAS
 
