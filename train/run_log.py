@@ -82,7 +82,7 @@ class RunLog:
             seconds = {"images": self.clock.images, "seconds": self.clock.seconds, "waiting": self.clock.waited}
             records.append(self.folder / "timing.csv", position | seconds)
         self.clock = Clock()
-        self.undrawn = found.get("ema", found["val"]).states
+        self.undrawn = found.get("ema", found["val"])
         with worth_less_than_the_run(say):
             if self.events:
                 self.events.scalars(step, {"lr": row["lr"]} | metrics)
@@ -94,10 +94,10 @@ class RunLog:
         """Pictures and the report of the last epoch, unless they are drawn already."""
         if self.undrawn is None:
             return
-        begun, states, self.undrawn = time.monotonic(), self.undrawn, None
+        begun, found, self.undrawn = time.monotonic(), self.undrawn, None
         with worth_less_than_the_run(say):
             draw_curves(self.rows, f"{self.config.model} on {self.config.data}", self.folder / "curves.png")
-            self.setup.task.draw(states, self.setup.held_out.source, self.folder)
+            self.setup.task.draw(found.states, self.setup.held_out.source, self.folder, found.collector)
             if self.events:
                 pictures = {path.stem: path for path in sorted(self.folder.glob("*.png"))}
                 self.events.pictures(self.rows[-1]["step"], pictures)

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from jaxzoo.errors import UsageError
+from train.data.objects import Skeleton
 
 T = TypeVar("T")
 
@@ -41,7 +42,8 @@ class Data:
     """A data set and what follows from its kind.
 
     `image_size` is the side of its images where all have one, in pixels; `photographs` says whether a mirrored or
-    cropped image is still an image of the same class; `drawn` says that files were held out by fraction and seed.
+    cropped image is still an image of the same class; `drawn` says that files were held out by fraction and seed;
+    `skeleton` is that of the objects which have keypoints.
     `train` is empty where there is a test set alone, which can only be evaluated; `classes` where there are none.
     """
 
@@ -51,6 +53,7 @@ class Data:
     image_size: int | None = None
     photographs: bool = True
     drawn: bool = False
+    skeleton: Skeleton | None = None
 
     def summary(self) -> str:
         """`10 classes, 1438 training images, 359 held out`"""

@@ -13,10 +13,11 @@ from train.tasks import Batch, Task
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What came of the validation images: the numbers for metrics.csv, and the states of the metrics."""
+    """What came of the validation images: the numbers for metrics.csv, the states of the metrics, the collector."""
 
     numbers: dict[str, float]
     states: metrics.States
+    collector: metrics.Collector | None = None
 
 
 def evaluate(
@@ -40,7 +41,7 @@ def evaluate(
         _collect(collector, pending, seen)
     states = jax.device_get(states)
     numbers = metrics.compute(task.evaluation_metrics, states)
-    return Evaluation(numbers | (collector.compute() if collector else {}), states)
+    return Evaluation(numbers | (collector.compute() if collector else {}), states, collector)
 
 
 def _collect(collector: metrics.Collector, rows: dict[str, Any] | None, seen: set[int]) -> None:

@@ -118,8 +118,8 @@ class Task(Protocol):
     def draw_first_batches(self, training: Batch, evaluation: Batch, key: jax.Array, folder: Path) -> None:
         """Draws the first batches as the model sees them, that of training augmented with `key`."""
 
-    def draw(self, states: States, source: Sequence, folder: Path) -> None:
-        """Draws what an evaluation of `source` found, by the states of its metrics, into the run's folder."""
+    def draw(self, states: States, source: Sequence, folder: Path, collector: Collector | None = None) -> None:
+        """Draws what an evaluation of `source` found, by its metrics' states and collector, into the run's folder."""
 
     def tiles(self, batch: Batch, key: jax.Array) -> list[Tile]:
         """A training batch as the model sees it, augmented with `key`, with what it is said to be."""

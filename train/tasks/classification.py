@@ -188,7 +188,7 @@ class Classification(Task):
     def counts(self, source: Sequence) -> dict[str, tuple[np.ndarray, int]]:
         return {"images": (np.bincount(source.labels, minlength=len(self.classes)), len(source))}
 
-    def draw(self, states: States, source: Sequence, folder: Path) -> None:
+    def draw(self, states: States, source: Sequence, folder: Path, collector: None = None) -> None:
         def picture(index: int) -> np.ndarray:
             return np.asarray(resize_and_crop(source[index][0], self.preprocess))
 

@@ -222,7 +222,7 @@ class Segmentation(Task):
         found = masks.count(source, len(self.classes))
         return {"pixels": (found.pixels, int(found.pixels.sum())), "images": (found.images, len(source))}
 
-    def draw(self, states: States, source: Sequence, folder: Path) -> None:
+    def draw(self, states: States, source: Sequence, folder: Path, collector: None = None) -> None:
         segments.write_tables(whole(states["pixels"]["confusion"]), self.classes, folder)
         rows, seen = [], set()
         for part in ("first", "worst"):

@@ -136,7 +136,7 @@ class OnFeatures(Classification):
     def draw_first_batches(self, training: Batch, evaluation: Batch, key: jax.Array, folder: Path) -> None:
         """Nothing: features are no pictures."""
 
-    def draw(self, states: States, source: Sequence, folder: Path) -> None:
+    def draw(self, states: States, source: Sequence, folder: Path, collector: None = None) -> None:
         super().draw(states, self.images, folder)
 
 
