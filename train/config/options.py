@@ -22,8 +22,9 @@ class Run:
     """Images to train on. Classification: `folder:PATH` (one folder of images per class, or train/ and val/ with such
     folders), `list:FILE.csv` (columns path and label), `tfds:NAME[:TRAIN[,VALIDATION]]` (tensorflow-datasets, such as
     tfds:cifar10), or `digits`, which comes with jaxzoo. Segmentation: `voc:PATH`, `coco:PATH`, `pairs:PATH` (images/
-    and masks/), `tfds:NAME`, or `scenes`, which comes with jaxzoo.
-    Default: digits; scenes for segmentation."""
+    and masks/), `tfds:NAME`, or `scenes`, which comes with jaxzoo. Detection: `coco:PATH`, `voc:PATH`, `yolo:PATH`,
+    `list:FILE.csv` (columns path, x1, y1, x2, y2, label), `tfds:NAME`, or `scenes`.
+    Default: digits; scenes for segmentation and detection."""
     recipe: str | None = None
     """Set of options to start from: `published` (how torchvision trained this model), `finetune` (for pretrained
     weights), or a name from `python -m train recipes`. Options that you give beside it win.
@@ -187,6 +188,18 @@ class Segmentation:
 
 
 @dataclasses.dataclass(frozen=True)
+class Detection:
+    data_augmentation: Literal["auto", "none", "hflip", "lsj", "multiscale", "ssd", "ssdlite"] = "auto"
+    """What training makes of images and their boxes, as in torchvision's references: mirrored (hflip, which is part of
+    all of them); large-scale jitter (lsj); shorter sides of several lengths (multiscale); colours, zooming out and
+    crops that keep some object (ssd); such crops alone (ssdlite). auto means hflip, for SSD and YOLO ssdlite, and none
+    for scenes."""
+    trainable_backbone_layers: int | None = None
+    """Stages of the backbone to train, counted from its end; the others are frozen. Default: with pretrained weights
+    those that torchvision trains (3 of 5, 4 in SSD); all of them otherwise."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Machine:
     precision: Literal["float32", "bfloat16"] = "float32"
     """Dtype of the forward and backward pass; parameters, optimizer state and loss are float32 in either case."""
@@ -225,7 +238,7 @@ class Records:
     so that there are 50 lines."""
 
 
-SECTIONS = (Run, Images, Augmentation, Optimization, Transfer, Segmentation, Machine, Records)
+SECTIONS = (Run, Images, Augmentation, Optimization, Transfer, Segmentation, Detection, Machine, Records)
 
 
 @dataclasses.dataclass(frozen=True)

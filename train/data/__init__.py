@@ -77,6 +77,9 @@ SOURCES = {
         "coco:PATH": "train.data.sources.coco",
         "tfds:NAME[:SPLIT]": "train.data.sources.tfds_masks",
     },
+    "detection": {
+        "scenes": "train.data.sources.digit_scenes",
+    },
 }
 
 

@@ -18,7 +18,7 @@ from jaxzoo.preprocess import Preprocess, resize_and_crop
 from train.augment import Augmentation, strengths
 from train.augment.device import erased, flipped, mixed, normalised
 from train.augment.host import augmented
-from train.config.options import Config, Segmentation, stages
+from train.config.options import Config, Detection, Segmentation, stages
 from train.data import Data, picture_side
 from train.metrics import LOSS, Quantity, States
 from train.metrics.confusion import Confusion
@@ -35,7 +35,7 @@ PLAIN = Augmentation()
 BATCH_SIZE = 64
 DEMO_EPOCHS, DEMO_LR_SCALE = 9, 1.0
 SHOWN = 32  # images of a first batch that are drawn
-INAPPLICABLE_OPTIONS = {field.name for field in dataclasses.fields(Segmentation)}
+INAPPLICABLE_OPTIONS = {field.name for of in (Segmentation, Detection) for field in dataclasses.fields(of)}
 SMALL, MANY = 64, 10_000  # pixels of a picture's shorter side; images
 CHARACTER = re.compile(r"\d+|.|zero|one|two|three|four|five|six|seven|eight|nine", re.IGNORECASE)
 

@@ -18,7 +18,7 @@ from jaxzoo.preprocess import Preprocess
 from jaxzoo.voc import IGNORED
 from train.augment.device import flipped, normalised
 from train.augment.host import color_jitter
-from train.config.options import Augmentation, Config, stages
+from train.config.options import Augmentation, Config, Detection, stages
 from train.data import Data, masks
 from train.data.batches import Bucket
 from train.metrics import LOSS, States
@@ -33,7 +33,7 @@ BATCH_SIZE = 16
 DEMO_EPOCHS, DEMO_LR_SCALE = 15, 2.0
 # They move pixels without their classes, mix labels of whole images, or remember features of one size.
 INAPPLICABLE_OPTIONS = {
-    *(field.name for field in dataclasses.fields(Augmentation)),
+    *(field.name for of in (Augmentation, Detection) for field in dataclasses.fields(of)),
     "cache_features",
 } - {"flip", "color_jitter", "repeats"}
 

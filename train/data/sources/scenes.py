@@ -1,11 +1,14 @@
-"""`scenes`: pictures to segment, made of the real handwritten digits in digits.npz, which come with jaxzoo.
+"""`scenes`: pictures to segment or to find digits in, made of the real ones in digits.npz, which come with jaxzoo.
 
 Every scene shows a few digits as stickers on a blotched and noisy ground: each cut out with a margin, at its own size,
 angle and colours, the later ones over parts of the earlier. A sticker's pixels, margin and holes included, are of its
-digit's class. Training scenes have digits of `digits`' training part only, held-out scenes those that it holds out.
+digit's class; its box is that of the pixels to be seen. Training scenes have digits of `digits`' training part only,
+held-out scenes those that it holds out.
 """
 
+import dataclasses
 import functools
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -13,23 +16,41 @@ from PIL import Image, ImageFilter
 from train.data import Data
 from train.data.sources import digits
 
-SIDE = 128  # pixels of a scene
 TRAINING, HELD_OUT = 2400, 150
 CLASSES = ["background", *map(str, range(10))]
-STICKERS = (2, 3)  # per scene, at least and at most
-SIDES = (0.45, 0.7)  # a digit's height, in parts of the scene's
 TILT = 15.0  # degrees either way; 6 and 9 would be hard to tell apart beyond
 HIDDEN = 0.25  # the part of a sticker that others may cover
 PLACES = 60  # tries to find one
 CONTRAST = 90.0  # of luminance between a digit and its margin
 
 
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """How scenes look: the side of one in pixels, how many digits it has, at least and at most, and how high a digit
+    is, in parts of the scene's side."""
+
+    side: int = 128
+    stickers: tuple[int, int] = (2, 3)
+    sides: tuple[float, float] = (0.45, 0.7)
+
+
+class Scene(NamedTuple):
+    """Pixels (S, S, 3) uint8; whose sticker shows (S, S), -1 where none; each sticker's digit (M,); and the highest,
+    rightmost, lowest and leftmost place of its ink (M, 4, 2), as (x, y)."""
+
+    pixels: np.ndarray
+    owner: np.ndarray
+    digits: np.ndarray
+    ends: np.ndarray
+
+
 class Scenes:
     """Scenes of some digits; each is a function of (`seed`, index) alone."""
 
-    def __init__(self, source: digits.Digits, count: int, seed: int, title: str):
+    def __init__(self, source: digits.Digits, count: int, seed: int, title: str, kind: Kind = Kind()):
         self.images, self.labels, self.count, self.seed, self.title = source.images, source.labels, count, seed, title
-        self.scene = functools.lru_cache(maxsize=count)(self._scene)  # 64 kB each
+        self.kind = kind
+        self.scene = functools.lru_cache(maxsize=count)(self._scene)
 
     def __len__(self) -> int:
         return self.count
@@ -37,26 +58,26 @@ class Scenes:
     def __getitem__(self, index: int) -> tuple[Image.Image, np.ndarray]:
         if not 0 <= index < self.count:
             raise IndexError(index)
-        pixels, mask = self.scene(index)
-        return Image.fromarray(pixels), mask.copy()
+        scene = self.scene(index)
+        classes = np.append(scene.digits + 1, 0).astype(np.uint8)  # the last is where none is
+        return Image.fromarray(scene.pixels), classes[scene.owner]
 
     def name(self, index: int) -> str:
         return f"{self.title} {index}"
 
     def size(self, index: int) -> tuple[int, int]:
         """Height and width in pixels."""
-        return SIDE, SIDE
+        return self.kind.side, self.kind.side
 
-    def _scene(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        rng = np.random.default_rng((self.seed, index))
-        canvas, mask = ground(rng), np.zeros((SIDE, SIDE), np.uint8)
-        owner = np.full((SIDE, SIDE), -1)  # which sticker shows
-        areas = []
-        for number in range(rng.integers(STICKERS[0], STICKERS[1] + 1)):
+    def _scene(self, index: int) -> Scene:
+        rng, side = np.random.default_rng((self.seed, index)), self.kind.side
+        canvas, owner = ground(rng, side), np.full((side, side), -1, np.int8)
+        areas, found, ends = [], [], []
+        for number in range(rng.integers(self.kind.stickers[0], self.kind.stickers[1] + 1)):
             chosen = int(rng.integers(len(self.labels)))
-            colors, ink, inside = sticker(self.images[chosen], rng)
+            colors, ink, inside = sticker(self.images[chosen], rng, self.kind)
             for _ in range(PLACES):
-                down, across = (int(rng.integers(0, SIDE - side + 1)) for side in inside.shape)
+                down, across = (int(rng.integers(0, side - length + 1)) for length in inside.shape)
                 place = (slice(down, down + inside.shape[0]), slice(across, across + inside.shape[1]))
                 left = owner.copy()
                 left[place][inside] = number
@@ -68,9 +89,10 @@ class Scenes:
             owner, areas = left, [*areas, inside.sum()]
             drawn = colors[0] + ink[..., None] * (colors[1] - colors[0])
             canvas[place][inside] = drawn[inside]
-            mask[place][inside] = self.labels[chosen] + 1
+            found.append(self.labels[chosen])
+            ends.append(ends_of(ink * inside) + np.array([across, down]))
         grain = rng.normal(0, rng.uniform(4, 12), canvas.shape)
-        return np.clip(canvas + grain, 0, 255).astype(np.uint8), mask
+        return Scene(np.clip(canvas + grain, 0, 255).astype(np.uint8), owner, np.array(found), np.array(ends))
 
 
 def load(place: str = "", *, val_fraction: float = 0.2, seed: int = 0) -> Data:
@@ -80,27 +102,27 @@ def load(place: str = "", *, val_fraction: float = 0.2, seed: int = 0) -> Data:
         Scenes(source.train, TRAINING, 1, "scene"),
         Scenes(source.held_out, HELD_OUT, 2, "held-out scene"),
         classes=list(CLASSES),
-        image_size=SIDE,
+        image_size=Kind.side,
         photographs=False,
     )
 
 
-def ground(rng: np.random.Generator) -> np.ndarray:
-    """A blotched background of pale colours, float64 (SIDE, SIDE, 3) of 0 to 255."""
+def ground(rng: np.random.Generator, side: int) -> np.ndarray:
+    """A blotched background of pale colours, float64 (side, side, 3) of 0 to 255."""
     shade = rng.uniform(60, 195) + rng.normal(0, 12, 3)
     blotches = rng.normal(0, 20, (8, 8, 1)) + rng.normal(0, 8, (8, 8, 3))
     blotches = Image.fromarray(np.clip(shade + blotches, 0, 255).astype(np.uint8))
-    return np.asarray(blotches.resize((SIDE, SIDE), Image.Resampling.BICUBIC), np.float64)
+    return np.asarray(blotches.resize((side, side), Image.Resampling.BICUBIC), np.float64)
 
 
-def sticker(digit: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def sticker(digit: np.ndarray, rng: np.random.Generator, kind: Kind) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A digit (8, 8) of 0 to 16, cut out.
 
     Returns:
       Colours of margin and digit (2, 3), 0 to 255; how much of a pixel is ink (h, w), 0 to 1; which belong to the
       sticker (h, w).
     """
-    side = round(SIDE * rng.uniform(*SIDES))
+    side = round(kind.side * rng.uniform(*kind.sides))
     tilt = rng.uniform(-TILT, TILT)
     line, whole = (_enlarged(values, side, tilt) for values in (digit, _filled(digit)))
     blurred = Image.fromarray((255 * (whole > 0.35)).astype(np.uint8)).filter(ImageFilter.GaussianBlur(side / 12))
@@ -108,7 +130,15 @@ def sticker(digit: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np
     rows, columns = (np.flatnonzero(inside.any(axis)) for axis in (1, 0))
     box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
     ink = np.clip((line - 0.3) / 0.3, 0, 1)
-    return _colors(rng), ink[box][:SIDE, :SIDE], inside[box][:SIDE, :SIDE]
+    return _colors(rng), ink[box][: kind.side, : kind.side], inside[box][: kind.side, : kind.side]
+
+
+def ends_of(ink: np.ndarray) -> np.ndarray:
+    """The highest, rightmost, lowest and leftmost place of what is more than half ink, in the middle of the pixels that
+    are as far out, as (x, y): (4, 2)."""
+    y, x = np.nonzero(ink > 0.5)
+    far = [y == y.min(), x == x.max(), y == y.max(), x == x.min()]
+    return np.array([[x[at].mean() + 0.5, y[at].mean() + 0.5] for at in far])
 
 
 def _colors(rng: np.random.Generator) -> np.ndarray:
