@@ -25,6 +25,13 @@ class Preparation(Protocol):
     def at(self, size: int) -> "Preparation":
         """The same for images of another size, in pixels."""
 
+    @property
+    def side(self) -> int:
+        """That size."""
+
+    def size_text(self) -> str:
+        """In words, such as `224 x 224 pixels`."""
+
 
 KINDS: dict[str, type[Preparation]] = {}
 T = TypeVar("T", bound=type[Preparation])
@@ -74,6 +81,13 @@ class Preprocess:
     def at(self, size: int) -> "Preprocess":
         """The same with a crop of `size` pixels; resize and crop keep their proportion."""
         return dataclasses.replace(self, crop=size, resize=round(size * (self.resize or self.crop) / self.crop))
+
+    @property
+    def side(self) -> int:
+        return self.crop
+
+    def size_text(self) -> str:
+        return f"{self.crop} x {self.crop} pixels"
 
     def described(self, *, crops: bool = True) -> str:
         """In words; whether it `crops` is up to the task."""

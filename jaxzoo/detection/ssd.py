@@ -285,6 +285,7 @@ def ssd300_vgg16(
     *,
     num_classes: int = 91,
     trainable_backbone_layers: int | None = None,
+    size: tuple[int, int] = (300, 300),
     in_channels: int = 3,
     rngs: nnx.Rngs,
     **kwargs,
@@ -298,4 +299,4 @@ def ssd300_vgg16(
         steps=[8, 16, 32, 64, 100, 300],
     )
     backbone = SSDFeatureExtractorVGG(layers, rngs=rngs)
-    return SSD(backbone, anchor_generator, (300, 300), num_classes, **PIXELS | kwargs, rngs=rngs)
+    return SSD(backbone, anchor_generator, size, num_classes, **PIXELS | kwargs, rngs=rngs)

@@ -94,6 +94,7 @@ def ssdlite320_mobilenet_v3_large(
     reduced_tail: bool = True,
     trainable_backbone_layers: int | None = None,
     norm_layer: Layer = PaperBatchNorm,
+    size: tuple[int, int] = (320, 320),
     in_channels: int = 3,
     rngs: nnx.Rngs,
     **kwargs,
@@ -116,4 +117,4 @@ def ssdlite320_mobilenet_v3_large(
     options = {"score_thresh": 0.001, "nms_thresh": 0.55, "detections_per_img": 300, "topk_candidates": 300}
     anchor_generator = DefaultBoxGenerator([[2, 3]] * 6, min_ratio=0.2, max_ratio=0.95)
     head = partial(SSDHead, block=partial(prediction_block, norm_layer=norm_layer))
-    return SSD(backbone, anchor_generator, (320, 320), num_classes, head=head, **HALF | options | kwargs, rngs=rngs)
+    return SSD(backbone, anchor_generator, size, num_classes, head=head, **HALF | options | kwargs, rngs=rngs)

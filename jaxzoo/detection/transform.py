@@ -91,6 +91,15 @@ class DetectionTransform:
             return dataclasses.replace(self, fixed_size=(size, size))
         return dataclasses.replace(self, min_size=(size,), max_size=round(size * self.max_size / self.min_size[-1]))
 
+    @property
+    def side(self) -> int:
+        return min(self.fixed_size) if self.fixed_size else self.min_size[-1]
+
+    def size_text(self) -> str:
+        if self.fixed_size:
+            return f"{self.fixed_size[0]} x {self.fixed_size[1]} pixels"
+        return f"shorter side {self.side} pixels, longer one {self.max_size} at most"
+
     def described(self) -> str:
         """In words."""
         sides = f"shorter side to {self.min_size[-1]}, longer one to {self.max_size} at most"

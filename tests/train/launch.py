@@ -5,8 +5,10 @@ A line of its input is a request, `{"seconds": 300, "processes": [{"arguments": 
 file}, ...]}`, and a line of its output the answer, `{"codes": [...], "seconds": [...]}`, in the order of the processes.
 Those that take longer than `seconds` get SIGKILL.
 
-Four models are known there: `tiny`; `blocks`, which takes images of any size; `pixels`, which segments; and `distance`
-of `tests.train.test_a_task_of_ones_own`. The environment of a process can ask for trouble: see `tests.train.trouble`.
+Five models are known there: `tiny`; `blocks`, which takes images of any size; `pixels`, which segments; `boxes`, which
+detects; and `distance` of `tests.train.test_a_task_of_ones_own`.
+
+The environment of a process can ask for trouble: see `tests.train.trouble`.
 """
 
 import atexit
@@ -112,12 +114,13 @@ def serve() -> int | None:
     for name in IMPORTED:
         importlib.import_module(name)
     import jaxzoo
-    from tests.train import blocks, pixels, test_a_task_of_ones_own, tiny, trouble
+    from tests.train import blocks, boxes, pixels, test_a_task_of_ones_own, tiny, trouble
     from train import __main__ as command_line
 
     for builder in (tiny.tiny, blocks.blocks):
         jaxzoo.register_model(paper="none", input_size=32)(builder)
     pixels.register()
+    boxes.register()
     test_a_task_of_ones_own.register()
     jaxzoo.list_models()
     answers = os.fdopen(os.dup(1), "w")

@@ -106,7 +106,7 @@ def prepare(config: Config, run: Path, *, continuing: bool = False) -> tuple[Set
     )
     held_out = validation_batches(config, sources[1], task, len(devices))
     manifest = manifest_of(config, plan, task, arguments, len(devices))
-    size = f", {preprocess.crop} x {preprocess.crop} pixels" if preprocess else ""
+    size = f", {preprocess.size_text()}" if preprocess else ""
     machine = f"{size}, {config.precision}, {len(devices)} x {devices[0].device_kind}"
     summary = [model_line(config, model, learns) + machine, data_line(config, data)]
     if not config.eval_only:
@@ -160,7 +160,7 @@ def opened(config: Config) -> Data:
 
 def side_of(config: Config, preprocess: Preprocess | None) -> int | None:
     """The side of training images in pixels, where the model looks at images."""
-    return config.train_size or (preprocess.crop if preprocess else None)
+    return config.train_size or (preprocess.side if preprocess else None)
 
 
 def training_batches(config: Config, source: Source, tasks: Sequence[Task]) -> Stages:
