@@ -19,8 +19,8 @@ levels.
 L0 (structure) and L5 (round trip of a state_dict) are exact or fail. The others show the largest relative error that
 was measured, max |ours - torch| / max |torch|, in float64 except for L6:
 
-- L1: outputs in eval mode at the native size, of segmentation models at 305 × 97, of detectors of any size on two images
-  of 128 × 160 (bound 1e-9),
+- L1: outputs in eval mode at the native size, of segmentation models at 305 × 97, of detectors of any size on two
+  images of 128 × 160 (bound 1e-9),
 - L2: outputs and running statistics in train mode at an odd size, like the next two (1e-9),
 - L3: gradients of all parameters, each tensor by its own scale (1e-8),
 - L4: parameters after five steps of an optimizer (1e-7),
