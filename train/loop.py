@@ -64,7 +64,9 @@ def run_together(config: Config) -> int:
     if config.eval_only:
         for name, ema in (("held out", False), ("its average", True))[: 1 + bool(config.ema and config.resume)]:
             numbers = evaluated(setup, weights_of(state, ema=ema), Stop()).numbers
-            say(f"{name}: {written(numbers, setup.task.quantities)}")
+            say(f"{name}: {written(numbers, setup.task.quantities, setup.task.headline)}")
+            if table := setup.task.table(numbers):
+                say(table)
         return 0
 
     processes.barrier("all have read what was there")

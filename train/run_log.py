@@ -65,7 +65,7 @@ class RunLog:
         position = {"epoch": step // self.setup.batches.per_epoch, "step": step}
         row = position | {"lr": float(self.setup.schedule(step - 1))} | metrics
         self.rows = [earlier for earlier in self.rows if earlier["step"] < step] + [row]
-        said = {side: written(of, task.quantities) for side, of in numbers.items()}
+        said = {side: written(of, task.quantities, task.headline) for side, of in numbers.items()}
         average = f"; average: {said['ema']}" if "ema" in said else ""
         say(f"epoch {position['epoch']}: {said['train']}; held out: {said['val']}{average}")
         counted = {}
@@ -144,6 +144,10 @@ class RunLog:
         speed = f", {images / seconds:.1f} images/s" if seconds else ""
         chosen = f", best {quantity.write(best['value'])} after step {best['step']}" if best else ""  # none if all NaN
         say(f"done: held-out {metric} {quantity.write(value)}{chosen}{speed}")
+        side = self.column.removesuffix(metric)
+        numbers = {name[len(side) :]: number for name, number in self.rows[-1].items() if name.startswith(side)}
+        if table := self.setup.task.table(numbers):
+            say(table)
         say(f"  everything  {folder}/report.html")
         tables = [name for name in TABLES if (folder / name).exists()]
         say(f"  numbers     {', '.join(f'{folder}/{name}' for name in tables)}")

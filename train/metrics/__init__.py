@@ -5,7 +5,7 @@ a compiled step carries it along, processes and devices merge theirs, and a chec
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal, Protocol
 
 import jax
@@ -87,8 +87,11 @@ def compute(metrics: Mapping[str, Metric], states: States) -> dict[str, float]:
     return {name: value for key, metric in metrics.items() for name, value in metric.compute(states[key]).items()}
 
 
-def written(numbers: Mapping[str, float], quantities: Mapping[str, Quantity]) -> str:
-    """`loss 0.0812, accuracy 97.50%`; a number that has no quantity is written as a part."""
+def written(
+    numbers: Mapping[str, float], quantities: Mapping[str, Quantity], names: Collection[str] | None = None
+) -> str:
+    """`loss 0.0812, accuracy 97.50%`, of all or of those of these names; what has no quantity is written as a part."""
+    numbers = {name: value for name, value in numbers.items() if names is None or name in names}
     return ", ".join(f"{name} {quantities.get(name, Quantity()).write(value)}" for name, value in numbers.items())
 
 

@@ -74,8 +74,8 @@ class CocoMetrics:
     """A `train.metrics.Collector` of detections.
 
     Every image that is added counts once, also where nothing is or was found; the order does not matter. Numbers are
-    NaN where there is no object to find. Results have `boxes` (D, 4), `labels` and `scores` (D,); for "segm" also `masks`
-    (D, 1, H, W), probabilities; for "keypoints" `keypoints` (D, K, 3).
+    NaN where there is no object to find. Results have `boxes` (D, 4), `labels` and `scores` (D,); for "segm" also
+    `masks` (D, 1, H, W), probabilities; for "keypoints" `keypoints` (D, K, 3).
 
     Args:
       source: of it `objects(index)` is the truth; crowds and `area` count by COCO's rules.
@@ -142,7 +142,9 @@ class CocoMetrics:
             chosen = slice(None) if threshold is None else threshold == THRESHOLDS
             place = areas.index(area)
             precise = name.startswith("map")
-            parts[name] = found.precision[chosen, ..., place] if precise else found.recall[chosen, ..., place, most.index(among)]
+            parts[name] = (
+                found.precision[chosen, ..., place] if precise else found.recall[chosen, ..., place, most.index(among)]
+            )
         return parts
 
     def matches(self, kind: str = "bbox") -> Matches:
@@ -166,7 +168,7 @@ class CocoMetrics:
 
 
 def coco_table(numbers: Mapping[str, float]) -> str:
-    """The numbers of `CocoMetrics.compute`, or of a row of metrics.csv without its sides, as pycocotools prints them."""
+    """The numbers of `CocoMetrics.compute`, or of a row of metrics.csv without its side, as pycocotools prints them."""
     kinds = [kind for kind in MEASURES if f"{PREFIXES[kind]}map" in numbers]
     lines = []
     for kind in kinds:
@@ -186,7 +188,9 @@ def similarities(keypoints: np.ndarray, objects: Objects, sigmas: np.ndarray) ->
     count = keypoints.shape[1]
     variances = ((sigmas if len(sigmas) else np.full(count, 1 / count)) * 2) ** 2
     true = np.zeros((len(objects), count, 3)) if objects.keypoints is None else objects.keypoints.astype(np.float64)
-    for i, (points, box, area) in enumerate(zip(true, _sides(objects.boxes), objects.area.astype(np.float64), strict=True)):
+    for i, (points, box, area) in enumerate(
+        zip(true, _sides(objects.boxes), objects.area.astype(np.float64), strict=True)
+    ):
         seen = points[:, 2] > 0
         distances = found - points[:, :2]
         if not seen.any():

@@ -16,7 +16,7 @@ and its sources in `train.data.SOURCES`. A task of one's own is such a file anyw
 """
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, TypeVar
@@ -53,6 +53,9 @@ class Task(Protocol):
 
     quantities: Mapping[str, Quantity]
     """How the metrics are read; what is missing is a part, and higher is better."""
+
+    headline: Collection[str] | None = None
+    """Names of the numbers that a line about an epoch or an evaluation has; all unless given."""
 
     training_metrics: Mapping[str, Metric]
     evaluation_metrics: Mapping[str, Metric]
@@ -114,6 +117,10 @@ class Task(Protocol):
     def collector(self) -> Collector | None:
         """A new one for each evaluation, where metrics need the results of single items."""
         return None
+
+    def table(self, numbers: Mapping[str, float]) -> str:
+        """Lines about an evaluation's numbers, after that of the headline: at the end of a run, and of --eval-only."""
+        return ""
 
     def draw_first_batches(self, training: Batch, evaluation: Batch, key: jax.Array, folder: Path) -> None:
         """Draws the first batches as the model sees them, that of training augmented with `key`."""

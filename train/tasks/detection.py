@@ -28,7 +28,7 @@ from train.data import Data
 from train.data.batches import Bucket
 from train.data.objects import Objects
 from train.metrics import LOSS, Collector
-from train.metrics.average_precision import CocoMetrics
+from train.metrics.average_precision import CocoMetrics, coco_table
 from train.metrics.loss import MeanLoss
 from train.tasks import Batch, Outputs, Parts, Task
 from train.tasks.images import head_words, smallest, takes  # noqa: F401
@@ -113,6 +113,7 @@ class Detection(Task):
     """
 
     metric = "map"
+    headline = ("loss", "map", "map_50", "segm_map", "keypoints_map")
     quantities = {"loss": LOSS}
     evaluation_metrics: Mapping = {}
 
@@ -131,6 +132,7 @@ class Detection(Task):
         self.training_metrics = {"loss": MeanLoss(jnp.promote_types(dtype, jnp.float32))}
         self.collected = ("boxes", "labels", "scores", "valid", "size")
         self.collected += ("masks",) * masks + ("keypoints",) * keypoints
+        self.kinds = ("bbox", *("segm",) * masks, *("keypoints",) * keypoints)
 
     @functools.cached_property
     def canvases(self) -> list[Size]:
@@ -211,8 +213,12 @@ class Detection(Task):
     # Records
 
     def collector(self) -> Collector:
-        source = self.data.held_out
-        return InImages(self.preprocess, source, CocoMetrics(source, self.data.classes))
+        source, skeleton = self.data.held_out, self.data.skeleton
+        sigmas = skeleton.sigmas if skeleton else ()
+        return InImages(self.preprocess, source, CocoMetrics(source, self.data.classes, self.kinds, sigmas))
+
+    def table(self, numbers: Mapping[str, float]) -> str:
+        return coco_table(numbers)
 
 
 class InImages:

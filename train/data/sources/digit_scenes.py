@@ -12,7 +12,7 @@ from train.data.objects import Objects, Problem, Skeleton
 from train.data.sources import digits
 from train.data.sources.scenes import CLASSES, HELD_OUT, TRAINING, Kind, Scenes
 
-KIND = Kind(side=160, stickers=(1, 5), sides=(0.2, 0.5))
+KIND = Kind(side=128, stickers=(1, 4), sides=(0.3, 0.6))
 ENDS = Skeleton(
     ("top", "right", "bottom", "left"),
     mirrored=(0, 3, 2, 1),
