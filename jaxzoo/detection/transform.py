@@ -169,7 +169,7 @@ def resize_masks(masks: np.ndarray, new: Size) -> np.ndarray:
         np.minimum((np.arange(after, dtype=np.float32) * _ratio(after, before)).astype(np.int64), before - 1)
         for before, after in zip(masks.shape[1:], new, strict=True)
     )
-    return masks[:, rows[:, None], columns]
+    return np.take(np.take(masks, rows, 1), columns, 2)  # four times as fast as indexing by both at once
 
 
 def _ratio(before: int, after: int) -> np.float32:

@@ -11,6 +11,7 @@ from torchvision.transforms import functional as F
 
 from jaxzoo import Preprocess, UsageError
 from jaxzoo.preprocess import resize_and_crop
+from tests.train.chance import TorchsChance
 from train.augment import Augmentation, host
 
 SIZES = [(61, 47), (32, 32), (40, 97), (1, 3)]
@@ -41,25 +42,6 @@ def picture(size=(61, 47), kind="noise"):
 def assert_same(ours, theirs):
     assert (ours.mode, ours.size) == (theirs.mode, theirs.size)
     np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))
-
-
-class TorchsChance:
-    """A generator that draws what torch draws next."""
-
-    def __init__(self, seed):
-        torch.manual_seed(seed)
-
-    def integers(self, low, high, size=()):
-        return torch.randint(low, high, np.atleast_1d(np.array(size, int)).tolist()).numpy()
-
-    def random(self, size):
-        return torch.rand(size).numpy()
-
-    def uniform(self, low, high):
-        return torch.empty(1).uniform_(low, high).item()
-
-    def permutation(self, count):
-        return torch.randperm(count).numpy()
 
 
 # Operations
