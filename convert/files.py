@@ -104,7 +104,7 @@ def contents(path: str | Path) -> Contents:
             {name.removeprefix(below): t for name, t in tensors.items() if name.startswith(below)}
         )
         prefix += below + inner
-    _warn_not_finite(path, tensors)
+    warn_not_finite(path, tensors)
     tensors = {name.replace("._orig_mod.", "."): value for name, value in tensors.items()}  # compiled submodules
     tensors = computed(tensors)
     dropped = [name for name in entries if not name.startswith(prefix) or not hasattr(entries[name], "ndim")]
@@ -329,7 +329,8 @@ def _candidates(value: Any, at: str = "") -> Iterator[tuple[str, dict[str, Any]]
             yield from _candidates(item, f"{at}.{key}" if at else key)
 
 
-def _warn_not_finite(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
+def warn_not_finite(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Warns of tensors of a file that hold NaN or infinity."""
     bad = [name for name, array in tensors.items() if not _is_finite(array)]
     if bad:
         more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""

@@ -15,6 +15,11 @@ def download(name: str, weights: str) -> tuple[Path, str, list[str] | None]:
     """Published weights, through their publisher's cache: the file, the name that `DEFAULT` means, the classes."""
     package, _, builder = card(name).twin.partition(":")
     fetch = {"torchvision": _from_torchvision, "timm": _from_timm}.get(package)
+    if fetch is None and card(name).weights:
+        raise UsageError(
+            f"there is no file {weights}, and the weights {', '.join(card(name).weights)} of {name} are their authors' "
+            f"({card(name).paper}): download their file yourself, and give its path"
+        )
     if fetch is None or (package == "timm" and not card(name).weights):
         raise UsageError(f"there is no file {weights}, and {name} has no published weights")
     try:

@@ -50,6 +50,7 @@ def read_weights(
 def _from_file(name: str, path: Path, arguments: Mapping[str, Any]) -> Weights:
     if darknet.is_darknet(path):
         tensors, header = darknet.read(path, shapes_at(name, arguments))
+        files.warn_not_finite(path, tensors)
         return Weights(path, tensors, header=header)
     contents = files.contents(path)
     return located(name, Weights(contents.path, contents.tensors))

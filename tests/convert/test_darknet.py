@@ -74,6 +74,19 @@ def test_files_that_do_not_fit_are_refused_with_both_counts(tmp_path, file):
             convert.load(NAME, path)
 
 
+def test_numbers_that_are_none_are_named(tmp_path):
+    given = numbers()
+    given[3] = np.nan
+    (tmp_path / "bad.weights").write_bytes(HEADERS["0.2"] + given.tobytes())
+    with pytest.warns(UserWarning, match=r"bad\.weights holds NaN or infinity in layers\.0\.bn\.bias$"):
+        convert.load(NAME, tmp_path / "bad.weights")
+
+
+def test_the_authors_file_is_not_downloaded():
+    with pytest.raises(UsageError, match=r"weights VOC of yolov1_tiny are their authors'.*1506\.02640.*give its path"):
+        convert.load(NAME, "VOC")
+
+
 def test_other_classes_are_asked_for(tmp_path):
     model = jaxzoo.create_model(NAME, num_classes=3)
     files.write(tmp_path / "three.weights", convert.state_dict(model))
