@@ -28,36 +28,65 @@ def drawn(picture: Image.Image, found: Mapping[str, np.ndarray], names: Sequence
         (n, K, 3) and `keypoints_scores` (n, K).
       names: of all labels.
     """
-    scale = max(1, SMALLEST / max(picture.size))
-    size = tuple(round(side * scale) for side in picture.size)
-    unit = max(1, max(size) / 640)  # pixels of a picture of usual size
+    texts = [
+        f"{names[label]} {100 * score:.0f} %" for label, score in zip(found["labels"], found["scores"], strict=True)
+    ]
+    parts = {"masks": found["masks"][:, 0] > INSIDE} if "masks" in found else {}
+    if "keypoints" in found:
+        parts |= {"keypoints": found["keypoints"][..., :2], "sure": found["keypoints_scores"] > SURE}
     colors = [COLORS[label % len(COLORS)] for label in found["labels"]]
-    order = range(len(colors))[::-1]  # the best on top
+    return annotated(picture, found["boxes"], texts, colors, scale=max(1, SMALLEST / max(picture.size)), **parts)
+
+
+def annotated(
+    picture: Image.Image,
+    boxes: np.ndarray,
+    texts: Sequence[str],
+    colors: Sequence[str],
+    *,
+    scale: float = 1,
+    masks: Sequence[np.ndarray] = (),
+    keypoints: np.ndarray | None = None,
+    sure: np.ndarray | None = None,
+    names: Sequence[str] = PERSON_KEYPOINTS,
+    limbs: Sequence[tuple[int, int]] = SKELETON,
+) -> Image.Image:
+    """A copy of an RGB picture, `scale` times as large, with boxes (n, 4), each in a colour and with a text, where that
+    is not empty. The first are on top.
+
+    Args:
+      masks: (H, W) bool of the first boxes or of all.
+      keypoints: (n, K, 2), of which those (n, K) that are `sure` are drawn.
+      names: of the keypoints, of which "left" and "right" ones have colours of their own.
+      limbs: pairs of keypoints; none unless there are as many keypoints as names.
+    """
+    size = tuple(max(1, round(side * scale)) for side in picture.size)
+    unit = max(1, max(size) / 640)  # pixels of a picture of usual size
+    order = range(len(texts))[::-1]  # the best on top
+    if scale < 1:
+        picture = picture.resize(size, Image.Resampling.LANCZOS)
+        masks = [np.array(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)) for mask in masks]
     pixels = np.array(picture)
-    for i in order:
-        if "masks" in found:
-            tint(pixels, found["masks"][i, 0] > INSIDE, colors[i], max(1, round(2 * unit / scale)))
+    for mask, color in [*zip(masks, colors, strict=False)][::-1]:
+        tint(pixels, mask, color, max(1, round(2 * unit / max(1, scale))))
     sheet = Image.fromarray(pixels)
     sheet = sheet.resize(size, Image.Resampling.LANCZOS) if size != sheet.size else sheet
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(round(13 * unit))
-    boxes = np.asarray(found["boxes"]) * scale
+    boxes = np.asarray(boxes) * scale
     for i in order:
         width = 2 * round(unit)
         draw.rectangle(_within(boxes[i], size, 1), outline="black", width=width + 2)
         draw.rectangle(_within(boxes[i], size), outline=colors[i], width=width)
-        if "keypoints" in found:
-            sure = found["keypoints_scores"][i] > SURE
-            _skeleton(draw, found["keypoints"][i, :, :2] * scale, sure, unit)
-    texts = [
-        f"{names[label]} {100 * score:.0f} %" for label, score in zip(found["labels"], found["scores"], strict=True)
-    ]
+        if keypoints is not None:
+            _skeleton(draw, keypoints[i] * scale, sure[i], unit, names, limbs)
     taken: list[Box] = []
     for box, text in zip(boxes, texts, strict=True):
-        taken.append(_place(text, font, _within(box, size), size, taken))
+        taken.append(_place(text, font, _within(box, size), size, taken) if text else (0, 0, 0, 0))
     for i in order:
-        left, top, _, bottom = taken[i]
-        draw.rectangle(taken[i], colors[i])
-        draw.text((left + font.size // 4, (top + bottom) / 2), texts[i], _ink(colors[i]), font, "lm")
+        if texts[i]:
+            left, top, _, bottom = taken[i]
+            draw.rectangle(taken[i], colors[i])
+            draw.text((left + font.size // 4, (top + bottom) / 2), texts[i], _ink(colors[i]), font, "lm")
     return sheet
 
 
@@ -104,20 +133,27 @@ def _overlap(one: Box, other: Box) -> float:
     return max(width, 0) * max(height, 0)
 
 
-def _skeleton(draw: ImageDraw.ImageDraw, points: np.ndarray, sure: np.ndarray, unit: float) -> None:
-    """Keypoints and, of a person's 17, the limbs between them; those that are not sure are left out."""
-    person = len(points) == len(PERSON_KEYPOINTS)
+def _skeleton(
+    draw: ImageDraw.ImageDraw,
+    points: np.ndarray,
+    sure: np.ndarray,
+    unit: float,
+    names: Sequence[str],
+    limbs: Sequence[tuple[int, int]],
+) -> None:
+    """Keypoints and the limbs between them; those that are not sure are left out."""
+    known = len(points) == len(names)
     places = [tuple(point) for point in points.tolist()]
-    limbs = [pair for pair in SKELETON if sure[list(pair)].all()] if person else []
+    sides = [_side(name) for name in names] if known else [MIDDLE] * len(points)
+    joined = [pair for pair in limbs if sure[list(pair)].all()] if known else []
     for width, casing in ((5, True), (3, False)):
-        for a, b in limbs:
-            color = "black" if casing else _side(a) if _side(a) == _side(b) else MIDDLE
+        for a, b in joined:
+            color = "black" if casing else sides[a] if sides[a] == sides[b] else MIDDLE
             draw.line((*places[a], *places[b]), color, round(width * unit))
     radius = 3 * unit
     for i in np.flatnonzero(sure):
-        draw.circle(places[i], radius, _side(i) if person else MIDDLE, "black", max(1, round(unit)))
+        draw.circle(places[i], radius, sides[i], "black", max(1, round(unit)))
 
 
-def _side(keypoint: int) -> str:
-    name = PERSON_KEYPOINTS[keypoint]
-    return LEFT if name.startswith("left") else RIGHT if name.startswith("right") else MIDDLE
+def _side(keypoint: str) -> str:
+    return LEFT if keypoint.startswith("left") else RIGHT if keypoint.startswith("right") else MIDDLE
