@@ -22,7 +22,7 @@ from train.setup.prepare import Setup
 
 DRAWING = 0.1  # the part of a run's time that pictures may take; those of its end are always drawn
 
-TABLES = ("metrics.csv", "per_class.csv")  # said at the end of a run
+TABLES = ("metrics.csv", "per_class.csv", "per_class_ap.csv")  # said at the end of a run
 
 
 class RunLog:
@@ -39,7 +39,7 @@ class RunLog:
                 key = augmenting_and_dropping(config.seed, 0)[0]
                 with worth_less_than_the_run(say):
                     setup.task.draw_first_batches(setup.batches(0), setup.held_out(0), key, folder)
-                    page.write(folder, setup.task.quantities)
+                    page.write(folder, setup.task.quantities, setup.task.headline)
             if config.tensorboard:
                 self.events = Events(folder / "tensorboard", after=start if config.resume else None)
 
@@ -96,12 +96,13 @@ class RunLog:
             return
         begun, found, self.undrawn = time.monotonic(), self.undrawn, None
         with worth_less_than_the_run(say):
-            draw_curves(self.rows, f"{self.config.model} on {self.config.data}", self.folder / "curves.png")
+            title, headline = f"{self.config.model} on {self.config.data}", self.setup.task.headline
+            draw_curves(self.rows, title, self.folder / "curves.png", headline)
             self.setup.task.draw(found.states, self.setup.held_out.source, self.folder, found.collector)
             if self.events:
                 pictures = {path.stem: path for path in sorted(self.folder.glob("*.png"))}
                 self.events.pictures(self.rows[-1]["step"], pictures)
-            page.write(self.folder, self.setup.task.quantities)
+            page.write(self.folder, self.setup.task.quantities, headline)
         self.drawing += time.monotonic() - begun
 
     def latest(self) -> tuple[str, float, Quantity]:

@@ -12,7 +12,7 @@ from train.metrics.average_precision import CocoMetrics, Compared
 
 OVERLAP = 0.5
 NEAR = 0.1  # an overlap from which on a box is badly placed rather than false
-CONFIDENCES = np.linspace(0, 1, 1001)
+CONFIDENCES = np.arange(101) / 100
 KINDS = {
     "missed": "an object that nothing was found for",
     "false": "a detection where there is no object",
@@ -40,7 +40,7 @@ class Outcome(NamedTuple):
 
 
 class ByConfidence(NamedTuple):
-    """Precision, recall and F1 (K, 1001) of each class when only detections of at least `CONFIDENCES` count; NaN where
+    """Precision, recall and F1 (K, 101) of each class when only detections of at least `CONFIDENCES` count; NaN where
     there is nothing to divide by."""
 
     precision: np.ndarray

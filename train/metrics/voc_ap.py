@@ -31,10 +31,11 @@ def average_precisions(
     labels, scores, best, close, ignored = (
         map(np.concatenate, zip(*columns, strict=True)) if columns else [np.zeros(0)] * 5
     )
+    counting = [truth.labels[~truth.crowd] for truth in truths]
+    totals = np.bincount(np.concatenate([*counting, [0]]).astype(np.int64), minlength=classes)
     eleven, area = np.full((2, classes - 1), np.nan)
     for label in range(1, classes):
-        objects = sum(int(((truth.labels == label) & ~truth.crowd).sum()) for truth in truths)
-        if not objects:
+        if not totals[label]:
             continue
         chosen = np.flatnonzero((labels == label) & ~(close & ignored))
         chosen = chosen[np.argsort(-scores[chosen], kind="stable")]
@@ -43,7 +44,7 @@ def average_precisions(
         pairs = np.stack([image[chosen], best[chosen]])[:, candidates]
         right[candidates[np.unique(pairs, axis=1, return_index=True)[1]]] = True
         hits = right.cumsum()
-        recall, precision = hits / objects, hits / np.arange(1, len(hits) + 1)
+        recall, precision = hits / totals[label], hits / np.arange(1, len(hits) + 1)
         precision = np.maximum.accumulate(precision[::-1])[::-1]
         reached = np.searchsorted(recall, RECALLS, "left")
         eleven[label - 1] = np.append(precision, 0)[reached].sum() / 11

@@ -18,13 +18,18 @@ from train.reporting.figure import save
 
 def write(matrix: np.ndarray, classes: Sequence[str], folder: Path) -> None:
     """Writes confusion.csv, per_class.csv and confusion_matrix.png."""
+    write_matrix(matrix, classes, folder)
+    table = [row._asdict() for row in per_class(matrix, classes)]
+    records.write(folder / "per_class.csv", [{"class": row.pop("name"), **row} for row in table])
+    draw_confusion(matrix, classes, folder / "confusion_matrix.png")
+
+
+def write_matrix(matrix: np.ndarray, classes: Sequence[str], folder: Path) -> None:
+    """Writes confusion.csv."""
     with records.replacing(folder / "confusion.csv") as partial, partial.open("w", newline="", **records.TEXT) as file:
         rows = csv.writer(file)
         rows.writerow(["true \\ predicted", *classes])
         rows.writerows([name, *row] for name, row in zip(classes, matrix.tolist(), strict=True))
-    table = [row._asdict() for row in per_class(matrix, classes)]
-    records.write(folder / "per_class.csv", [{"class": row.pop("name"), **row} for row in table])
-    draw_confusion(matrix, classes, folder / "confusion_matrix.png")
 
 
 def read(folder: Path) -> tuple[np.ndarray, list[str]] | None:
@@ -37,10 +42,13 @@ def read(folder: Path) -> tuple[np.ndarray, list[str]] | None:
     return np.array([row[1:] for row in rows], np.int64), classes
 
 
-def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path, *, percent: bool = False) -> None:
+def draw_confusion(
+    matrix: np.ndarray, classes: Sequence[str], path: Path, *, percent: bool = False, title: str | None = None
+) -> None:
     """A cell's shade is its part of the row, its number the count. Of many classes rare errors get more shade.
 
-    With `percent` the number is the part, where counts would be too long.
+    With `percent` the number is the part, where counts would be too long. Unless there is a title it says how many of
+    all are right.
     """
     n, longest = len(classes), max(map(len, classes))
     inches = float(np.clip(1.8 + 0.42 * n, 4, 14))
@@ -53,7 +61,8 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path, *, pe
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     right, total = np.trace(matrix), matrix.sum()
-    axes.set_title(f"{right / max(total, 1):.1%} right" if percent else f"{right} of {total} right")
+    said = f"{right / max(total, 1):.1%} right" if percent else f"{right} of {total} right"
+    axes.set_title(title or said, fontsize=11 if title else None)
     if n <= 40:
         names = [name if len(name) <= 24 else f"{name[:23]}…" for name in classes]
         axes.set_xticks(range(n), names, rotation=0 if longest < 3 else 90, parse_math=False)

@@ -51,10 +51,15 @@ def draw_sheet(tiles: Sequence[Tile], title: str, path: Path, across: int = 8, *
         for j, (text, color) in enumerate(caption):
             draw.text((x, y + tile.picture.height + 4 + j * LINE), text, color, font_of(FONT))
     if keep:
-        with records.replacing(path.with_suffix(".json")) as partial:
-            partial.write_text(json.dumps([{"jpeg": _jpeg(tile.picture), "caption": tile.caption} for tile in tiles]))
+        write_tiles(tiles, path)
     with records.replacing(path) as partial:
         sheet.save(partial, format="png")
+
+
+def write_tiles(tiles: Sequence[Tile], path: Path) -> None:
+    """Writes them, one by one, beside the sheet of this name."""
+    with records.replacing(path.with_suffix(".json")) as partial:
+        partial.write_text(json.dumps([{"jpeg": _jpeg(tile.picture), "caption": tile.caption} for tile in tiles]))
 
 
 def read_tiles(path: Path) -> list[dict]:

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,10 @@ from jaxzoo.images import as_text
 from train.reporting.figure import save
 
 BLUE, GRAY, ORANGE = "#2563eb", "#6b7280", "#d97706"
-TITLES = {"lr": "learning rate", "top5": "top 5", "images_per_second": "images/s", "waiting": "time waiting for data"}
+TITLES = {
+    **{"lr": "learning rate", "top5": "top 5", "images_per_second": "images/s", "waiting": "time waiting for data"},
+    **{"map": "mAP", "map_50": "mAP at IoU 0.5", "segm_map": "mAP of masks", "keypoints_map": "mAP of keypoints"},
+}
 FROM_0 = ("lr", "images_per_second", "waiting", "gradient_norm")
 # Values so many times as far from the least as nearly all others are cut off: a spike does not flatten a curve.
 FAR = 3
@@ -26,9 +29,12 @@ STEEP = 20
 PAGE = {"#010203": "currentColor", BLUE: "var(--blue)", GRAY: "var(--gray)", ORANGE: "var(--orange)"}
 
 
-def draw_curves(rows: Sequence[Mapping[str, float]], title: str, path: Path) -> None:
-    """Each metric of metrics.csv over the epochs, training beside held out (and its averaged weights), and the rate."""
-    charts = charts_of(rows)
+def draw_curves(
+    rows: Sequence[Mapping[str, float]], title: str, path: Path, headline: Collection[str] | None = None
+) -> None:
+    """Each metric of metrics.csv over the epochs, training beside held out (and its averaged weights), and the rate;
+    of the metrics those of the headline, all unless given."""
+    charts = charts_of(rows, headline)
     across = min(len(charts), 4)
     down = math.ceil(len(charts) / across)
     figure = Figure(figsize=(4.2 * across, 0.3 + 3.1 * down), layout="constrained")
@@ -41,20 +47,24 @@ def draw_curves(rows: Sequence[Mapping[str, float]], title: str, path: Path) -> 
     save(figure, path)
 
 
-def charts_of(rows: Sequence[Mapping[str, float]]) -> list[tuple[str, list[tuple[str, str, str]]]]:
-    """What there is to draw: (title, [(column, colour, label)]) for each held-out metric, and the learning rate."""
+def charts_of(
+    rows: Sequence[Mapping[str, float]], headline: Collection[str] | None = None
+) -> list[tuple[str, list[tuple[str, str, str]]]]:
+    """What there is to draw: (title, [(column, colour, label)]) for each held-out metric of the headline, and the
+    learning rate."""
     columns = list(rows[0])
     sides = (("train_", GRAY, "training"), ("val_", BLUE, "held out"), ("ema_", ORANGE, "held out, average"))
     charts = []
-    for metric in [name.removeprefix("val_") for name in columns if name.startswith("val_")]:
+    metrics = [name.removeprefix("val_") for name in columns if name.startswith("val_")]
+    for metric in [name for name in metrics if headline is None or name in headline]:
         lines = [(side + metric, color, label) for side, color, label in sides if side + metric in columns]
         charts.append((TITLES.get(metric, metric), lines))
     return charts + [(TITLES["lr"], [("lr", GRAY, "")])] * ("lr" in columns)
 
 
-def curves_as_svg(rows: Sequence[Mapping[str, float]]) -> list[str]:
+def curves_as_svg(rows: Sequence[Mapping[str, float]], headline: Collection[str] | None = None) -> list[str]:
     """The charts of curves.png, one `<svg>` each, in the colours of the page around them (`PAGE`)."""
-    return [_svg(rows, "epoch", *chart) for chart in charts_of(rows)]
+    return [_svg(rows, "epoch", *chart) for chart in charts_of(rows, headline)]
 
 
 def steps_as_svg(lines: Sequence[Mapping[str, Any]], most: int = 400) -> list[str]:

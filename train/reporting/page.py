@@ -6,7 +6,7 @@ report.html.jinja, beside this file, says how it looks; here is what there is to
 import base64
 import csv
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +19,32 @@ from jaxzoo.images import as_text
 from train.config.options import Config
 from train.metrics import LOSS, Quantity
 from train.metrics.confusion import most_confused
+from train.metrics.detection_errors import KINDS
 from train.reporting import confusion, records
 from train.reporting.contact_sheet import read_tiles
-from train.reporting.curves import curves_as_svg, steps_as_svg
+from train.reporting.curves import TITLES, curves_as_svg, steps_as_svg
 
 Quantities = Mapping[str, Quantity]
 
 CELLS = 25  # more classes than these are shown as a picture rather than a table of counts
+# Of the columns of per_class_ap.csv
+OBJECT_PARTS = {
+    **{"ap": "AP", "ap_50": "AP, IoU 0.5", "segm_ap": "masks' AP", "keypoints_ap": "keypoints' AP"},
+    **{"precision": "precision", "recall": "recall", "f1": "F1"},
+}
 
 
-def write(folder: Path, quantities: Mapping[str, Quantity] | None = None) -> None:
+def write(
+    folder: Path, quantities: Mapping[str, Quantity] | None = None, headline: Collection[str] | None = None
+) -> None:
     """Writes report.html from the other files in `folder`; what is not there yet is left out.
 
-    `quantities` say how the metrics are read, see `train.tasks.Task`; losses need none.
+    `quantities` say how the metrics are read, and `headline` names those that are shown large and drawn, see
+    `train.tasks.Task`; losses need no quantity.
     """
     quantities = {"loss": LOSS} | dict(quantities or {})
     options = _yaml(folder / "config.yaml")
-    shown = [("Curves", "curves", _curves(folder, quantities))]
+    shown = [("Curves", "curves", _curves(folder, quantities, headline))]
     shown += [(name, kind, find(folder)) for name, (kind, find) in SECTIONS.items()]
     others = [path for path in sorted(folder.glob("*.png")) if path.name not in DRAWN]
     shown += [
@@ -45,7 +54,7 @@ def write(folder: Path, quantities: Mapping[str, Quantity] | None = None) -> Non
     page = _template().render(
         title=f"{options.get('model', folder.name)} on {options.get('data', 'its data')}",
         style=Markup(Path(__file__).with_name("report.css").read_text()),
-        figures=_figures(folder, options, quantities),
+        figures=_figures(folder, options, quantities, headline),
         sections=[(name, kind, found) for name, kind, found in shown if found],
         version=jaxzoo.__version__,
         run=folder.resolve().name,
@@ -64,13 +73,16 @@ def _template() -> jinja2.Template:
     return jinja2.Environment(loader=templates, finalize=text, **settings).get_template("report.html.jinja")
 
 
-def _figures(folder: Path, options: Mapping[str, Any], quantities: Quantities) -> list[tuple[str, str, list[str]]]:
+def _figures(
+    folder: Path, options: Mapping[str, Any], quantities: Quantities, headline: Collection[str] | None
+) -> list[tuple[str, str, list[str]]]:
     """How far, how good, how fast: a label, a number and notes below it each. Empty before the first epoch's end."""
     rows, timing = records.read(folder / "metrics.csv"), records.read(folder / "timing.csv")
     if not rows:
         return []
     figures = []
-    for column in [name for name in rows[-1] if name.startswith("val_")]:
+    columns = [name for name in rows[-1] if name.startswith("val_")]
+    for column in [name for name in columns if headline is None or name.removeprefix("val_") in headline]:
         averaged = column.replace("val_", "ema_", 1)
         notes = [_best(rows, column, quantities)]
         if averaged in rows[-1]:
@@ -95,10 +107,10 @@ def _best(rows: Sequence[records.Row], column: str, quantities: Quantities) -> s
     return f"best {_number(column, best[column], quantities)} in epoch {best['epoch']}"
 
 
-def _curves(folder: Path, quantities: Quantities) -> dict[str, Any] | None:
+def _curves(folder: Path, quantities: Quantities, headline: Collection[str] | None) -> dict[str, Any] | None:
     rows, steps = records.read(folder / "metrics.csv"), records.lines(folder / "steps.jsonl")
     found = {
-        "epochs": list(map(Markup, curves_as_svg(rows))) if rows else [],
+        "epochs": list(map(Markup, curves_as_svg(rows, headline))) if rows else [],
         "steps": list(map(Markup, steps_as_svg(steps))),
         "columns": [_metric(name) for name in rows[0]] if rows else [],
         "rows": [[_number(name, value, quantities) for name, value in row.items()] for row in rows],
@@ -112,30 +124,65 @@ def _confusion(folder: Path) -> dict[str, Any] | None:
     matrix, classes = found
     small = len(classes) <= CELLS
     parts = matrix / matrix.sum(1, keepdims=True).clip(1)
+    objects = (folder / "errors_by_class.csv").exists()  # then the first class is the background
     return {
         "classes": classes,
         "cells": [list(zip(*row, strict=True)) for row in zip(matrix.tolist(), parts.tolist(), strict=True)],
         "picture": None if small else _picture(folder, "confusion_matrix.png"),
-        "right": f"{matrix.trace():,} of {matrix.sum():,}",
+        "right": f"{matrix.trace():,} of {matrix[objects:].sum():,} {'objects' if objects else 'validation images'}",
+        "objects": objects,
         "errors": most_confused(*found),
     }
 
 
 def _classes(folder: Path) -> dict[str, Any] | None:
-    """per_class.csv: of images, with averages; or of pixels, beside what was taken for what."""
-    path = folder / "per_class.csv"
-    if not path.exists():
+    """per_class.csv: of images, with averages; or of pixels, beside what was taken for what. per_class_ap.csv: of
+    objects, with averages."""
+    path = next((path for name in ("per_class.csv", "per_class_ap.csv") if (path := folder / name).exists()), None)
+    if not path:
         return None
     with path.open(newline="", **records.TEXT) as file:
         (_, *columns), *rows = csv.reader(file)
+    if path.name == "per_class_ap.csv":
+        chosen = [i for i, name in enumerate(columns) if name in ("objects", *OBJECT_PARTS)]
+        columns = [columns[i] for i in chosen]
+        rows = [(name, *(parts[i] for i in chosen)) for name, *parts in rows]
     rows = [(name, int(count), [float(part) if part else None for part in parts]) for name, count, *parts in rows]
-    named = [{"iou": "IoU", "f1": "F1"}.get(name, name) for name in columns]
+    named = [{"iou": "IoU", "f1": "F1", **OBJECT_PARTS}.get(name, name) for name in columns]
     found = {"columns": named, "rows": rows, "picture": None, "worst": [], "average": None}
     if "iou" in columns:
         return found | {"picture": _picture(folder, "confusion_matrix.png")}
-    averages = [sum(values) / len(rows) for values in zip(*(parts for _, _, parts in rows), strict=True)]
-    worst = sorted(rows, key=lambda row: row[2][-1])[:20] if len(rows) > CELLS else []
+    known = [
+        [part for part in values if part is not None] for values in zip(*(parts for *_, parts in rows), strict=True)
+    ]
+    averages = [sum(values) / len(values) if values else None for values in known]
+    worst = sorted(rows, key=lambda row: 2 if row[2][-1] is None else row[2][-1])[:20] if len(rows) > CELLS else []
     return found | {"average": ("average", sum(count for _, count, _ in rows), averages), "worst": worst}
+
+
+def _precision(folder: Path) -> dict[str, Any] | None:
+    """average_precision.csv and the curves beside it."""
+    if not (table := _table(folder / "average_precision.csv")):
+        return None
+    rows = [[row.pop("measure"), *(f"{float(part):.3f}" if part else "–" for part in row.values())] for row in table]
+    return {"columns": ["", *table[0]], "rows": rows, "picture": _picture(folder, "precision_recall.png")}
+
+
+def _errors(folder: Path) -> dict[str, Any] | None:
+    """errors_by_class.csv in all, with the meaning of each error, and the images that have the most."""
+    if not (table := _table(folder / "errors_by_class.csv")):
+        return None
+    chosen = [float(row["confidence"]) for row in _table(folder / "confidence.csv") if row["chosen"] == "1"]
+    counts = [(kind, sum(int(row[kind]) for row in table), meaning) for kind, meaning in KINDS.items()]
+    return {"counts": counts, "confidence": f"{chosen[0]:.2f}", "tiles": read_tiles(folder / "errors.png")}
+
+
+def _table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file; none if it is not there."""
+    if not path.exists():
+        return []
+    with path.open(newline="", **records.TEXT) as file:
+        return [*csv.DictReader(file)]
 
 
 def _options(folder: Path) -> dict[str, Any] | None:
@@ -161,6 +208,9 @@ def _picture(folder: Path, name: str) -> str | None:
 # Title, how the template draws it, and what there is to draw in a folder; nothing if that is empty.
 SECTIONS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "Segments": ("picture", lambda folder: _picture(folder, "segments.png")),
+    "Average precision": ("precision", _precision),
+    "Confidence": ("picture", lambda folder: _picture(folder, "confidence.png")),
+    "Errors": ("errors", _errors),
     "Confusion": ("confusion", _confusion),
     "Classes": ("classes", _classes),
     "Mistakes": ("tiles", lambda folder: read_tiles(folder / "mistakes.png")),
@@ -168,7 +218,13 @@ SECTIONS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "Validation batch": ("tiles", lambda folder: read_tiles(folder / "val_batch.png")),
 }
 # Pictures that these sections, and that of the curves, show; others, a task's own, get a section each.
-DRAWN = {f"{name}.png" for name in ("segments", "confusion_matrix", "mistakes", "train_batch", "val_batch", "curves")}
+DRAWN = {
+    f"{name}.png"
+    for name in (
+        *("segments", "confusion_matrix", "mistakes", "train_batch", "val_batch", "curves"),
+        *("precision_recall", "errors", "confidence"),
+    )
+}
 
 
 def _yaml(path: Path) -> dict[str, Any]:
@@ -195,7 +251,7 @@ def _metric(column: str) -> str:
     side, _, metric = column.partition("_")
     sides = {"train": "training", "val": "validation", "ema": "averaged"}
     words = [sides[side], metric] if side in sides else [column.replace("_", " ")]
-    return " ".join({"lr": "rate", "top5": "top 5"}.get(word, word) for word in words)
+    return " ".join({**TITLES, "lr": "rate"}.get(word, word) for word in words)
 
 
 def _duration(seconds: float) -> str:

@@ -55,7 +55,7 @@ class Task(Protocol):
     """How the metrics are read; what is missing is a part, and higher is better."""
 
     headline: Collection[str] | None = None
-    """Names of the numbers that a line about an epoch or an evaluation has; all unless given."""
+    """Names of the numbers that a line about an epoch or an evaluation has, and that are drawn; all unless given."""
 
     training_metrics: Mapping[str, Metric]
     evaluation_metrics: Mapping[str, Metric]
