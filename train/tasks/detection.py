@@ -36,7 +36,7 @@ from train.tasks.images import head_words, smallest, takes  # noqa: F401
 Item = tuple[Image.Image, Objects]
 
 BATCH_SIZE = 16
-DEMO_EPOCHS, DEMO_LR_SCALE = 10, 1.0
+DEMO_EPOCHS, DEMO_LR_SCALE = 4, 2.0
 INAPPLICABLE_OPTIONS = {
     *(field.name for of in (Augmentation, Segmentation) for field in dataclasses.fields(of)),
     *("train_size", "progressive", "cache_features", "label_smoothing"),
@@ -144,6 +144,8 @@ class Detection(Task):
     def most(self) -> int:
         """Objects of a training image."""
         source = self.data.train
+        if known := getattr(source, "most_objects", None):
+            return known
         return max((len(source.objects(i)) for i in range(len(source))), default=0) or 1
 
     def canvas(self, size: Size) -> Size:

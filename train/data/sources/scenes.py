@@ -22,6 +22,7 @@ TILT = 15.0  # degrees either way; 6 and 9 would be hard to tell apart beyond
 HIDDEN = 0.25  # the part of a sticker that others may cover
 PLACES = 60  # tries to find one
 CONTRAST = 90.0  # of luminance between a digit and its margin
+KEPT = 2600  # scenes that are drawn once, of 64 kB each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +51,8 @@ class Scenes:
     def __init__(self, source: digits.Digits, count: int, seed: int, title: str, kind: Kind = Kind()):
         self.images, self.labels, self.count, self.seed, self.title = source.images, source.labels, count, seed, title
         self.kind = kind
-        self.scene = functools.lru_cache(maxsize=count)(self._scene)
+        self.scene = functools.lru_cache(maxsize=KEPT)(self._scene)
+        self.filled = functools.cache(lambda chosen: _filled(self.images[chosen]))
 
     def __len__(self) -> int:
         return self.count
@@ -75,7 +77,7 @@ class Scenes:
         areas, found, ends = [], [], []
         for number in range(rng.integers(self.kind.stickers[0], self.kind.stickers[1] + 1)):
             chosen = int(rng.integers(len(self.labels)))
-            colors, ink, inside = sticker(self.images[chosen], rng, self.kind)
+            colors, ink, inside = sticker(self.images[chosen], self.filled(chosen), rng, self.kind)
             for _ in range(PLACES):
                 down, across = (int(rng.integers(0, side - length + 1)) for length in inside.shape)
                 place = (slice(down, down + inside.shape[0]), slice(across, across + inside.shape[1]))
@@ -115,8 +117,10 @@ def ground(rng: np.random.Generator, side: int) -> np.ndarray:
     return np.asarray(blotches.resize((side, side), Image.Resampling.BICUBIC), np.float64)
 
 
-def sticker(digit: np.ndarray, rng: np.random.Generator, kind: Kind) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A digit (8, 8) of 0 to 16, cut out.
+def sticker(
+    digit: np.ndarray, filled: np.ndarray, rng: np.random.Generator, kind: Kind
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A digit (8, 8) of 0 to 16, with the holes of its loops filled too, cut out.
 
     Returns:
       Colours of margin and digit (2, 3), 0 to 255; how much of a pixel is ink (h, w), 0 to 1; which belong to the
@@ -124,7 +128,7 @@ def sticker(digit: np.ndarray, rng: np.random.Generator, kind: Kind) -> tuple[np
     """
     side = round(kind.side * rng.uniform(*kind.sides))
     tilt = rng.uniform(-TILT, TILT)
-    line, whole = (_enlarged(values, side, tilt) for values in (digit, _filled(digit)))
+    line, whole = (_enlarged(values, side, tilt) for values in (digit, filled))
     blurred = Image.fromarray((255 * (whole > 0.35)).astype(np.uint8)).filter(ImageFilter.GaussianBlur(side / 12))
     inside = np.asarray(blurred) > 48
     rows, columns = (np.flatnonzero(inside.any(axis)) for axis in (1, 0))
