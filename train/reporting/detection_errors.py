@@ -20,7 +20,7 @@ from train.reporting.contact_sheet import FAINT, FONT, GAP, INK, LINE, Tile, fon
 SHOWN = 12  # images
 ACROSS = 2  # of them in a row
 SIDE = 336  # pixels of a picture's longer side
-CROWDED = 12  # boxes; of more than these, those that are right are drawn without their names
+NAMED = 12  # boxes of a picture that are drawn with their names, errors before others
 RIGHT, CROWD = "#34c759", "#9ca3af"
 COLORS = dict(zip(KINDS, ("#ff3b30", "#ff9500", "#ffe119", "#ff4fd8", "#32d7ff"), strict=True))
 
@@ -84,23 +84,23 @@ def object_marks(objects: Objects, errors: Sequence[Error], classes: Sequence[st
     """Of all objects, those with errors first: `missed: cat`"""
     kinds = {error.truth: error.kind for error in errors if error.kind != "found twice"}
     names = [classes[label] for label in objects.labels]
-    marks = [Mark(i, COLORS[kinds[i]], f"{kinds[i]}: {names[i]}") for i in range(len(objects)) if i in kinds]
     others = [i for i in range(len(objects)) if i not in kinds]
-    marks += [Mark(i, RIGHT, names[i] * (len(objects) <= CROWDED)) for i in others if not objects.crowd[i]]
-    return marks + [Mark(i, CROWD, f"crowd: {names[i]}") for i in others if objects.crowd[i]]
+    return [
+        *(Mark(i, COLORS[kinds[i]], f"{kinds[i]}: {names[i]}") for i in range(len(objects)) if i in kinds),
+        *(Mark(i, RIGHT, names[i]) for i in others if not objects.crowd[i]),
+        *(Mark(i, CROWD, f"crowd: {names[i]}") for i in others if objects.crowd[i]),
+    ]
 
 
 def detection_marks(image: Compared, outcome: Outcome, classes: Sequence[str]) -> list[Mark]:
     """Of all detections that are confident enough, errors first: `confused: cat 90 %, is dog`"""
     labels, scores = image.found["labels"], image.found["scores"]
     names = [f"{classes[label]} {100 * score:.0f} %" for label, score in zip(labels, scores, strict=True)]
-    wrong = [error for error in outcome.errors if error.detection >= 0]
     marks = []
-    for kind, truth, row in wrong:
+    for kind, truth, row in outcome.errors:
         is_really = f", is {classes[image.objects.labels[truth]]}" if kind == "confused" else ""
-        marks.append(Mark(row, COLORS[kind], f"{kind}: {names[row]}{is_really}"))
-    few = len(wrong) + len(outcome.right) <= CROWDED
-    marks += [Mark(row, RIGHT, names[row] * few) for _, row in outcome.right]
+        marks += [Mark(row, COLORS[kind], f"{kind}: {names[row]}{is_really}")] * (row >= 0)
+    marks += [Mark(row, RIGHT, names[row]) for _, row in outcome.right]
     return marks + [Mark(row, CROWD, f"crowd: {names[row]}") for row in outcome.ignored]
 
 
@@ -140,7 +140,8 @@ def _panel(
     skeleton: Skeleton | None,
 ) -> Image.Image:
     body = {"names": skeleton.names, "limbs": skeleton.limbs} if skeleton else {}
-    texts, colors = [mark.text for mark in marks], [mark.color for mark in marks]
+    texts = [mark.text if i < NAMED else "" for i, mark in enumerate(marks)]
+    colors = [mark.color for mark in marks]
     return annotated(picture, boxes, texts, colors, scale=SIDE / max(picture.size), **parts, **body)
 
 

@@ -188,7 +188,7 @@ def draw_confidence(scores: ByConfidence, confidence: float, classes: Sequence[s
     titles = (
         "Precision: the part of the found that is right",
         "Recall: the part of the objects that is found",
-        "F1: 1 when both are",
+        "F1: the harmonic mean of both",
     )
     for axes, values, title in zip(figure.subplots(1, 3), scores, titles, strict=True):
         means = mean_over_classes(values)
