@@ -202,7 +202,9 @@ def test_everything_is_written_and_drawn(tmp_path):
     assert "objects are right" in text and "<h2>Precision recall</h2>" not in text
 
 
-@pytest.mark.parametrize("images", [[], [([], [])], [([(BOX, CAT)], [])], [([], [(BOX, CAT, 0.9)])]])
+@pytest.mark.parametrize(
+    "images", [[], [([], [])], [([(BOX, CAT)], [])], [([], [(BOX, CAT, 0.9)])], [([(BOX, CAT)], [(BOX, 7, 0.9)])]]
+)
 def test_nothing_is_something_to_draw(images, tmp_path):
     metrics = compared(*images)
     detections.draw(metrics, metrics.source, CLASSES, tmp_path)

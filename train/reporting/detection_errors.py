@@ -94,14 +94,18 @@ def object_marks(objects: Objects, errors: Sequence[Error], classes: Sequence[st
 
 def detection_marks(image: Compared, outcome: Outcome, classes: Sequence[str]) -> list[Mark]:
     """Of all detections that are confident enough, errors first: `confused: cat 90 %, is dog`"""
-    labels, scores = image.found["labels"], image.found["scores"]
-    names = [f"{classes[label]} {100 * score:.0f} %" for label, score in zip(labels, scores, strict=True)]
+
+    def mark(row: int, color: str, start: str = "", end: str = "") -> Mark:
+        name, score = classes[image.found["labels"][row]], image.found["scores"][row]
+        return Mark(row, color, f"{start}{name} {100 * score:.0f} %{end}")
+
     marks = []
     for kind, truth, row in outcome.errors:
         is_really = f", is {classes[image.objects.labels[truth]]}" if kind == "confused" else ""
-        marks += [Mark(row, COLORS[kind], f"{kind}: {names[row]}{is_really}")] * (row >= 0)
-    marks += [Mark(row, RIGHT, names[row]) for _, row in outcome.right]
-    return marks + [Mark(row, CROWD, f"crowd: {names[row]}") for row in outcome.ignored]
+        if row >= 0:
+            marks.append(mark(row, COLORS[kind], f"{kind}: ", is_really))
+    marks += [mark(row, RIGHT) for _, row in outcome.right]
+    return marks + [mark(row, CROWD, "crowd: ") for row in outcome.ignored]
 
 
 def _pair(metrics: CocoMetrics, source: Source, index: int, outcome: Outcome, skeleton: Skeleton | None) -> Image.Image:
