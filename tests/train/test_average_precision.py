@@ -189,6 +189,14 @@ def test_boxes_masks_and_keypoints_are_as_pycocotools(start):
         same(*scene(np.random.default_rng(seed)))
 
 
+def test_of_objects_that_are_equally_near_the_last_is_found():
+    near, other, between, later = [[x, 0, x + 20, 20] for x in (5, 15, 10, 14)]
+    found = {"boxes": np.array([between, later]), "labels": np.array([1, 1]), "scores": np.array([0.9, 0.8])}
+    for true, expected in (([near, other], 0.5), ([other, near], 1)):
+        metrics = same([Objects.of(true, [1, 1])], [found], ("bbox",))
+        assert metrics.compute()["map_50"] == pytest.approx(expected, abs=0.01)
+
+
 def equal(numbers, others):
     np.testing.assert_equal(numbers, others)  # where NaN is NaN
 

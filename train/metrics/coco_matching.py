@@ -13,7 +13,6 @@ import numpy as np
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
-CERTAIN = 1 - 1e-10  # an overlap that counts as 1
 BLOCK = 1 << 18  # elements of an array of a block of pairs, so that a processor's cache holds it
 
 
@@ -89,6 +88,7 @@ def match(pairings: Sequence[Pairing], classes: int, ranges: Sequence[tuple[floa
     objects = np.zeros((classes, len(ranges)), np.int64)
     np.add.at(objects, true["true_labels"], ~closed)
 
+    # Where in all overlaps, one after the other, a detection's begin.
     overlaps = np.concatenate([pairing.overlaps.ravel() for pairing in pairings] or [np.zeros(0)])
     high, wide = np.array([pairing.overlaps.shape for pairing in pairings], np.int64).reshape(-1, 2).T
     base = (np.cumsum(high * wide) - high * wide)[found["image"]] + found["row"] * wide[found["image"]]
@@ -101,6 +101,7 @@ def match(pairings: Sequence[Pairing], classes: int, ranges: Sequence[tuple[floa
         real = places >= first[block, None]
         places = np.where(real, places, first[block, None])
         free = np.repeat(real[:, None, None], len(ranges), 1).repeat(len(THRESHOLDS), 2)
+        # The best detections of all pairs choose, then the second ones of those pairs that have any, and so on.
         for turn in range(counts[block[0]]):
             left = np.count_nonzero(counts[block] > turn)
             rows = starts[block[:left]] + turn
@@ -154,7 +155,7 @@ def _choose(near: np.ndarray, free: np.ndarray, closed: np.ndarray) -> tuple[np.
     `near` are overlaps (n, W), `free` (n, A, T, W); objects that are `closed` (n, A, W) are for those who get no other.
     """
     near = near[:, None, None]
-    able = free & (near >= np.minimum(THRESHOLDS, CERTAIN)[:, None])
+    able = free & (near >= THRESHOLDS[:, None])
     counting = able & ~closed[:, :, None]
     able = np.where(counting.any(-1, keepdims=True), counting, able)
     return np.where(able, near, -1).argmax(-1), able.any(-1)

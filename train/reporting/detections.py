@@ -52,10 +52,9 @@ def draw(
     confidence = scores.best()
     found = outcomes(metrics, confidence)
     matrix = confusion(metrics, found)
+    images = [metrics.images[index] for index in metrics.indices]
     voc = voc_ap.average_precisions(
-        [image.objects for image in metrics.images.values()],
-        [image.found for image in metrics.images.values()],
-        len(classes),
+        [image.objects for image in images], [image.found for image in images], len(classes)
     )
     _write_precision(metrics, voc, folder)
     _write_classes(metrics, voc, scores, confidence, classes, folder)
