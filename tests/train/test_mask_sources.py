@@ -13,6 +13,7 @@ from jaxzoo import UsageError
 from jaxzoo.voc import VOC_CLASSES, colored
 from tests.train.test_data import damage, paint
 from train.data import load, masks
+from train.data.outlines import drawn_outline
 from train.data.sources import coco, pairs, voc
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:pycocotools")
@@ -252,7 +253,7 @@ def test_run_lengths_compressed_or_not_give_the_mask_they_were_made_of():
             inside = rng.random(size) < density
             encoded = reference.encode(np.asfortranarray(inside.astype(np.uint8)))
             for counts in (encoded["counts"], encoded["counts"].decode(), lengths_of(inside)):
-                np.testing.assert_array_equal(coco.drawn_outline({"size": list(size), "counts": counts}, size), inside)
+                np.testing.assert_array_equal(drawn_outline({"size": list(size), "counts": counts}, size), inside)
 
 
 def lengths_of(inside):
@@ -265,15 +266,15 @@ def test_a_polygon_covers_a_square_whole_and_several_what_any_of_them_covers():
     squares = ([1, 2, 5, 2, 5, 4, 1, 4], [0, 0, 2, 0, 2, 3, 0, 3.0])
     expected = np.zeros((2, 6, 7), bool)
     expected[0, 2:4, 1:5] = expected[1, :3, :2] = True
-    np.testing.assert_array_equal(coco.drawn_outline([squares[0]], (6, 7)), expected[0])
-    np.testing.assert_array_equal(coco.drawn_outline(squares[0], (6, 7)), expected[0])
-    np.testing.assert_array_equal(coco.drawn_outline(list(squares), (6, 7)), expected.any(0))
+    np.testing.assert_array_equal(drawn_outline([squares[0]], (6, 7)), expected[0])
+    np.testing.assert_array_equal(drawn_outline(squares[0], (6, 7)), expected[0])
+    np.testing.assert_array_equal(drawn_outline(list(squares), (6, 7)), expected.any(0))
 
 
 @pytest.mark.parametrize("corners", [[1, 2, 5, 2], [1, 2, 5, 2, 5, np.nan], [1, 2, 5, 2, 5, 1e9]])
 def test_a_polygon_that_would_take_all_memory_is_refused(corners):
     with pytest.raises(ValueError, match="three corners"):
-        coco.drawn_outline([[0, 0, 1, 0, 1, 1], corners], (6, 7))
+        drawn_outline([[0, 0, 1, 0, 1, 1], corners], (6, 7))
 
 
 def test_damaged_run_lengths_are_refused_or_read_and_never_crash():
@@ -282,7 +283,7 @@ def test_damaged_run_lengths_are_refused_or_read_and_never_crash():
         size = tuple(rng.integers(1, 60, 2).tolist())
         text = rng.integers(48, 112, rng.integers(0, 30)).astype(np.uint8).tobytes()
         with contextlib.suppress(ValueError):
-            assert coco.drawn_outline({"size": size, "counts": text}, size).shape == size
+            assert drawn_outline({"size": size, "counts": text}, size).shape == size
 
 
 @pytest.mark.parametrize(
