@@ -6,10 +6,16 @@ An item of a detection source is a PIL image, RGB, and its `Objects`. Such a sou
 - `problems`: a list of `Problem`s of its annotations, which the objects are without.
 """
 
+import array
 import dataclasses
-from typing import NamedTuple
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from jaxzoo.errors import UsageError
+from train.reporting.progress import say
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +86,102 @@ class Skeleton:
 
 
 class Problem(NamedTuple):
-    """An annotation that cannot be used, as `annotation 12 of photos/3.jpg` and `its box is reversed`."""
+    """What cannot be used, and so is left out: an annotation, or a whole image.
+
+    Args:
+      where: as `annotation 12 of photos/3.jpg`.
+      what: the kind of problem, and more about it in brackets: `its box is reversed (30, 5, 20, 9)`.
+      image: the one that the annotation is of; empty where it is an image that is left out, or none of its.
+    """
 
     where: str
     what: str
+    image: str = ""
+
+
+def usable(box: Sequence[float], size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """What lies within an image (height, width) of a box (x1, y1, x2, y2), rounded to float32.
+
+    As in torchvision's references, boxes that reach beyond the image are cut off at its sides, and what is left may be
+    less than a pixel, but not nothing.
+
+    Raises:
+      ValueError: the box is not four finite numbers, is reversed or empty, or outside of the image.
+    """
+    try:
+        x1, y1, x2, y2 = array.array("f", box)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"its box is not four numbers ({str(box)[:80]})") from None
+    corners = ", ".join(f"{number:g}" for number in (x1, y1, x2, y2))
+    if not all(map(math.isfinite, (x1, y1, x2, y2))):
+        raise ValueError(f"its box is not of finite numbers ({corners})")
+    if x2 < x1 or y2 < y1:
+        raise ValueError(f"its box is reversed ({corners})")
+    if x2 == x1 or y2 == y1:
+        raise ValueError(f"its box is empty ({corners})")
+    height, width = size
+    x1, y1, x2, y2 = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))
+    if x2 <= x1 or y2 <= y1:
+        raise ValueError(f"its box is outside of the image ({corners} of {width} x {height} pixels)")
+    return x1, y1, x2, y2
+
+
+def said(problems: Sequence[Problem], strict: bool, most: int = 20) -> None:
+    """Says what is left out: how much, and of every kind how often and one of them, in `most` lines at most.
+
+    Raises:
+      UsageError: with the same words, if there is anything and `strict`.
+    """
+    if not problems:
+        return
+    images = {problem.image for problem in problems} - {""}
+    annotations = sum(bool(problem.image) for problem in problems)
+    others = len(problems) - annotations
+    counts = [f"{_many(annotations, 'object')} of {_many(len(images), 'image')}"] * (annotations > 0)
+    counts += [_many(others, "other entry", "other entries") if images else _many(others, "entry", "entries")] * (
+        others > 0
+    )
+    kinds: dict[str, list[Problem]] = {}
+    for problem in problems:
+        kinds.setdefault(problem.what.partition(" (")[0], []).append(problem)
+    ordered = sorted(kinds.values(), key=len, reverse=True)
+    if len(ordered) > most - 1:
+        ordered, rest = ordered[: most - 2], ordered[most - 2 :]
+    else:
+        rest = []
+    lines = [f"  {len(found)} x {found[0].where}: {found[0].what}" for found in ordered]
+    lines += [f"  {sum(map(len, rest))} of {len(rest)} other kinds"] * bool(rest)
+    text = "\n".join([f"left out: {' and '.join(counts)}:", *lines])
+    if strict:
+        raise UsageError(f"{text}\nwithout --strict-data training goes on without them")
+    say(text)
+
+
+def _many(count: int, one: str, more: str | None = None) -> str:
+    return f"{count} {one if count == 1 else more or one + 's'}"
+
+
+class Counts(NamedTuple):
+    """Of every class (C,) int64: objects, without crowds; images with such objects; and crowds.
+
+    Class 0, the background, has the images without any object.
+    """
+
+    objects: np.ndarray
+    images: np.ndarray
+    crowds: np.ndarray
+
+
+def count(source: Any, classes: int) -> Counts:
+    """Objects and images of every class in a source, none of whose images is decoded; unreadable ones do not count."""
+    found = np.zeros((3, classes), np.int64)
+    for index in range(len(source)):
+        try:
+            objects = source.objects(index)
+        except UsageError:
+            continue
+        labels = objects.labels[~objects.crowd]
+        found[0] += np.bincount(labels, minlength=classes)
+        found[1, np.unique(labels) if len(objects) else 0] += 1
+        found[2] += np.bincount(objects.labels[objects.crowd], minlength=classes)
+    return Counts(*found)
