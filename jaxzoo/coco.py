@@ -28,3 +28,9 @@ SKELETON = (
     *((7, 9), (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6)),
 )
 """Limbs: pairs of indices of `PERSON_KEYPOINTS`."""
+
+PERSON_SIGMAS = (
+    *(0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087),
+    *(0.089, 0.089),
+)
+"""How far annotators differ about each of `PERSON_KEYPOINTS`, in parts of the square root of the person's area."""

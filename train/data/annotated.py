@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -11,6 +12,7 @@ from PIL import Image
 
 from jaxzoo.errors import UsageError
 from jaxzoo.images import orientation, read_image, turned
+from train.data import drawn
 from train.data.masks import SIDEWAYS
 from train.data.objects import Objects, Problem, usable
 from train.data.outlines import drawn_outline, polygons_of
@@ -99,11 +101,16 @@ class AnnotatedImages:
             found.images = [image._replace(outlines=()) for image in self.images]
         return found
 
-    def some(self, indices: Sequence[int]) -> "AnnotatedImages":
-        """The same with these images only; the problems stay with all."""
-        found = copy.copy(self)
-        found.images = [self.images[i] for i in indices]
-        return found
+    def divided(self, fraction: float, seed: int, where: Path) -> "tuple[AnnotatedImages, AnnotatedImages]":
+        """Those to train on and those to hold out, by `train.data.drawn`, each with its own problems; those that are of
+        no image are with the first. Raises UsageError."""
+        names = [os.path.relpath(image.name, where if where.is_dir() else where.parent) for image in self.images]
+        sides = drawn(self.images, names, fraction, seed, where)
+        held_out = {image.name for image in sides[1]}
+        problems = [[], []]
+        for problem in self.problems:
+            problems[problem.image in held_out or fraction == 1].append(problem)
+        return tuple(map(AnnotatedImages, sides, problems))
 
 
 def annotated(
@@ -123,25 +130,30 @@ def annotated(
       problems: where those that cannot be used are noted.
       keypoints: how many an object has.
     """
-    found, boxes, points = [], [], []
+    found: list[Annotation] = []
     for where, entry in entries:
         try:
             this = annotation(entry)
-            boxes.append(usable(this.box, size))
-            points.append(_keypoints(this.keypoints, keypoints))
-            found.append(this)
+            found.append(this._replace(box=usable(this.box, size), keypoints=_keypoints(this.keypoints, keypoints)))
         except ValueError as error:
             problems.append(Problem(where, str(error), name))
-            del boxes[len(found) :]
     objects = Objects.of(
-        boxes,
+        [this.box for this in found],
         [this.label for this in found],
         crowd=[this.crowd for this in found],
-        keypoints=np.reshape(points, (-1, keypoints, 3)).astype(np.float32) if keypoints else None,
+        keypoints=np.reshape([this.keypoints for this in found], (-1, keypoints, 3)) if keypoints else None,
     )
     given = np.array([this.area or np.nan for this in found], np.float32)
     objects = dataclasses.replace(objects, area=np.where(given > 0, given, objects.area))
     return AnnotatedImage(name, read, size, objects, [this.outline for this in found])
+
+
+def numbers(texts: Sequence[str | None], what: str = "its box is") -> list[float]:
+    """What is written in files of text. Raises ValueError, in words."""
+    try:
+        return [float(text) for text in texts]
+    except (TypeError, ValueError):
+        raise ValueError(f"{what} not of numbers ({', '.join(map(str, texts))})") from None
 
 
 def read_as(path: Path, size: tuple[int, int]) -> Image.Image:

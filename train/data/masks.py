@@ -211,10 +211,9 @@ def _split(sizes: np.ndarray) -> tuple[int, np.ndarray, int]:
 def read_classes(path: Path) -> list[str]:
     """The names in a classes.txt, one in a line, that of class 0 first. Raises UsageError."""
     try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read as text ({error})") from None
-    return check_names(names, path)
 
 
 def check_names(names: list[str], path: Path) -> list[str]:

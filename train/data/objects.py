@@ -7,15 +7,19 @@ An item of a detection source is a PIL image, RGB, and its `Objects`. Such a sou
 """
 
 import array
+import collections
 import dataclasses
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxzoo.errors import UsageError
 from train.reporting.progress import say
+
+BACKGROUNDS = ("background", "_background_", "__background__")  # what class 0 is called
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +87,27 @@ class Skeleton:
     mirrored: tuple[int, ...]
     limbs: tuple[tuple[int, int], ...] = ()
     sigmas: tuple[float, ...] = ()
+
+
+def mirrored(names: Sequence[str]) -> tuple[int, ...]:
+    """Which keypoint each is in a mirrored image, by their names: left and right ones change places."""
+
+    def other(name: str) -> str:
+        swapped = {"left": "right", "right": "left", "l": "r", "r": "l"}
+        return "".join(swapped.get(word, word) for word in re.split("([^a-z]+)", name.lower()))
+
+    numbers = {name.lower(): number for number, name in enumerate(names)}
+    return tuple(numbers.get(other(name), number) for number, name in enumerate(names))
+
+
+def with_background(names: Iterable[str], where: Any) -> list[str]:
+    """Names of classes, the background's first. Raises UsageError if there is none beside it, or two are the same."""
+    classes = ["background", *(name for name in names if name.lower() not in BACKGROUNDS)]
+    if len(classes) == 1:
+        raise UsageError(f"{where} has no class of objects")
+    if twice := [name for name, count in collections.Counter(classes).items() if count > 1]:
+        raise UsageError(f"{where} names {twice[0]!r} twice")
+    return classes
 
 
 class Problem(NamedTuple):

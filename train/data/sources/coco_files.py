@@ -25,11 +25,11 @@ from typing import Any, NamedTuple
 
 from jaxzoo.errors import UsageError
 from jaxzoo.images import folders, hidden
+from train.data.objects import BACKGROUNDS
 from train.data.splits import part_named, sides
 
 KINDS = ("instances", "person_keypoints", "coco", "annotations", "")  # what such files are called, the surest first
 OTHER_KINDS = re.compile("captions|stuff|panoptic|image_info")
-BACKGROUNDS = ("background", "_background_", "__background__")
 IMAGES_AND_ANNOTATIONS = re.compile("images=(.+),annotations=(.+)|annotations=(.+),images=(.+)")
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from jaxzoo.errors import UsageError
 from jaxzoo.images import image_files
 from train.data import Data, drawn
-from train.data.masks import MaskedImages, read_classes, read_mask, reader, values_of
+from train.data.masks import MaskedImages, check_names, read_classes, read_mask, reader, values_of
 from train.data.sources.folder import existing_folder, say_left_out
 from train.data.splits import split_folders
 from train.reporting.progress import say
@@ -37,7 +37,7 @@ def load(path: str | Path, *, val_fraction: float, seed: int) -> Data:
         train, held_out = drawn(files, [str(image.relative_to(root)) for image, _ in files], val_fraction, seed, root)
     names, masks = root / "classes.txt", [mask for _, mask in (train or []) + held_out]
     if names.exists():
-        classes = read_classes(names)
+        classes = check_names(read_classes(names), names)
         read = reader(masks, classes, root)
     else:
         classes, read = _numbers(root, masks), read_mask
