@@ -29,8 +29,6 @@ SKELETON = (
 )
 """Limbs: pairs of indices of `PERSON_KEYPOINTS`."""
 
-PERSON_SIGMAS = (
-    *(0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087),
-    *(0.089, 0.089),
-)
+_TENFOLD = (0.26, 0.25, 0.25, 0.35, 0.35, 0.79, 0.79, 0.72, 0.72, 0.62, 0.62, 1.07, 1.07, 0.87, 0.87, 0.89, 0.89)
+PERSON_SIGMAS = tuple(sigma / 10 for sigma in _TENFOLD)  # divided as pycocotools does, to the last bit
 """How far annotators differ about each of `PERSON_KEYPOINTS`, in parts of the square root of the person's area."""

@@ -79,6 +79,11 @@ SOURCES = {
     },
     "detection": {
         "scenes": "train.data.sources.digit_scenes",
+        "coco:PATH": "train.data.sources.coco_objects",
+        "voc:PATH": "train.data.sources.voc_objects",
+        "yolo:PATH": "train.data.sources.yolo",
+        "list:FILE.csv": "train.data.sources.csv_objects",
+        "tfds:NAME[:SPLIT]": "train.data.sources.tfds_objects",
     },
 }
 

@@ -8,11 +8,12 @@ import numpy as np
 
 from jaxzoo.errors import UsageError
 from train.data import Data, Source
+from train.data.objects import Objects, Problem
 from train.reporting.progress import say
 
 
 class Relabelled:
-    """A source in which class `numbers[label]` stands for class `label`, in labels or in masks."""
+    """A source in which class `numbers[label]` stands for class `label`, in labels, masks or objects."""
 
     def __init__(self, source: Source, numbers: Sequence[int]):
         self.source, self.numbers = source, np.arange(max(256, len(numbers)))  # 255, no class of a mask, stays
@@ -23,6 +24,8 @@ class Relabelled:
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         image, label = self.source[index]
+        if isinstance(label, Objects):
+            return image, self._renumbered(label)
         if isinstance(label, np.ndarray):
             return image, self.numbers[label].astype(np.uint8)
         return image, int(self.numbers[label])
@@ -32,6 +35,19 @@ class Relabelled:
 
     def size(self, index: int) -> tuple[int, int]:
         return self.source.size(index)
+
+    def objects(self, index: int) -> Objects:
+        return self._renumbered(self.source.objects(index))
+
+    def _renumbered(self, objects: Objects) -> Objects:
+        return dataclasses.replace(objects, labels=self.numbers[objects.labels].astype(np.int32))
+
+    @property
+    def problems(self) -> list[Problem]:
+        return self.source.problems
+
+    def with_parts(self, *, masks: bool = False, keypoints: bool = False) -> "Relabelled":
+        return Relabelled(self.source.with_parts(masks=masks, keypoints=keypoints), self.numbers)
 
     @property
     def labels(self) -> np.ndarray:

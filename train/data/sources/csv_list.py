@@ -1,4 +1,4 @@
-"""`list:FILE.csv`: your own images, named in a file with a header and a line for each.
+"""`list:FILE.csv` for classification: your own images, named in a file with a header and a line for each.
 
 path,label            a part of every class is held out, by --val-fraction and --seed
 cats/1.jpg,cat
@@ -15,6 +15,7 @@ divided by commas, semicolons or tabs; the text is UTF-8, UTF-16 with its mark, 
 import codecs
 import csv
 import dataclasses
+import functools
 import io
 import os
 from collections.abc import Sequence
@@ -33,10 +34,22 @@ MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM
 
 @dataclasses.dataclass(frozen=True)
 class Line:
+    """The line `number` of a list, its values as they are written by column; `split` is None where no line has one."""
+
     number: int
-    path: str  # as it is written
-    label: str
-    split: str | None
+    values: dict[str, str]
+
+    @property
+    def path(self) -> str:
+        return self.values["path"]
+
+    @property
+    def label(self) -> str:
+        return as_text(self.values.get("label", ""))
+
+    @property
+    def split(self) -> str | None:
+        return self.values.get("split")
 
 
 def load(path: str | Path, *, val_fraction: float, seed: int) -> Data:
@@ -47,10 +60,10 @@ def load(path: str | Path, *, val_fraction: float, seed: int) -> Data:
         lines; fewer than two classes; a class that is only held out.
     """
     file = Path(os.path.expanduser(path))
-    lines = _lines(file)
-    files = [_place(file, line) for line in lines]
+    lines = lines_of(file, ("path", "label"), ("split",), ("path", "label", "split"))
+    files = [place_of(file, line) for line in lines]
     _check(file, lines, files)
-    classes = _sorted({line.label for line in lines})
+    classes = sorted_labels({line.label for line in lines})
     if len(classes) < 2:
         raise UsageError(f"{file} needs images of at least two classes; all are of {classes[0]!r}")
     number = {name: index for index, name in enumerate(classes)}
@@ -72,17 +85,27 @@ def load(path: str | Path, *, val_fraction: float, seed: int) -> Data:
     return Data(*(ImageFiles([labelled[i] for i in part]) for part in (train, held_out)), classes, drawn=drawn)
 
 
-def _lines(file: Path) -> list[Line]:
+def lines_of(file: Path, needed: Sequence[str], optional: Sequence[str], filled: Sequence[str]) -> list[Line]:
+    """The lines of a list with a header, without those of hidden files, or for test where there are some for val.
+
+    Args:
+      needed, optional: names of its columns.
+      filled: those that no line may leave empty.
+
+    Raises:
+      UsageError: there is no such list, it has other columns, or a line is not as it should be.
+    """
     text = _text(file)
-    lines = _parsed(file, text)
-    if not _is_text(text) and not any(_place(file, line).is_file() for line in lines if not _is_text(line.path)):
+    parsed = functools.partial(_parsed, needed=needed, optional=optional, filled=filled)
+    lines = parsed(file, text)
+    if not _is_text(text) and not any(place_of(file, line).is_file() for line in lines if not _is_text(line.path)):
         # These bytes are not those of file names, which need not be text.
         try:
             text = text.encode(errors="surrogateescape").decode("cp1252")
         except UnicodeDecodeError:
             raise UsageError(f"{file} is neither UTF-8 nor Windows-1252; save it as CSV in UTF-8") from None
         say(f"{file} is not UTF-8: it is read as Windows-1252")
-        lines = _parsed(file, text)
+        lines = parsed(file, text)
     shown = [line for line in lines if not has_hidden_part(line.path.replace("\\", "/"))]
     if len(shown) < len(lines):
         say(f"left out: {len(lines) - len(shown)} lines of {file} that name hidden files")
@@ -118,19 +141,22 @@ def _is_text(text: str) -> bool:
     return True
 
 
-def _parsed(file: Path, text: str) -> list[Line]:
+def _parsed(file: Path, text: str, needed: Sequence[str], optional: Sequence[str], filled: Sequence[str]) -> list[Line]:
     header = next(iter(text.splitlines()), "")
     try:
-        delimiter = next((d for d in DELIMITERS if {"path", "label"} <= set(_columns(header, d))), ",")
+        delimiter = next((d for d in DELIMITERS if set(needed) <= set(_columns(header, d))), ",")
         columns = _columns(header, delimiter)
-        for name in ("path", "label"):
+        for name in needed:
             if columns.count(name) != 1:
                 found = f"it begins with: {header[:100]}" if columns else "it is empty"
-                raise UsageError(f"{file} needs a header with the columns path,label[,split]; {found}")
+                known = ",".join(needed) + "".join(f"[,{name}]" for name in optional)
+                raise UsageError(f"{file} needs a header with the columns {known}; {found}")
         rows = csv.reader(io.StringIO(text, newline=None), delimiter=delimiter)  # whatever ends its lines
         next(rows)
         lines = [
-            _line(file, rows.line_num, columns, row, DELIMITERS[delimiter]) for row in rows if any(map(str.strip, row))
+            _line(file, rows.line_num, columns, row, DELIMITERS[delimiter], filled)
+            for row in rows
+            if any(map(str.strip, row))
         ]
     except csv.Error as error:
         raise UsageError(f"{file} cannot be read as a list of images: {error}") from None
@@ -143,9 +169,11 @@ def _columns(header: str, delimiter: str) -> list[str]:
     return [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter), [])]
 
 
-def _line(file: Path, number: int, columns: Sequence[str], row: Sequence[str], delimiters: str) -> Line:
+def _line(
+    file: Path, number: int, columns: Sequence[str], row: Sequence[str], delimiters: str, filled: Sequence[str]
+) -> Line:
     values = dict(zip(columns, map(str.strip, row), strict=False))
-    for name in {"path", "label", "split"} & set(columns):
+    for name in set(filled) & set(columns):
         if not values.get(name):
             raise UsageError(f"{file}, line {number}, has no {name}")
     if len(row) > len(columns):
@@ -155,10 +183,10 @@ def _line(file: Path, number: int, columns: Sequence[str], row: Sequence[str], d
     split = values.get("split")
     if split and not part_named(split):
         raise UsageError(f"{file}, line {number}, has the split {split!r}; it is train, val or test")
-    return Line(number, values["path"], as_text(values["label"]), split)
+    return Line(number, values)
 
 
-def _place(file: Path, line: Line) -> Path:
+def place_of(file: Path, line: Line) -> Path:
     """Where an image lies that a line names; a path written on Windows is understood."""
     place = file.parent / os.path.expanduser(line.path)
     return place if "\\" not in line.path or place.is_file() else file.parent / line.path.replace("\\", "/")
@@ -178,7 +206,7 @@ def _check(file: Path, lines: Sequence[Line], files: Sequence[Path]) -> None:
             raise UsageError(f"{file}, line {line.number}, lists {line.path} again, after line {before}; remove one")
 
 
-def _sorted(labels: set[str]) -> list[str]:
+def sorted_labels(labels: set[str]) -> list[str]:
     """By number if all are whole numbers, else as names."""
     numbers = all(label.removeprefix("-").isdecimal() for label in labels)
     return sorted(labels, key=lambda label: (int(label) if numbers else 0, label))

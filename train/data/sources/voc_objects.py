@@ -101,7 +101,7 @@ def _files(root: Path, lists: Sequence[Path] = ()) -> list[Entry]:
     if lists and not names:
         raise UsageError(f"{lists[0]} names no image")
     return [
-        _entry(name, images.get(name), annotations.get(name), images)
+        _entry(name, images.get(name), annotations.get(name))
         for name in (dict.fromkeys(names) if lists else sorted(images.keys() | annotations.keys()))
     ]
 
@@ -112,14 +112,13 @@ def _name(line: str) -> str:
     return (path.with_suffix("") if path.suffix.lower() in image_suffixes() else path).as_posix()
 
 
-def _entry(name: str, image: Path | None, file: Path | None, images: dict[str, Path]) -> Entry:
+def _entry(name: str, image: Path | None, file: Path | None) -> Entry:
     if file is None:
         return Entry(name, image, None, "it has no XML file" if image else "there is neither image nor XML file")
     try:
         tree = ElementTree.parse(file).getroot()
     except (OSError, ValueError, ElementTree.ParseError) as error:
         return Entry(name, image, None, f"its XML file cannot be read ({error})")
-    image = image or images.get(_name(_text(tree, "filename")))
     return Entry(
         name, image, tree, "" if image else f"the image is not there (with {len(tree.findall('object'))} objects)"
     )

@@ -31,7 +31,7 @@ from train.data import Data
 from train.data.annotated import AnnotatedImage, AnnotatedImages, Annotation, annotated, numbers, read_as
 from train.data.masks import image_size, read_classes
 from train.data.objects import Problem, Skeleton, mirrored, with_background
-from train.data.outlines import box_around
+from train.data.outlines import box_around, polygons_of
 from train.data.splits import sides
 from train.reporting.progress import say
 
@@ -186,7 +186,7 @@ def _annotation(words: list[str], size: tuple[int, int], labels: Sequence[int], 
         return Annotation(_corners(values, size), label)
     if len(values) >= 6 and len(values) % 2 == 0 and not count:
         outline = [[value * (height if i % 2 else width) for i, value in enumerate(values)]]
-        return Annotation(box_around(outline), label, outline=outline)
+        return Annotation(box_around(polygons_of(outline)), label, outline=outline)
     wanted = f"{5 + count * each}" if count else "5, or of a polygon 7, 9, 11, …"
     raise ValueError(f"its line has another number of columns than {wanted} ({len(words)})")
 
