@@ -13,7 +13,7 @@ from train.data import Source
 from train.data.objects import Skeleton
 from train.metrics import voc_ap
 from train.metrics.average_precision import MEASURES, PREFIXES, TITLES, CocoMetrics
-from train.metrics.coco_matching import RECALLS, mean
+from train.metrics.coco_matching import RECALLS
 from train.metrics.detection_errors import (
     CONFIDENCES,
     KINDS,
@@ -32,6 +32,10 @@ from train.reporting.figure import save
 
 LISTED = 1000  # images whose errors are written down
 NAMED = 10  # more classes than these, and curves are all of one colour
+CLASS_COLUMNS = (
+    *("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "mar_100"),
+    *(f"{kind}_{name}" for kind in ("segm", "keypoints") for name in ("map", "map_50", "map_75")),
+)
 AREAS = {
     "all": "",
     "small": ", small objects (up to 32 × 32 pixels)",
@@ -77,14 +81,10 @@ def _write_precision(metrics: CocoMetrics, voc: Sequence[np.ndarray], folder: Pa
     numbers, rows = metrics.compute(), {}
     for kind in metrics.kinds:
         for measure in MEASURES[kind]:
+            recall = {1: "AR, 1 detection", 10: "AR, 10 detections"}.get(measure.most, "AR")
             threshold = f"{measure.threshold:.2f}" if measure.threshold else "0.50 to 0.95"
-            name = (
-                "AP"
-                if measure.of_precision
-                else {1: "AR, 1 detection", 10: "AR, 10 detections"}.get(measure.most, "AR")
-            )
-            row = rows.setdefault(f"{name}, IoU {threshold}{AREAS[measure.area]}", {})
-            row[TITLES[kind].lower()] = numbers[PREFIXES[kind] + measure.name]
+            name = f"{'AP' if measure.of_precision else recall}, IoU {threshold}{AREAS[measure.area]}"
+            rows.setdefault(name, {})[TITLES[kind].lower()] = numbers[PREFIXES[kind] + measure.name]
     for year, values in zip(("2007 (eleven recalls)", "2012 (area)"), voc, strict=True):
         rows[f"VOC {year}, IoU 0.50"] = {"boxes": float(mean_over_classes(values))}
     columns = [TITLES[kind].lower() for kind in metrics.kinds]
@@ -101,13 +101,10 @@ def _write_classes(
     folder: Path,
 ) -> None:
     """per_class_ap.csv; precision, recall and F1 are those at the best confidence, for boxes."""
-    names = [*("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "mar_100")]
-    names += [name for kind in ("segm_", "keypoints_") for name in (f"{kind}map", f"{kind}map_50", f"{kind}map_75")]
-    columns = {name.replace("map", "ap").replace("mar", "ar"): metrics.per_class().get(name) for name in names}
-    place = int(np.searchsorted(CONFIDENCES, confidence))
+    place, each = int(np.searchsorted(CONFIDENCES, confidence)), metrics.per_class()
+    columns = {name.replace("map", "ap").replace("mar", "ar"): each[name] for name in each if name in CLASS_COLUMNS}
     columns |= {name: values[:, place] for name, values in scores._asdict().items()}
     columns |= {"voc_2007": voc[0], "voc_2012": voc[1]}
-    columns = {name: values for name, values in columns.items() if values is not None}
     counts = metrics.matches().objects[1:, 0].tolist()
     rows = [
         {"class": classes[i + 1], "objects": count} | {name: _known(values[i]) for name, values in columns.items()}
@@ -171,9 +168,10 @@ def draw_precision_recall(metrics: CocoMetrics, classes: Sequence[str], path: Pa
         precision = metrics.curves(kind).precision[0, :, :, 0].T  # (K, R)
         precision = np.where(precision > -1, precision, np.nan)
         each = precision.mean(1)
-        mean_line = mean_over_classes(precision)
         labels = [f"{name} {value:.3f}" for name, value in zip(classes[1:], each, strict=True)]
-        _draw_lines(axes, RECALLS, precision, mean_line, labels, f"mean {mean(np.nan_to_num(each, nan=-1)):.3f}")
+        average = float(mean_over_classes(each))
+        average = f"mean {average:.3f}" if average == average else "no objects"
+        _draw_lines(axes, RECALLS, precision, mean_over_classes(precision), labels, average)
         axes.set_xlabel("recall: the part of the objects that is found")
         axes.set_ylabel("precision: the part of the found that is right")
         axes.set_title(f"{TITLES[kind]} at IoU 0.5; AP is the area below", fontsize=11)
