@@ -96,8 +96,8 @@ def mirrored(image: Image.Image, objects: Objects, skeleton: Skeleton | None = N
 
 
 def resized(image: Image.Image, objects: Objects, size: Size) -> Item:
-    """The image bilinear, antialiased; masks by their nearest pixels. One side at least is one pixel."""
-    own, size = (image.height, image.width), tuple(max(1, side) for side in size)
+    """The image bilinear, antialiased; masks by their nearest pixels."""
+    own = image.height, image.width
     if size == own:
         return image, objects
     masks, keypoints = objects.masks, objects.keypoints
@@ -216,8 +216,7 @@ def scale_jitter(
 ) -> Item:
     """As large as fits into a square of `side` pixels, times a random factor."""
     scale = scales[0] + rng.random() * (scales[1] - scales[0])
-    factor = min(side / image.height, side / image.width) * scale
-    return resized(image, objects, (int(image.height * factor), int(image.width * factor)))
+    return resized(image, objects, _scaled(image, min(side / image.height, side / image.width) * scale))
 
 
 def fixed_size_crop(
@@ -237,15 +236,8 @@ def random_shortest_side(
     longest: int = MULTISCALE_LONGEST,
 ) -> Item:
     """The shorter side resized to one of `sides`, or less where the longer one would exceed `longest`."""
-    return resized(
-        image, objects, multiscale_size((image.height, image.width), sides[rng.integers(0, len(sides))], longest)
-    )
-
-
-def multiscale_size(size: Size, side: int, longest: int = MULTISCALE_LONGEST) -> Size:
-    """The size that `random_shortest_side` makes of this one."""
-    factor = min(side / min(size), longest / max(size))
-    return int(size[0] * factor), int(size[1] * factor)
+    side = sides[rng.integers(0, len(sides))]
+    return resized(image, objects, _scaled(image, min(side / min(image.size), longest / max(image.size))))
 
 
 def random_resize(image: Image.Image, objects: Objects, rng: np.random.Generator, low: int, high: int) -> Item:
@@ -253,6 +245,10 @@ def random_resize(image: Image.Image, objects: Objects, rng: np.random.Generator
     side = int(rng.integers(low, high))
     short = min(image.size)
     return resized(image, objects, tuple(int(side * length / short) for length in (image.height, image.width)))
+
+
+def _scaled(image: Image.Image, factor: float) -> Size:
+    return max(1, int(image.height * factor)), max(1, int(image.width * factor))
 
 
 def _areas(boxes: np.ndarray) -> np.ndarray:

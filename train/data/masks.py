@@ -174,18 +174,26 @@ class Canvas(NamedTuple):
 def canvases(source: Sequence, step: int = STEP, most: int = 4) -> list[Canvas]:
     """Up to `most` canvases, multiples of `step`, for all images of a source; that of most images first.
 
-    Each is a program to compile, so there is one more only where that saves a quarter of all pixels: where one image is
-    much larger than the others, say. Images that cannot be read go with the smallest.
+    Images that cannot be read go with the smallest.
     """
     sizes = np.full((len(source), 2), step)
     for index in range(len(source)):
         with contextlib.suppress(UsageError):  # said when its turn comes
             sizes[index] = [max(step, -(-side // step) * step) for side in source.size(index)]
-    groups = [np.arange(len(source))]
+    return grouped(sizes, most)
+
+
+def grouped(sizes: np.ndarray, most: int, least_gain: float = 1 / 4) -> list[Canvas]:
+    """Up to `most` canvases for images of these sizes (N, 2); that of most images first.
+
+    Each is a program to compile, so there is one more only where that saves a quarter, or `least_gain`, of all pixels:
+    where one image is much larger than the others, say.
+    """
+    groups = [np.arange(len(sizes))]
     while len(groups) < most:
         splits = [(*_split(sizes[group]), number) for number, group in enumerate(groups)]
         saved, order, count, number = max(splits, key=lambda split: split[0])
-        if saved * 4 < sum(len(group) * sizes[group].max(0).prod() for group in groups):
+        if not saved or saved < least_gain * sum(len(group) * sizes[group].max(0).prod() for group in groups):
             break
         members = groups[number][order]
         groups[number : number + 1] = [np.sort(members[:count]), np.sort(members[count:])]
