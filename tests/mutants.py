@@ -364,6 +364,27 @@ MUTANTS = {
         "columns = (right / (true + predicted),",
         (f"{TRAIN}segmentation.py::test_metrics_are_those_of_scikit_learns_confusion_matrix",),
     ),
+    "crowd-once": Mutant(
+        "COCO's crowds are found once only",
+        "train/metrics/coco_matching.py",
+        'used = np.nonzero(hit & (true["crowd"][taken] == 0))',
+        "used = np.nonzero(hit)",
+        (f"{TRAIN}average_precision.py",),
+    ),
+    "ignored-first": Mutant(
+        "a detection takes an object that does not count before one that does",
+        "train/metrics/coco_matching.py",
+        "able = np.where(counting.any(-1, keepdims=True), counting, able)",
+        "",
+        (f"{TRAIN}average_precision.py",),
+    ),
+    "voc-duplicates": Mutant(
+        "VOC's objects are found as often as there are detections",
+        "train/metrics/voc_ap.py",
+        "right[candidates[np.unique(pairs, axis=1, return_index=True)[1]]] = True",
+        "right[candidates] = True",
+        (f"{TRAIN}voc_ap.py",),
+    ),
     "mixup-share": Mutant(
         "mixup's share goes to the other image",
         "train/augment/device.py",
