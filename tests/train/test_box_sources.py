@@ -15,6 +15,7 @@ from tests.train.test_data import paint
 from train.data import load
 from train.data.objects import Problem, count, mirrored, said, usable
 from train.data.relabelled import relabelled
+from train.reporting.boxes import draw_sizes
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:pycocotools")
 WIDTH, HEIGHT = 60, 40
@@ -864,3 +865,13 @@ def test_the_part_of_a_set_that_is_held_out_depends_on_names_alone(tmp_path):
     assert held_out[0] == held_out[1] and len(held_out[0]) == 2
     data = load(f"coco:{tmp_path}/here", "detection")
     assert len(data.train.problems) + len(data.held_out.problems) == 1
+
+
+def test_sizes_and_places_are_drawn_also_of_no_objects_and_of_crowds_alone(tmp_path):
+    annotations = random_annotations(np.random.default_rng(0), 60)
+    for chosen in (annotations, annotations[:1], [annotations[0] | {"iscrowd": 1}], []):
+        write_coco(tmp_path / "a.json", chosen)
+        draw_sizes(load_all(f"coco:{tmp_path}").held_out, tmp_path / "boxes.png")
+        with Image.open(tmp_path / "boxes.png") as picture:
+            assert picture.width > 2 * picture.height and len(picture.convert("RGB").getcolors(100_000)) > 20
+        (tmp_path / "boxes.png").unlink()
