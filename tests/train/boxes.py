@@ -1,8 +1,12 @@
 """A small detector, on `blocks`, with everything that options of the trainer reach for: two stages, of which each draws
 boxes to learn from, dropout and batch normalisation."""
 
+from pathlib import Path
+
 import jax
+import numpy as np
 from flax import nnx
+from PIL import Image
 
 from jaxzoo import nn, register_model
 from jaxzoo.detection.backbone import freeze_first
@@ -52,6 +56,23 @@ class Boxes(FasterRCNN):
             box_detections_per_img=8,
             rngs=rngs,
         )
+
+
+def paint(folder: Path, count: int) -> Path:
+    """Writes images with one or two coloured rectangles of two classes, every fifth without, and the list of them."""
+    folder.mkdir(parents=True)
+    rng, lines = np.random.default_rng(0), ["path,x1,y1,x2,y2,label"]
+    for i in range(count):
+        pixels = rng.normal(90, 20, (40 + i % 3, 56 - i % 2, 3))
+        for number in range(1 + i % 2 if i % 5 else 0):
+            (x, y), (width, height) = rng.integers(1, 20, 2), rng.integers(10, 18, 2)
+            kind = ("red", "blue")[(i + number) % 2]
+            pixels[y : y + height, x : x + width] = (220, 40, 30) if kind == "red" else (20, 60, 230)
+            lines.append(f"{i}.png,{x},{y},{x + width},{y + height},{kind}")
+        lines += [f"{i}.png,,,,,"] * (i % 5 == 0)
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{i}.png")
+    (folder / "boxes.csv").write_text("\n".join(lines) + "\n")
+    return folder / "boxes.csv"
 
 
 def register() -> None:

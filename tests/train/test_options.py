@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.train.boxes import paint
 from tests.train.launch import train
 from tests.train.same import assert_same_run, rows, steps
 from train.config.options import Config
@@ -38,6 +39,8 @@ GROUPS = {
     "segmentation": "--model pixels --data pairs:MASKS --batch-size 8 --image-size 32 --weights-backbone RUN "
     "--head-lr 5 --freeze-batch-norm --scale 0.8 1.2 --output-stride 2 --aux-weight 0.3 --eval-scales 0.5 1 "
     "--eval-flip --eval-batch-size 3",
+    "detection": "--model boxes --data list:BOXES --batch-size 8 --image-size 48 --weights-backbone RUN "
+    "--data-augmentation ssd --trainable-backbone-layers 1",
     "devices": "--devices 2 --batch-norm local --shard-params --remat --precision bfloat16 --model-args width=64 "
     "--freeze stem,blocks.0",
 }
@@ -65,7 +68,8 @@ def places(tmp_path_factory):
 
 
 def make_places(folder: Path) -> dict[str, Path]:
-    """What stands for names in the options: a run to take weights from, a folder of images, and one with masks."""
+    """What stands for names in the options: a run to take weights from, a folder of images, one with masks,
+    and a list of boxes."""
     rng = np.random.default_rng(0)
     for name, color in (("cat", (200, 60, 30)), ("dog", (30, 90, 200))):
         (folder / "photos" / name).mkdir(parents=True)
@@ -80,8 +84,9 @@ def make_places(folder: Path) -> dict[str, Path]:
         noise = rng.normal(60 + 70 * mask[..., None], 30, (*mask.shape, 3)).clip(0, 255).astype(np.uint8)
         Image.fromarray(noise).save(folder / "masked" / "images" / f"{i}.png")
         Image.fromarray(mask).save(folder / "masked" / "masks" / f"{i}.png")
+    boxes = paint(folder / "boxes", 40)
     train(*BASIS.split(), "--out", folder / "run", PLAIN=1)
-    return {"RUN": folder / "run", "PHOTOS": folder / "photos", "MASKS": folder / "masked"}
+    return {"RUN": folder / "run", "PHOTOS": folder / "photos", "MASKS": folder / "masked", "BOXES": boxes}
 
 
 def words(text: str, places: dict) -> list[str]:

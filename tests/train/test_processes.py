@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from convert import store
+from tests.train.boxes import paint as paint_boxes
 from tests.train.launch import launcher
 from tests.train.test_data import paint
 from tests.train.test_mask_sources import write_mask
@@ -118,6 +119,16 @@ def test_they_count_the_pixels_of_every_class_as_one_does(place):
     counted = launch(place / "words counted", 1, 1, "--resume", run, "--eval-only")
     ours, (one,) = (re.findall("held out: (loss .*fwiou .*)", said[0]) for said in (trained.said, counted.said))
     assert ours[-1] == one
+
+
+def test_they_judge_boxes_as_one_does(place):
+    data = f"--data=list:{paint_boxes(place / 'boxes', 43)}"
+    options = ["--model=boxes", data, "--epochs=2", "--batch-size=8", "--image-size=48", "--lr=0.01"]
+    trained = launch(place / "words boxes", 2, 2, *options, "--out", place / "boxed")
+    judged = launch(place / "words judged", 1, 1, "--resume", place / "boxed", "--eval-only")
+    ours, theirs = ([line for line in of.said[0].splitlines() if "maxDets=" in line] for of in (trained, judged))
+    assert ours == theirs
+    assert len(ours) == 12
 
 
 @pytest.mark.parametrize(

@@ -192,8 +192,8 @@ class Detection:
     data_augmentation: Literal["auto", "none", "hflip", "lsj", "multiscale", "ssd", "ssdlite"] = "auto"
     """What training makes of images and their boxes, as in torchvision's references: mirrored (hflip, which is part of
     all of them); large-scale jitter (lsj); shorter sides of several lengths (multiscale); colours, zooming out and
-    crops that keep some object (ssd); such crops alone (ssdlite). auto means hflip, for SSD and YOLO ssdlite, and none
-    for scenes."""
+    crops that keep some object (ssd); such crops alone (ssdlite). auto means hflip, and for scenes
+    none."""
     trainable_backbone_layers: int | None = None
     """Stages of the backbone to train, counted from its end; the others are frozen. Default: with pretrained weights
     those that torchvision trains (3 of 5, 4 in SSD); all of them otherwise."""

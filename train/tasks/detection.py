@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,14 +23,18 @@ from jaxzoo.detection.transform import (
     resize_masks,
 )
 from jaxzoo.preprocess import from_dict
+from train.augment.objects import preset
 from train.config.options import Augmentation, Config, Segmentation
 from train.config.options import model_arguments as given_arguments
 from train.data import Data
 from train.data.batches import Bucket
-from train.data.objects import Objects
-from train.metrics import LOSS, Collector
+from train.data.masks import mean_color
+from train.data.object_canvases import training_canvases
+from train.data.objects import Objects, count, said
+from train.metrics import LOSS, Collector, States
 from train.metrics.average_precision import CocoMetrics, coco_table
 from train.metrics.loss import MeanLoss
+from train.reporting import detections
 from train.tasks import Batch, Outputs, Parts, Task
 from train.tasks.images import head_words, smallest, takes  # noqa: F401
 
@@ -40,7 +45,7 @@ DEMO_EPOCHS, DEMO_LR_SCALE = 4, 2.0
 INAPPLICABLE_OPTIONS = {
     *(field.name for of in (Augmentation, Segmentation) for field in dataclasses.fields(of)),
     *("train_size", "progressive", "cache_features", "label_smoothing"),
-} - {"flip", "repeats"}
+} - {"repeats"}
 
 
 def preparation(config: Config, data: Data, weights: Weights | None) -> DetectionTransform:
@@ -79,25 +84,30 @@ def model_arguments(
 
 def tasks_of(config: Config, data: Data, preprocess: DetectionTransform) -> list[Task]:
     """As it evaluates, and then as it trains."""
+    sides = {"train": data.train, "held_out": data.held_out}
+    said([problem for source in sides.values() if len(source) for problem in source.problems], config.strict_data)
+    arguments = {"masks": "mask_roi_pool", "keypoints": "num_keypoints"}  # of models that have them
+    parts = {part: takes(config, name) is not None for part, name in arguments.items()}
+    sides = {side: source.with_parts(**parts) if len(source) else source for side, source in sides.items()}
     task = Detection(
-        data,
+        dataclasses.replace(data, **sides),
         preprocess,
-        masks=takes(config, "mask_roi_pool") is not None,
-        keypoints=takes(config, "num_keypoints") is not None,
+        augmentation=config.data_augmentation,
         background=takes(config, "num_boxes") is None,
         dtype=jnp.dtype(config.precision),
+        **parts,
     )
     return [task, task]
 
 
 def usual_options(data: Data, side: int) -> dict[str, Any]:
     """Options that nobody gave, by name."""
-    return {"flip": "yes" if data.photographs else "no"}
+    return {"data_augmentation": "hflip" if data.photographs else "none"}
 
 
 def augmentation_line(asked: Config, config: Config, data: Data, side: int) -> str:
     """What training images go through."""
-    return f"augmentation: {config.data_augmentation}"
+    return f"augmentation: {config.data_augmentation}, as torchvision's references call it"
 
 
 class Detection(Task):
@@ -108,6 +118,7 @@ class Detection(Task):
     Args:
       data: with sources of `train.data.objects`.
       preprocess: how images are normalised and resized.
+      augmentation: one of `train.augment.objects.PRESETS`.
       masks, keypoints: whether the model has them.
       background: whether class 0 of the model's is the background.
     """
@@ -122,12 +133,14 @@ class Detection(Task):
         data: Data,
         preprocess: DetectionTransform,
         *,
+        augmentation: str = "none",
         masks: bool = False,
         keypoints: bool = False,
         background: bool = True,
         dtype: jnp.dtype = jnp.float32,
     ):
-        self.data, self.preprocess = data, preprocess
+        self.data, self.preprocess, self.augmentation = data, preprocess, augmentation
+        self.augmented, self.fill = preset(augmentation), mean_color(tuple(preprocess.image_mean))
         self.masks, self.keypoints, self.first, self.dtype = masks, keypoints, 0 if background else 1, dtype
         self.training_metrics = {"loss": MeanLoss(jnp.promote_types(dtype, jnp.float32))}
         self.collected = ("boxes", "labels", "scores", "valid", "size")
@@ -135,10 +148,12 @@ class Detection(Task):
         self.kinds = ("bbox", *("segm",) * masks, *("keypoints",) * keypoints)
 
     @functools.cached_property
-    def canvases(self) -> list[Size]:
-        """Those of all images, the smallest first."""
-        sizes = {source.size(i) for source in (self.data.train, self.data.held_out) for i in range(len(source))}
-        return [self.preprocess.canvas([self.preprocess.size(*size) for size in sizes], buckets=True)]
+    def canvases(self) -> dict[Size, Size]:
+        """The canvas of training images by their own size."""
+        source = self.data.train
+        sizes = [source.size(i) for i in range(len(source))]
+        found = training_canvases(sizes, self.preprocess, self.augmentation)
+        return {sizes[i]: canvas.size for canvas in found for i in canvas.indices}
 
     @functools.cached_property
     def most(self) -> int:
@@ -148,18 +163,29 @@ class Detection(Task):
             return known
         return max((len(source.objects(i)) for i in range(len(source))), default=0) or 1
 
-    def canvas(self, size: Size) -> Size:
-        """The smallest that images of this size, before they are resized, fit on."""
-        height, width = self.preprocess.size(*size)
-        return next(canvas for canvas in self.canvases if canvas[0] >= height and canvas[1] >= width)
-
     # Batches
 
     def training_example(self, item: Item, rng: np.random.Generator) -> Batch:
         image, objects = item
-        canvas = self.canvas((image.height, image.width))
-        pixels = self.preprocess(image)
+        canvas = self.canvases[image.height, image.width]
+        image, objects = self.augmented(image, objects, rng, self.data.skeleton if self.keypoints else None, self.fill)
+        pixels = self.at_random_size(rng)(image)
         return on_canvas(pixels, canvas) | self.targets(objects, (image.height, image.width), pixels.shape[:2], canvas)
+
+    def at_random_size(self, rng: np.random.Generator) -> DetectionTransform:
+        """With one of the shorter sides, where there are several."""
+        sides = self.preprocess.min_size
+        return (
+            dataclasses.replace(self.preprocess, min_size=(int(rng.choice(sides)),))
+            if len(sides) > 1
+            else self.preprocess
+        )
+
+    def training_buckets(self, source: Sequence) -> Sequence[Sequence[int]]:
+        groups: dict[Size, list[int]] = {}
+        for index in range(len(source)):
+            groups.setdefault(self.canvases[source.size(index)], []).append(index)
+        return list(groups.values())
 
     def targets(self, objects: Objects, own: Size, size: Size, canvas: Size) -> Batch:
         """The objects of an image that is resized from its own size to another, on a canvas."""
@@ -183,12 +209,16 @@ class Detection(Task):
 
     def evaluation_example(self, item: Item, canvas: Size | None = None) -> Batch:
         image, _ = item
-        return on_canvas(self.preprocess(image), canvas or self.canvas((image.height, image.width)))
+        return on_canvas(self.preprocess(image), canvas or self.evaluation_canvas((image.height, image.width)))
+
+    def evaluation_canvas(self, size: Size) -> Size:
+        """One of those that photographs have, so that a few programs do for images of all sizes."""
+        return self.preprocess.canvas([self.preprocess.size(*size)], buckets=True)
 
     def evaluation_buckets(self, source: Sequence, batch_size: int, wanted: int | None, multiple: int) -> list[Bucket]:
         groups: dict[Size, list[int]] = {}
         for index in range(len(source)):
-            groups.setdefault(self.canvas(source.size(index)), []).append(index)
+            groups.setdefault(self.evaluation_canvas(source.size(index)), []).append(index)
 
         def bucket(canvas: Size, indices: list[int]) -> Bucket:
             blank = on_canvas(np.zeros((*canvas, 3), np.float32), canvas)
@@ -218,6 +248,13 @@ class Detection(Task):
         source, skeleton = self.data.held_out, self.data.skeleton
         sigmas = skeleton.sigmas if skeleton else ()
         return InImages(self.preprocess, source, CocoMetrics(source, self.data.classes, self.kinds, sigmas))
+
+    def counts(self, source: Sequence) -> dict[str, tuple[np.ndarray, int]]:
+        found = count(source, len(self.data.classes))
+        return {"objects": (found.objects, int(found.objects.sum())), "images": (found.images, len(source))}
+
+    def draw(self, states: States, source: Sequence, folder: Path, collector: "InImages | None" = None) -> None:
+        detections.draw(collector.collector, source, self.data.classes, folder, self.data.skeleton)
 
     def table(self, numbers: Mapping[str, float]) -> str:
         return coco_table(numbers)

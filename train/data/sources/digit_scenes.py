@@ -32,6 +32,10 @@ class DigitScenes(Scenes):
         """Of any scene."""
         return self.kind.stickers[1]
 
+    def with_parts(self, *, masks: bool = False, keypoints: bool = False) -> "DigitScenes":
+        """The same: masks and keypoints are always there."""
+        return self
+
     def __getitem__(self, index: int) -> tuple[Image.Image, Objects]:
         return super().__getitem__(index)[0], self.objects(index)
 
