@@ -77,7 +77,7 @@ def script(tmp_path_factory):
     [
         ("", "-h --help bench convert info inspect list predict train"),
         ("pre", "predict"),
-        ("train --epochs 3 --lr-", "--lr-gamma --lr-min --lr-power --lr-step"),
+        ("train --epochs 3 --lr-", "--lr-gamma --lr-min --lr-power --lr-step --lr-steps"),
         ("train --optimizer a", "adamw"),
         ("convert to-", "to-flax to-torch"),
         ("convert to-flax --ma", "--match"),

@@ -201,6 +201,25 @@ def test_a_schedule_goes_as_torchs_does(name):
     close(rates(config, 50), torch_rates(50, 0.1, (warmup, 0), (AFTER[name], 10)), name, 1e-12)
 
 
+@pytest.mark.parametrize("warmup", [0, 7])
+def test_multistep_is_torchs_beside_a_warm_up(warmup):
+    """As in references/detection: MultiStepLR takes its steps by epoch, LinearLR by update, both from the first."""
+    config = options(
+        epochs=10, warmup_epochs=warmup / 5, warmup_start=0.001, schedule="multistep", lr_steps=(4, 6, 9), lr_gamma=0.3
+    )
+    sgd = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    by_epoch = torch.optim.lr_scheduler.MultiStepLR(sgd, [4, 6, 9], gamma=0.3)
+    by_update = torch.optim.lr_scheduler.LinearLR(sgd, start_factor=0.001 if warmup else 1, total_iters=warmup)
+    expected = []
+    for _ in range(10):
+        for _ in range(5):
+            expected.append(sgd.param_groups[0]["lr"])
+            sgd.step()
+            by_update.step()
+        by_epoch.step()
+    close(rates(config, 50), np.array(expected), "multistep", 1e-12)
+
+
 def test_one_cycle_is_torchs():
     config = options(epochs=10, warmup_epochs=3, warmup_start=0.04, lr_min=0.1 / 25 / 100, schedule="one_cycle")
     one_cycle = lambda sgd: torch.optim.lr_scheduler.OneCycleLR(  # noqa: E731
@@ -252,6 +271,6 @@ def test_the_warm_up_takes_half_of_a_run_at_most():
 
 
 def test_a_run_of_one_step_has_a_rate():
-    for name in ("cosine", "constant", "step", "poly", "one_cycle"):
-        found = rates(options(epochs=1, schedule=name, accumulate=1), 1, 1)
+    for name in ("cosine", "constant", "step", "multistep", "poly", "one_cycle"):
+        found = rates(options(epochs=1, schedule=name, lr_steps=(16, 22), accumulate=1), 1, 1)
         assert np.isfinite(found).all() and found[0] > 0

@@ -35,7 +35,7 @@ GROUPS = {
     "--random-erase 0.5 --mixup 0.2 --cutmix 1 --repeats 2 --workers 3 --strict-data",
     "stages": "--progressive 16:32:2 --shift 1 --seed 3 --model-args width=4 --on-nan skip",
     "fine-tuning": "--weights RUN --recipe finetune --train-only fc,norm --distributed auto",
-    "features": "--weights RUN --cache-features",
+    "features": "--weights RUN --cache-features --schedule multistep --lr-steps 0.5 1.5",
     "segmentation": "--model pixels --data pairs:MASKS --batch-size 8 --image-size 32 --weights-backbone RUN "
     "--head-lr 5 --freeze-batch-norm --scale 0.8 1.2 --output-stride 2 --aux-weight 0.3 --eval-scales 0.5 1 "
     "--eval-flip --eval-batch-size 3",

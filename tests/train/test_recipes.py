@@ -14,10 +14,12 @@ from jaxzoo import UsageError
 from train.config import command_line, recipes
 from train.config.check import check
 from train.config.options import Config
+from train.optim import optimizers
 
 TORCHVISIONS = [
     *torchvision.models.list_models(module=torchvision.models),
     *torchvision.models.list_models(module=torchvision.models.segmentation),
+    *torchvision.models.list_models(module=torchvision.models.detection),
 ]
 
 
@@ -32,8 +34,8 @@ def test_a_recipe_has_options_of_the_trainer_with_possible_values(name):
                 assert value in typing.get_args(kind)
             elif option == "no_decay":
                 assert isinstance(value, tuple) and set(value) <= {"norms", "biases", "tables"}
-            elif option == "scale":
-                assert len(value) == 2 and all(type(factor) is float for factor in value)
+            elif option in ("scale", "lr_steps"):
+                assert len(value) == 2 and all(type(number) is float for number in value)
             elif kind in (int, int | None):
                 assert type(value) is int, option
             else:
@@ -56,7 +58,7 @@ def test_every_model_of_torchvisions_has_a_recipe_or_a_reason():
     found = {model for model in TORCHVISIONS if model not in without and recipes.published(model)}
     assert found | without == set(TORCHVISIONS)
     assert not found & without
-    assert len(found) == 65
+    assert len(found) == 77
 
 
 def test_the_newest_weights_decide_what_is_published():
@@ -97,6 +99,21 @@ def test_single_models_differ():
 
 def test_a_recipe_may_be_taken_for_another_model():
     assert recipes.options("swin", "mobilevit_s") == recipes.options("published", "swin_t")
+
+
+@pytest.mark.parametrize(
+    ("model", "images", "updates"),
+    [
+        ("fasterrcnn_resnet50_fpn", 117_266, 1000),
+        ("maskrcnn_resnet50_fpn_v2", 117_266, 1000),
+        ("ssd300_vgg16", 117_266, 1000),
+        ("ssdlite320_mobilenet_v3_large", 117_266, 609),
+        ("keypointrcnn_resnet50_fpn", 117_266 * 26 / 46, 1000),
+    ],
+)
+def test_detectors_warm_up_in_a_thousand_updates_of_coco_or_one_epoch(model, images, updates):
+    config = Config(model=model, **recipes.options("published", model))
+    assert optimizers.updates(config, int(images / config.batch_size))[1] == updates
 
 
 def test_averages_look_back_as_far_as_torchvisions():

@@ -69,6 +69,10 @@ def _rules(c: Config) -> Iterator[tuple[bool, str]]:
     for name in ("scale", "eval_scales"):
         factors = getattr(c, name) or (1,)
         yield not all(0 < factor < math.inf for factor in factors), f"{option(name)} takes numbers above 0"
+    yield (
+        (c.schedule == "multistep" and not c.lr_steps) or sorted({0, *c.lr_steps}) != [0, *c.lr_steps],
+        "--schedule multistep takes the epochs after which the rate decays, such as --lr-steps 16 22, the first first",
+    )
     low, high = c.scale or (1, 1)
     yield low > high, f"--scale takes the smaller factor first, not {low} {high}"
     yield (

@@ -34,7 +34,9 @@ class Need:
 IN_TRAINING = (
     Need(("ra_ops", "ra_magnitude"), lambda c: c.auto_augment == "randaugment", "without --auto-augment randaugment"),
     Need(("momentum",), lambda c: c.optimizer not in ("adamw", "lamb"), "with AdamW and LAMB: --optimizer sgd has one"),
-    Need(("lr_step", "lr_gamma"), lambda c: c.schedule == "step", "without --schedule step"),
+    Need(("lr_step",), lambda c: c.schedule == "step", "without --schedule step"),
+    Need(("lr_steps",), lambda c: c.schedule == "multistep", "without --schedule multistep"),
+    Need(("lr_gamma",), lambda c: c.schedule in ("step", "multistep"), "without --schedule step or multistep"),
     Need(("lr_power",), lambda c: c.schedule == "poly", "without --schedule poly"),
     Need(("lr_min",), lambda c: c.schedule in ("cosine", "poly", "one_cycle"), "with a --schedule that ends elsewhere"),
     Need(("warmup_start",), lambda c: c.warmup_epochs > 0, "without a warm-up, by --warmup-epochs"),
@@ -53,6 +55,11 @@ OF_RUNS = (
         ("schedule", "lr_step"),
         lambda r: r.config.schedule != "step" or r.config.lr_step < r.config.epochs,
         "in a run of {epochs} epochs, which ends before the rate's first step after {lr_step:g} (--lr-step)",
+    ),
+    Need(
+        ("schedule", "lr_steps"),
+        lambda r: r.config.schedule != "multistep" or r.config.lr_steps[0] < r.config.epochs,
+        "in a run of {epochs} epochs, which ends before the rate's first step after {lr_steps[0]:g} (--lr-steps)",
     ),
     Need(("val_fraction",), lambda r: not r.has_split, "with {data}, which has a split of its own"),
     Need(("batch_norm",), lambda r: r.batch_norm, "with {model}, which has no batch normalisation"),

@@ -114,14 +114,16 @@ class Optimization:
     lr: float | None = None
     """Peak learning rate. Default: 1e-3 for AdamW and LAMB, 0.05 for SGD, 0.01 for RMSprop; times 0.3 with --weights
     for networks with batch normalisation, 0.1 for others; a third for networks without normalisation."""
-    schedule: Literal["cosine", "constant", "step", "poly", "one_cycle"] = "cosine"
+    schedule: Literal["cosine", "constant", "step", "multistep", "poly", "one_cycle"] = "cosine"
     """Learning rate schedule after the warm-up."""
     lr_min: float = 0.0
     """Final learning rate of the schedules cosine, poly and one_cycle."""
     lr_step: float = 30
     """Epochs between two decays of the schedule step."""
+    lr_steps: tuple[float, ...] = ()
+    """Epochs, counted from the start of the run, after which the schedule multistep decays, such as 16 22."""
     lr_gamma: float = 0.1
-    """Factor of each decay of the schedule step."""
+    """Factor of each decay of the schedules step and multistep."""
     lr_power: float = 0.9
     """Exponent of the schedule poly."""
     warmup_epochs: float = 1.0

@@ -27,8 +27,8 @@ def learning_rate(config: Config, per_epoch: int) -> optax.Schedule:
 
     The warm-up is linear from `warmup_start` · lr, as torch's LinearLR; from 0, its first update is one part of it
     already, since an update at 0 would learn nothing. What follows is torch's CosineAnnealingLR, StepLR, PolynomialLR
-    or ConstantLR, taken at every update. `one_cycle` is torch's OneCycleLR: warm-up and decline are halves of a
-    cosine, the former from `warmup_start`, or 1/25, of the peak.
+    or ConstantLR, taken at every update, or MultiStepLR, which counts from the start of the run. `one_cycle` is torch's
+    OneCycleLR: warm-up and decline are halves of a cosine, the former from `warmup_start`, or 1/25, of the peak.
     """
     updates_per_epoch = per_epoch / config.accumulate
     total, warmup = updates(config, per_epoch)
@@ -40,7 +40,7 @@ def learning_rate(config: Config, per_epoch: int) -> optax.Schedule:
             before = optax.linear_schedule(start, config.lr, max(1, warmup))
         else:
             before = optax.linear_schedule(config.lr / max(1, warmup), config.lr, max(1, warmup - 1))
-        after = _after(config, max(1, total - warmup), updates_per_epoch)
+        after = _after(config, warmup, max(1, total - warmup), updates_per_epoch)
         by_update = optax.join_schedules([before, after], [warmup])
     # As a float, since optax divides counts, and JAX makes float32 of int32 even where there is float64.
     return lambda step: by_update(jnp.asarray(step // config.accumulate, float))
@@ -153,7 +153,7 @@ def _algorithm(
     raise ValueError(f"there is no optimizer {config.optimizer!r}")
 
 
-def _after(config: Config, length: int, updates_per_epoch: float) -> optax.Schedule:
+def _after(config: Config, warmup: int, length: int, updates_per_epoch: float) -> optax.Schedule:
     """The rate by update after the warm-up, at `length` updates and beyond `lr_min`."""
     match config.schedule:
         case "cosine":
@@ -162,10 +162,13 @@ def _after(config: Config, length: int, updates_per_epoch: float) -> optax.Sched
             return optax.constant_schedule(config.lr)
         case "poly":
             return optax.polynomial_schedule(config.lr, config.lr_min, config.lr_power, length)
-        case "step":
-            falls = np.arange(1, 1 + int(length / (config.lr_step * updates_per_epoch)))
+        case "step" | "multistep":
+            if config.schedule == "step":
+                falls = np.arange(1, 1 + int(length / (config.lr_step * updates_per_epoch))) * config.lr_step
+            else:
+                falls = np.array(config.lr_steps) - warmup / updates_per_epoch
             # The first update whose epoch has come: looked up, since a quotient may be rounded to the wrong side.
-            updates = np.ceil(falls * (config.lr_step * updates_per_epoch) - 1e-6)
+            updates = np.ceil(falls * updates_per_epoch - 1e-6)
             rates = config.lr * config.lr_gamma ** np.arange(len(falls) + 1)
             return lambda update: jnp.asarray(rates)[jnp.searchsorted(jnp.asarray(updates), update, side="right")]
     raise ValueError(f"there is no schedule {config.schedule!r}")
