@@ -10,7 +10,7 @@ from rich.text import Text
 from jaxzoo.errors import UsageError
 from train.data import Data
 from train.data.batches import TrainingBatches
-from train.reporting.contact_sheet import Tile, draw_sheet
+from train.reporting.contact_sheet import draw_sheet
 from train.reporting.progress import say
 from train.tasks import Task
 
@@ -43,13 +43,17 @@ def show(
     if not len(data.train):
         say("there are no training images to draw")
         return
-    count = min(count, len(data.train))
-    batch = TrainingBatches(data.train, task.training_example, count, seed, repeats=repeats, strict=strict)(0)
+    buckets = task.training_buckets(data.train)
+    count = min(count, max(map(len, buckets)))
+    batches = TrainingBatches(
+        data.train, task.training_example, count, seed, repeats=repeats, strict=strict, buckets=buckets
+    )
+    batch = batches(0)
     if not (tiles := task.tiles(batch, jax.random.key(seed))):
         say("its task draws no training examples")
         return
     tiles = [
-        Tile(tile.picture, [*tile.caption, Path(data.train.name(index)).name])
+        tile._replace(caption=[*tile.caption, Path(data.train.name(index)).name])
         for tile, index in zip(tiles, batch["indices"], strict=True)
     ]
     width, height = tiles[0].picture.size

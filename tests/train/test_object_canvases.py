@@ -90,6 +90,22 @@ def test_there_are_as_many_canvases_as_are_worth_compiling():
     assert len(groups([(500, 500)] * 500 + [(500, 520)] * 500)) == 1
 
 
+def test_a_canvas_is_for_as_many_images_as_a_batch_has():
+    sizes = [(480, 640)] * 100 + [(640, 480)] * 15
+    assert [canvas.size for canvas in groups(sizes, least=15)] == [(800, 1088), (1088, 800)]
+    assert [canvas.size for canvas in groups(sizes, least=16)] == [(1088, 1088)]
+    rng = np.random.default_rng(0)
+    sizes = [(round(500 * shape), 500) for shape in 2 ** rng.uniform(-2, 2, 500)]
+    assert len(groups(sizes, least=50)) > 2 and all(len(canvas.indices) >= 50 for canvas in groups(sizes, least=50))
+
+
+def test_images_of_one_size_share_a_canvas():
+    rng = np.random.default_rng(0)
+    sizes = [tuple(size) for size in rng.choice([333, 375, 427, 480, 500, 612, 640], (2000, 2))]
+    found = [{sizes[index] for index in canvas.indices} for canvas in groups(sizes)]
+    assert len(found) > 2 and sum(map(len, found)) == len(set(sizes))
+
+
 def test_images_that_cannot_be_read_or_are_too_narrow_go_with_the_smallest():
     found = groups([(480, 640), None, (480, 640), (1, 5000)])
     assert sorted(np.concatenate([canvas.indices for canvas in found])) == [0, 1, 2, 3]

@@ -183,36 +183,40 @@ def canvases(source: Sequence, step: int = STEP, most: int = 4) -> list[Canvas]:
     return grouped(sizes, most)
 
 
-def grouped(sizes: np.ndarray, most: int, least_gain: float = 1 / 4) -> list[Canvas]:
-    """Up to `most` canvases for images of these sizes (N, 2); that of most images first.
+def grouped(sizes: np.ndarray, most: int, least_gain: float = 1 / 4, least: int = 1) -> list[Canvas]:
+    """Up to `most` canvases for images of these sizes (N, 2), each for `least` images or more; that of most images
+    first.
 
     Each is a program to compile, so there is one more only where that saves a quarter, or `least_gain`, of all pixels:
-    where one image is much larger than the others, say.
+    where one image is much larger than the others, say. Images of one size share a canvas.
     """
+    sizes, which, counts = np.unique(sizes, axis=0, return_inverse=True, return_counts=True)
     groups = [np.arange(len(sizes))]
     while len(groups) < most:
-        splits = [(*_split(sizes[group]), number) for number, group in enumerate(groups)]
-        saved, order, count, number = max(splits, key=lambda split: split[0])
-        if not saved or saved < least_gain * sum(len(group) * sizes[group].max(0).prod() for group in groups):
+        splits = [(*_split(sizes[group], counts[group], least), number) for number, group in enumerate(groups)]
+        saved, order, first, number = max(splits, key=lambda split: split[0])
+        if not saved or saved < least_gain * sum(counts[group].sum() * sizes[group].max(0).prod() for group in groups):
             break
         members = groups[number][order]
-        groups[number : number + 1] = [np.sort(members[:count]), np.sort(members[count:])]
-    groups.sort(key=len, reverse=True)
-    return [Canvas(tuple(sizes[group].max(0).tolist()), group) for group in groups]
+        groups[number : number + 1] = [members[:first], members[first:]]
+    found = [Canvas(tuple(sizes[group].max(0).tolist()), np.flatnonzero(np.isin(which, group))) for group in groups]
+    return sorted(found, key=lambda canvas: -len(canvas.indices))
 
 
-def _split(sizes: np.ndarray) -> tuple[int, np.ndarray, int]:
-    """How to divide images of these sizes (N, 2) in two: pixels saved, an order, and how many come first in it."""
+def _split(sizes: np.ndarray, counts: np.ndarray, least: int) -> tuple[int, np.ndarray, int]:
+    """How to divide so many images of each of these sizes (S, 2) in two: pixels saved, an order of the sizes, and how
+    many of them come first in it."""
     found = []
     for key in (sizes[:, 0], sizes[:, 1], sizes.prod(1)):
         order = np.argsort(key, kind="stable")
-        low = np.maximum.accumulate(sizes[order]).prod(1)  # of the first 1, 2, ... images
+        before = np.cumsum(counts[order])
+        low = np.maximum.accumulate(sizes[order]).prod(1)  # of the images of the first 1, 2, ... sizes
         high = np.maximum.accumulate(sizes[order[::-1]])[::-1].prod(1)
-        count = np.arange(1, len(order))
-        cost = count * low[:-1] + (len(order) - count) * high[1:]
-        if len(cost):
-            best = int(cost.argmin())
-            found.append((int(len(order) * low[-1] - cost[best]), order, best + 1))
+        saved = before[-1] * low[-1] - before[:-1] * low[:-1] - (before[-1] - before[:-1]) * high[1:]
+        saved[(before[:-1] < least) | (before[-1] - before[:-1] < least)] = 0
+        if len(saved):
+            best = int(saved.argmax())
+            found.append((int(saved[best]), order, best + 1))
     return max(found, key=lambda split: split[0], default=(0, np.arange(len(sizes)), 0))
 
 

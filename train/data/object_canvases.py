@@ -13,9 +13,9 @@ LEAST_GAIN = 1 / 20  # of pixels, for which another program is compiled: trainin
 
 
 def training_canvases(
-    sizes: Sequence[Size | None], transform: DetectionTransform, preset: str, most: int = MOST
+    sizes: Sequence[Size | None], transform: DetectionTransform, preset: str, most: int = MOST, least: int = 1
 ) -> list[Canvas]:
-    """Up to `most` canvases for all training images; that of most images first.
+    """Up to `most` canvases for all training images, each for `least` images or more; that of most images first.
 
     Whatever `train.augment.objects.preset` makes of an image, it fits on the canvas of its group once `transform` has
     resized it, to any of its `min_size`. Where all images are of one shape, or become so, there is one canvas.
@@ -24,6 +24,7 @@ def training_canvases(
       sizes: height and width of each image; None, of one that cannot be read, goes with the smallest.
       transform: the detector's.
       preset: the name of the augmentation.
+      least: the images of a batch, so that each canvas has batches.
     """
     if not len(sizes):
         return []
@@ -32,7 +33,7 @@ def training_canvases(
     else:
         sides = _largest(transform, *_shapes(np.array([size or (np.nan, np.nan) for size in sizes]), preset))
     step = transform.size_divisible
-    return grouped((np.ceil(np.maximum(np.nan_to_num(sides), 1) / step) * step).astype(int), most, LEAST_GAIN)
+    return grouped((np.ceil(np.maximum(np.nan_to_num(sides), 1) / step) * step).astype(int), most, LEAST_GAIN, least)
 
 
 def _shapes(sizes: np.ndarray, preset: str) -> tuple[np.ndarray, np.ndarray]:

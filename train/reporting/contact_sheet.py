@@ -21,10 +21,11 @@ INK, FAINT = "#111827", "#6b7280"
 
 
 class Tile(NamedTuple):
-    """A picture and the lines below it."""
+    """A picture, the lines below it, and how long its longer side is on a sheet, in pixels."""
 
     picture: Image.Image
     caption: list[str]
+    side: int = SIDE
 
 
 def draw_sheet(tiles: Sequence[Tile], title: str, path: Path, across: int = 8, *, keep: bool = True) -> None:
@@ -32,21 +33,22 @@ def draw_sheet(tiles: Sequence[Tile], title: str, path: Path, across: int = 8, *
 
     Args:
       tiles: pictures of one size, RGB; long lines are broken, and the last of several is fainter.
-      across: how many tiles make a row.
+      across: how many tiles make a row, if they are of the usual size; as wide is a row of larger ones.
       keep: also writes them, one by one, for `read_tiles(path)`.
     """
-    tiles, title = [Tile(_fitted(tile.picture), tile.caption) for tile in tiles], as_text(title)
-    captions = [_lines(tile.caption) for tile in tiles]
-    across = max(1, min(across, len(tiles)))
+    side = max((tile.side for tile in tiles), default=SIDE)
+    tiles, title = [tile._replace(picture=_fitted(tile.picture, side)) for tile in tiles], as_text(title)
+    captions = [_lines(tile.caption, side) for tile in tiles]
+    across = max(1, min(across * SIDE // side, len(tiles)))
     top = LINE + 2 * GAP
-    height = max((tile.picture.height for tile in tiles), default=SIDE) + max(map(len, captions), default=0) * LINE
+    height = max((tile.picture.height for tile in tiles), default=side) + max(map(len, captions), default=0) * LINE
     height += 4 + GAP
-    width = max(across * (SIDE + GAP) + GAP, math.ceil(_length(title, FONT + 2)) + 2 * GAP)
+    width = max(across * (side + GAP) + GAP, math.ceil(_length(title, FONT + 2)) + 2 * GAP)
     sheet = Image.new("RGB", (width, top + math.ceil(len(tiles) / across) * height), "white")
     draw = ImageDraw.Draw(sheet)
     draw.text((GAP, GAP), title, INK, font_of(FONT + 2))
     for i, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
-        x, y = GAP + i % across * (SIDE + GAP), top + i // across * height
+        x, y = GAP + i % across * (side + GAP), top + i // across * height
         sheet.paste(tile.picture, (x, y))
         for j, (text, color) in enumerate(caption):
             draw.text((x, y + tile.picture.height + 4 + j * LINE), text, color, font_of(FONT))
@@ -74,18 +76,20 @@ def _jpeg(picture: Image.Image) -> str:
     return base64.b64encode(data.getvalue()).decode()
 
 
-def _lines(caption: Sequence[str]) -> list[tuple[str, str]]:
+def _lines(caption: Sequence[str], width: int) -> list[tuple[str, str]]:
     """The lines of a caption as they fit below a picture, with their colours."""
     colors = [INK if i == 0 or i < len(caption) - 1 else FAINT for i in range(len(caption))]
-    return [(part, color) for text, color in zip(caption, colors, strict=True) for part in _broken(as_text(text))]
+    return [
+        (part, color) for text, color in zip(caption, colors, strict=True) for part in _broken(as_text(text), width)
+    ]
 
 
-def _fitted(picture: Image.Image) -> Image.Image:
+def _fitted(picture: Image.Image, side: int) -> Image.Image:
     longest = max(picture.size)
-    if longest > SIDE:
-        return picture.resize([max(1, round(side * SIDE / longest)) for side in picture.size], Image.Resampling.LANCZOS)
-    times = SIDE // longest
-    return picture.resize([side * times for side in picture.size], Image.Resampling.NEAREST)
+    if longest > side:
+        size = [max(1, round(length * side / longest)) for length in picture.size]
+        return picture.resize(size, Image.Resampling.LANCZOS)
+    return picture.resize([length * (side // longest) for length in picture.size], Image.Resampling.NEAREST)
 
 
 @functools.cache
@@ -94,7 +98,7 @@ def font_of(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
 
 
-def _broken(text: str, width: int = SIDE, most: int = 3) -> list[str]:
+def _broken(text: str, width: int, most: int = 3) -> list[str]:
     """The text in lines of at most `width` pixels, broken between words where that can be; beyond `most` lines, …"""
     lines, rest = [], " ".join(text.split())
     while rest and len(lines) < most - 1 and _length(rest) > width:
