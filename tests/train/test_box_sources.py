@@ -739,7 +739,7 @@ def test_broken_lines_of_a_list_are_left_out(tmp_path):
     )
     with pytest.raises(UsageError, match=r"columns path,x1,y1,x2,y2,label\[,split\]; it begins with: path,label"):
         load_all(write_list(tmp_path, "1.jpg,cat\n", "path,label"))
-    with pytest.raises(UsageError, match="none of the images"):
+    with pytest.raises(UsageError, match=r"no object that can be used: nowhere\.jpg: the image is not there"):
         load_all(write_list(tmp_path, "nowhere.jpg,1,2,3,4,cat\n"))
 
 
@@ -824,6 +824,16 @@ def test_a_data_set_of_one_kind_of_object_has_one_class(prepared):
 # What all have in common
 
 
+def test_data_without_any_object_is_refused_with_the_first_problem(tmp_path):
+    write_coco(tmp_path / "a.json", random_annotations(np.random.default_rng(0), 2))
+    write_yolo(tmp_path, YAML, {"train": {"a": None, "b": None}, "val": {"c": None}})
+    with pytest.raises(UsageError, match=r"data\.yaml has no object that can be used$"):
+        load(f"yolo:{tmp_path}", "detection")
+    write_yolo(tmp_path, YAML, {"train": {"a": "0 0.5 0.5 0 0"}})
+    with pytest.raises(UsageError, match=r"no object that can be used: line 1 of .*a\.txt: its box is empty \(30"):
+        load(f"yolo:{tmp_path}", "detection")
+
+
 def test_problems_are_said_once_each_kind_in_few_lines(capsys):
     problems = [Problem(f"object {i} of {i % 7}.jpg", f"its box is odd ({i})", f"{i % 7}.jpg") for i in range(12)]
     problems += [Problem(f"{i}.jpg", "the image is not there") for i in range(30)]
@@ -869,9 +879,11 @@ def test_the_part_of_a_set_that_is_held_out_depends_on_names_alone(tmp_path):
 
 def test_sizes_and_places_are_drawn_also_of_no_objects_and_of_crowds_alone(tmp_path):
     annotations = random_annotations(np.random.default_rng(0), 60)
-    for chosen in (annotations, annotations[:1], [annotations[0] | {"iscrowd": 1}], []):
-        write_coco(tmp_path / "a.json", chosen)
-        draw_sizes(load_all(f"coco:{tmp_path}").held_out, tmp_path / "boxes.png")
+    for chosen, part in ((annotations, "held_out"), ([annotations[0] | {"iscrowd": 1}], "held_out"), ([], "train")):
+        write_coco(tmp_path / "a.json", chosen or annotations)
+        source = getattr(load_all(f"coco:{tmp_path}"), part)
+        assert bool(len(source)) == bool(chosen)
+        draw_sizes(source, tmp_path / "boxes.png")
         with Image.open(tmp_path / "boxes.png") as picture:
             assert picture.width > 2 * picture.height and len(picture.convert("RGB").getcolors(100_000)) > 20
         (tmp_path / "boxes.png").unlink()

@@ -12,9 +12,9 @@ from PIL import Image
 
 from jaxzoo.errors import UsageError
 from jaxzoo.images import orientation, read_image, turned
-from train.data import drawn
+from train.data import Data, drawn
 from train.data.masks import SIDEWAYS
-from train.data.objects import Objects, Problem, usable
+from train.data.objects import Objects, Problem, Skeleton, usable
 from train.data.outlines import drawn_outline, polygons_of
 
 T = TypeVar("T")
@@ -101,16 +101,41 @@ class AnnotatedImages:
             found.images = [image._replace(outlines=()) for image in self.images]
         return found
 
-    def divided(self, fraction: float, seed: int, where: Path) -> "tuple[AnnotatedImages, AnnotatedImages]":
-        """Those to train on and those to hold out, by `train.data.drawn`, each with its own problems; those that are of
-        no image are with the first. Raises UsageError."""
-        names = [os.path.relpath(image.name, where if where.is_dir() else where.parent) for image in self.images]
-        sides = drawn(self.images, names, fraction, seed, where)
-        held_out = {image.name for image in sides[1]}
-        problems = [[], []]
-        for problem in self.problems:
-            problems[problem.image in held_out or fraction == 1].append(problem)
-        return tuple(map(AnnotatedImages, sides, problems))
+
+def as_data(
+    train: AnnotatedImages | None,
+    held_out: AnnotatedImages | None,
+    classes: list[str],
+    where: Path,
+    *,
+    val_fraction: float,
+    seed: int,
+    skeleton: Skeleton | None = None,
+) -> Data:
+    """What a data set at `where` is made of; if there is nothing to hold out, a part of the rest is, by
+    `train.data.drawn`.
+
+    Raises:
+      UsageError: there is no image, or no object that can be used.
+    """
+    parts = [part for part in (train, held_out) if part is not None]
+    if not any(len(image.objects) for part in parts for image in part.images):
+        problems = [f": {problem.where}: {problem.what}" for part in parts for problem in part.problems]
+        raise UsageError(f"{where} has no object that can be used{(problems or [''])[0]}")
+    if held_out is None:
+        train, held_out = _divided(train, val_fraction, seed, where)
+    return Data(AnnotatedImages([]) if train is None else train, held_out, classes, skeleton=skeleton)
+
+
+def _divided(whole: AnnotatedImages, fraction: float, seed: int, where: Path) -> list[AnnotatedImages]:
+    """Those to train on and those to hold out, each with its own problems; those of no image are with the first."""
+    names = [os.path.relpath(image.name, where if where.is_dir() else where.parent) for image in whole.images]
+    sides = drawn(whole.images, names, fraction, seed, where)
+    held_out = {image.name for image in sides[1]}
+    problems = [[], []]
+    for problem in whole.problems:
+        problems[problem.image in held_out or fraction == 1].append(problem)
+    return list(map(AnnotatedImages, sides, problems))
 
 
 def annotated(

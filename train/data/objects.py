@@ -3,7 +3,9 @@
 An item of a detection source is a PIL image, RGB, and its `Objects`. Such a source also has
 - `size(index)`: height and width in pixels, and
 - `objects(index)`: the same objects without decoding the image; neither reads it where its file says enough,
-- `problems`: a list of `Problem`s of its annotations, which the objects are without.
+- `problems`: a list of `Problem`s of its annotations, which the objects are without,
+- `with_parts(masks=..., keypoints=...)`: the same with these parts of objects where they are wanted; sources of files
+  give neither before.
 """
 
 import array
@@ -137,18 +139,20 @@ def usable(box: Sequence[float], size: tuple[int, int]) -> tuple[float, float, f
         x1, y1, x2, y2 = array.array("f", box)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"its box is not four numbers ({str(box)[:80]})") from None
-    corners = ", ".join(f"{number:g}" for number in (x1, y1, x2, y2))
-    if not all(map(math.isfinite, (x1, y1, x2, y2))):
-        raise ValueError(f"its box is not of finite numbers ({corners})")
-    if x2 < x1 or y2 < y1:
-        raise ValueError(f"its box is reversed ({corners})")
-    if x2 == x1 or y2 == y1:
-        raise ValueError(f"its box is empty ({corners})")
     height, width = size
-    x1, y1, x2, y2 = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))
-    if x2 <= x1 or y2 <= y1:
-        raise ValueError(f"its box is outside of the image ({corners} of {width} x {height} pixels)")
-    return x1, y1, x2, y2
+    within = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))
+    more = ""
+    if not all(map(math.isfinite, (x1, y1, x2, y2))):
+        what = "not of finite numbers"
+    elif x2 < x1 or y2 < y1:
+        what = "reversed"
+    elif x2 == x1 or y2 == y1:
+        what = "empty"
+    elif within[2] <= within[0] or within[3] <= within[1]:
+        what, more = "outside of the image", f" of {width} x {height} pixels"
+    else:
+        return within
+    raise ValueError(f"its box is {what} ({x1:g}, {y1:g}, {x2:g}, {y2:g}{more})")
 
 
 def said(problems: Sequence[Problem], strict: bool, most: int = 20) -> None:
@@ -159,31 +163,26 @@ def said(problems: Sequence[Problem], strict: bool, most: int = 20) -> None:
     """
     if not problems:
         return
-    images = {problem.image for problem in problems} - {""}
-    annotations = sum(bool(problem.image) for problem in problems)
-    others = len(problems) - annotations
-    counts = [f"{_many(annotations, 'object')} of {_many(len(images), 'image')}"] * (annotations > 0)
-    counts += [_many(others, "other entry", "other entries") if images else _many(others, "entry", "entries")] * (
-        others > 0
-    )
+    images = [problem.image for problem in problems if problem.image]
+    counts = [f"{_many(len(images), 'object', 's')} of {_many(len(set(images)), 'image', 's')}"] if images else []
+    if others := len(problems) - len(images):
+        counts.append(_many(others, "other entr" if images else "entr", "ies", "y"))
     kinds: dict[str, list[Problem]] = {}
     for problem in problems:
         kinds.setdefault(problem.what.partition(" (")[0], []).append(problem)
     ordered = sorted(kinds.values(), key=len, reverse=True)
-    if len(ordered) > most - 1:
-        ordered, rest = ordered[: most - 2], ordered[most - 2 :]
-    else:
-        rest = []
-    lines = [f"  {len(found)} x {found[0].where}: {found[0].what}" for found in ordered]
-    lines += [f"  {sum(map(len, rest))} of {len(rest)} other kinds"] * bool(rest)
+    shown = ordered if len(ordered) < most else ordered[: most - 2]
+    lines = [f"  {len(found)} x {found[0].where}: {found[0].what}" for found in shown]
+    if rest := ordered[len(shown) :]:
+        lines.append(f"  {sum(map(len, rest))} of {len(rest)} other kinds")
     text = "\n".join([f"left out: {' and '.join(counts)}:", *lines])
     if strict:
         raise UsageError(f"{text}\nwithout --strict-data training goes on without them")
     say(text)
 
 
-def _many(count: int, one: str, more: str | None = None) -> str:
-    return f"{count} {one if count == 1 else more or one + 's'}"
+def _many(count: int, name: str, several: str, one: str = "") -> str:
+    return f"{count} {name}{one if count == 1 else several}"
 
 
 class Counts(NamedTuple):

@@ -12,7 +12,7 @@ from pathlib import Path
 from jaxzoo.coco import PERSON_KEYPOINTS, PERSON_SIGMAS
 from jaxzoo.errors import UsageError
 from train.data import Data
-from train.data.annotated import AnnotatedImage, AnnotatedImages, Annotation, annotated, read_as
+from train.data.annotated import AnnotatedImage, AnnotatedImages, Annotation, annotated, as_data, read_as
 from train.data.masks import image_size
 from train.data.objects import Problem, Skeleton, mirrored
 from train.data.outlines import box_around, polygons_of
@@ -32,11 +32,15 @@ def load(path: str | Path, *, val_fraction: float = 0.2, seed: int = 0) -> Data:
     skeleton = next(filter(None, (skeleton_of(content["categories"]) for content in contents.values())), None)
     points = len(skeleton.names) if skeleton else 0
     parts = {file: _images(root, file, content, values, points) for file, content in contents.items()}
-    if held_out:
-        sides = parts.get(train, AnnotatedImages([])), parts[held_out]
-    else:
-        sides = parts[train].divided(val_fraction, seed, train)
-    return Data(*sides, ["background", *classes[1:]], skeleton=skeleton)
+    return as_data(
+        parts.get(train),
+        parts.get(held_out),
+        ["background", *classes[1:]],
+        train or held_out,
+        val_fraction=val_fraction,
+        seed=seed,
+        skeleton=skeleton,
+    )
 
 
 def skeleton_of(categories: list[dict]) -> Skeleton | None:

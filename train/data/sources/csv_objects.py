@@ -18,7 +18,7 @@ from pathlib import Path
 
 from jaxzoo.errors import UsageError
 from train.data import Data
-from train.data.annotated import AnnotatedImage, AnnotatedImages, Annotation, annotated, numbers, read_as
+from train.data.annotated import AnnotatedImage, AnnotatedImages, Annotation, annotated, as_data, numbers, read_as
 from train.data.masks import image_size
 from train.data.objects import Problem, with_background
 from train.data.sources.csv_list import Line, lines_of, place_of, sorted_labels
@@ -48,13 +48,11 @@ def load(path: str | Path, *, val_fraction: float = 0.2, seed: int = 0) -> Data:
             raise UsageError(f"{file} has {entries[0].path} in train and in what is held out (lines {numbered})")
         sides[parts.pop()][place] = entries
     train, held_out = (_images(file, sides[side], classes) for side in (True, False))
-    if not len(train) and not len(held_out):
-        raise UsageError(f"none of the images that {file} lists is there, seen from {file.parent.absolute()}")
     if lines[0].split is None:
-        train, held_out = held_out.divided(val_fraction, seed, file)
+        train, held_out = held_out, None
     elif not len(held_out):
         raise UsageError(f"{file} leaves nothing to hold out: no line has the split val")
-    return Data(train, held_out, classes)
+    return as_data(train, held_out, classes, file, val_fraction=val_fraction, seed=seed)
 
 
 def _images(file: Path, images: dict[str, list[Line]], classes: Sequence[str]) -> AnnotatedImages:

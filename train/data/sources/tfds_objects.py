@@ -13,7 +13,7 @@ from PIL import Image
 from jaxzoo.errors import UsageError
 from jaxzoo.images import read_image
 from train.data import Data
-from train.data.annotated import AnnotatedImage, AnnotatedImages, Annotation, annotated
+from train.data.annotated import AnnotatedImage, AnnotatedImages, Annotation, annotated, as_data
 from train.data.masks import image_size
 from train.data.objects import Problem, with_background
 from train.data.sources import tfds
@@ -40,7 +40,8 @@ def load(name: str, *, val_fraction: float = 0.2, seed: int = 0) -> Data:
     classes = with_background(names, name)
     numbers = [classes.index(name) if name in classes else 0 for name in names]
     parts = tfds.divided(builder, name, chosen, ("image",), val_fraction=val_fraction, seed=seed)
-    return Data(*(_images(part, key, numbers) for part in parts), classes)
+    found = (_images(part, key, numbers) for part in parts)
+    return as_data(*found, classes, name, val_fraction=val_fraction, seed=seed)
 
 
 def _images(part: tfds.Part, key: str, numbers: list[int]) -> AnnotatedImages:

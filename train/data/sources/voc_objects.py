@@ -27,7 +27,7 @@ from jaxzoo.errors import UsageError
 from jaxzoo.images import hidden, image_suffixes
 from jaxzoo.voc import VOC_CLASSES
 from train.data import Data
-from train.data.annotated import AnnotatedImage, AnnotatedImages, Annotation, annotated, numbers, read_as
+from train.data.annotated import AnnotatedImage, AnnotatedImages, Annotation, annotated, as_data, numbers, read_as
 from train.data.masks import image_size
 from train.data.objects import Problem, with_background
 from train.data.outlines import box_around, polygons_of
@@ -69,8 +69,8 @@ def load(path: str | Path, *, val_fraction: float = 0.2, seed: int = 0) -> Data:
         found = {name for entry in entries for element in _objects(entry) if (name := _text(element, "name"))}
         names = VOC_CLASSES if found <= set(VOC_CLASSES) else sorted(found)
     classes = with_background(names, file or root)
-    parts = [_images(part or [], classes, file or root) for part in (train, held_out)]
-    return Data(*(parts if held_out is not None else parts[0].divided(val_fraction, seed, root)), classes)
+    parts = [None if part is None else _images(part, classes, file or root) for part in (train, held_out)]
+    return as_data(*parts, classes, root, val_fraction=val_fraction, seed=seed)
 
 
 def _parts(root: Path) -> tuple[list[Entry] | None, list[Entry] | None]:

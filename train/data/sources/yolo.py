@@ -28,7 +28,7 @@ from jaxzoo.coco import PERSON_KEYPOINTS, PERSON_SIGMAS, SKELETON
 from jaxzoo.errors import UsageError
 from jaxzoo.images import image_files
 from train.data import Data
-from train.data.annotated import AnnotatedImage, AnnotatedImages, Annotation, annotated, numbers, read_as
+from train.data.annotated import AnnotatedImage, AnnotatedImages, Annotation, annotated, as_data, numbers, read_as
 from train.data.masks import image_size, read_classes
 from train.data.objects import Problem, Skeleton, mirrored, with_background
 from train.data.outlines import box_around, polygons_of
@@ -58,12 +58,8 @@ def load(path: str | Path, *, val_fraction: float = 0.2, seed: int = 0) -> Data:
     if not train and not held_out:
         raise UsageError(f"{file} names no images: it needs train or val")
 
-    def read(part: tuple[str, Any]) -> AnnotatedImages:
-        return _images(_files(file, root, *part), labels, shape)
-
-    if held_out is None:
-        return Data(*read(train).divided(val_fraction, seed, file), classes, skeleton=skeleton)
-    return Data(read(train) if train else AnnotatedImages([]), read(held_out), classes, skeleton=skeleton)
+    parts = [part and _images(_files(file, root, *part), labels, shape) for part in (train, held_out)]
+    return as_data(*parts, classes, file, val_fraction=val_fraction, seed=seed, skeleton=skeleton)
 
 
 def _content(path: Path) -> tuple[Path, dict]:
