@@ -43,6 +43,9 @@ def show(
     if not len(data.train):
         say("there are no training images to draw")
         return
+    sizes = out.with_stem(f"{out.stem}_sizes")
+    if task.draw_data(data.train, sizes):
+        say(f"sizes and places of objects: {sizes}")
     buckets = task.training_buckets(data.train)
     count = min(count, max(map(len, buckets)))
     batches = TrainingBatches(

@@ -206,8 +206,8 @@ class SSD(nnx.Module):
 
 def transform_of(size: tuple[int, int], image_mean: Sequence[float], image_std: Sequence[float]) -> DetectionTransform:
     """That of a detector whose images have one size, (width, height)."""
-    whole = {"size_divisible": 1, "fixed_size": tuple(size)}
-    return DetectionTransform.of(min(size), max(size), image_mean, image_std, **whole)
+    values = {"image_mean": tuple(image_mean), "image_std": tuple(image_std)}
+    return DetectionTransform(**values, size_divisible=1, fixed_size=tuple(size))
 
 
 class SSDFeatureExtractorVGG(nnx.Module):

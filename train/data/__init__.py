@@ -151,10 +151,15 @@ def picture_side(source: Source, most: int = 16) -> int | None:
     None if none of them can be read.
     """
     sides = []
-    for index in np.unique(np.linspace(0, len(source) - 1, min(most, len(source))).astype(int)).tolist():
+    for index in evenly_spread(len(source), most):
         with contextlib.suppress(UsageError):  # said when its turn comes
             sides.append(min(source[index][0].size))
     return sorted(sides)[len(sides) // 2] if sides else None
+
+
+def evenly_spread(count: int, most: int) -> list[int]:
+    """Up to `most` of `count` indices."""
+    return np.unique(np.linspace(0, count - 1, min(most, count)).astype(int)).tolist()
 
 
 def names_digest(data: Data) -> str:

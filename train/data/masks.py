@@ -17,6 +17,7 @@ from PIL import Image
 from jaxzoo.errors import UsageError
 from jaxzoo.images import orientation, read_image, turned
 from jaxzoo.voc import IGNORED
+from train.data import evenly_spread
 from train.reporting.progress import say
 
 STEP = 32  # sides that networks which halve an image five times divide evenly
@@ -248,7 +249,7 @@ class Pixels(NamedTuple):
 def count(source: Sequence, classes: int, most: int = 2000) -> Pixels:
     """Pixels and images of every class in up to `most` items, evenly spread; unreadable ones do not count."""
     pixels, images = np.zeros(256, np.int64), np.zeros(256, np.int64)
-    for index in np.unique(np.linspace(0, len(source) - 1, min(most, len(source))).astype(int)).tolist():
+    for index in evenly_spread(len(source), most):
         try:
             found = np.bincount(source[index][1].ravel(), minlength=256)
         except UsageError:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from jaxzoo.errors import UsageError
+from train.data import evenly_spread
 from train.reporting.curves import BLUE, GRAY
 from train.reporting.figure import save
 
@@ -17,12 +18,13 @@ LIMITS = (32, 96)  # pixels: COCO calls an object small whose area is below the 
 MOST_BINS = 50
 
 
-def draw_sizes(source: Sequence, path: Path) -> None:
+def draw_sizes(source: Sequence, path: Path, most: int = 20_000) -> None:
     """Widths and heights of objects in parts of their images, places of their centres, and COCO's small, medium and
-    large ones. Crowds, and images that cannot be read, are left out; no image is decoded.
+    large ones: in up to `most` images, evenly spread. Crowds, and images that cannot be read, are left out; no image is
+    decoded.
     """
-    boxes, areas = [np.zeros((0, 4))], [np.zeros(0)]
-    for index in range(len(source)):
+    boxes, areas, indices = [np.zeros((0, 4))], [np.zeros(0)], evenly_spread(len(source), most)
+    for index in indices:
         try:
             (height, width), objects = source.size(index), source.objects(index)
         except UsageError:  # said when its turn comes
@@ -32,7 +34,7 @@ def draw_sizes(source: Sequence, path: Path) -> None:
         areas.append(objects.area)
     boxes, sides = np.concatenate(boxes), np.sqrt(np.concatenate(areas))
     figure = Figure(figsize=(13.5, 4.4), layout="constrained")
-    count = f"{len(boxes):,} object{'s' * (len(boxes) != 1)} in {len(source):,} image{'s' * (len(source) != 1)}"
+    count = f"{len(boxes):,} object{'s' * (len(boxes) != 1)} in {len(indices):,} image{'s' * (len(indices) != 1)}"
     figure.suptitle(count)
     size, place, area = figure.subplots(1, 3)
     wide, high = (boxes[:, 2:] - boxes[:, :2]).T

@@ -132,6 +132,10 @@ class Task(Protocol):
         """A training batch as the model sees it, augmented with `key`, with what it is said to be."""
         return []
 
+    def draw_data(self, source: Sequence, path: Path) -> bool:
+        """Draws what else people look at in a source, such as sizes of objects, and says whether there is anything."""
+        return False
+
     def counts(self, source: Sequence) -> dict[str, tuple[np.ndarray, int]]:
         """What people count in a source, such as images: by class (C,), and in all."""
         return {}

@@ -35,6 +35,10 @@ from train.metrics import LOSS, Collector, States
 from train.metrics.average_precision import CocoMetrics, coco_table
 from train.metrics.loss import MeanLoss
 from train.reporting import detections
+from train.reporting.batch import denormalised
+from train.reporting.boxes import draw_sizes
+from train.reporting.contact_sheet import Tile, draw_sheet
+from train.reporting.object_tiles import tiles
 from train.tasks import Batch, Outputs, Parts, Task
 from train.tasks.images import head_words, smallest, takes  # noqa: F401
 
@@ -42,6 +46,8 @@ Item = tuple[Image.Image, Objects]
 
 BATCH_SIZE = 16
 DEMO_EPOCHS, DEMO_LR_SCALE = 4, 2.0
+SHOWN = 32  # images of a first batch that are drawn
+SAMPLED = 500  # images whose objects are measured before a run begins
 INAPPLICABLE_OPTIONS = {
     *(field.name for of in (Augmentation, Segmentation) for field in dataclasses.fields(of)),
     *("train_size", "progressive", "cache_features", "label_smoothing"),
@@ -94,6 +100,7 @@ def tasks_of(config: Config, data: Data, preprocess: DetectionTransform) -> list
         preprocess,
         augmentation=config.data_augmentation,
         background=takes(config, "num_boxes") is None,
+        batch_size=config.batch_size,
         dtype=jnp.dtype(config.precision),
         **parts,
     )
@@ -121,6 +128,7 @@ class Detection(Task):
       augmentation: one of `train.augment.objects.PRESETS`.
       masks, keypoints: whether the model has them.
       background: whether class 0 of the model's is the background.
+      batch_size: that of training; each canvas is for as many images at least.
     """
 
     metric = "map"
@@ -137,9 +145,10 @@ class Detection(Task):
         masks: bool = False,
         keypoints: bool = False,
         background: bool = True,
+        batch_size: int = 1,
         dtype: jnp.dtype = jnp.float32,
     ):
-        self.data, self.preprocess, self.augmentation = data, preprocess, augmentation
+        self.data, self.preprocess, self.augmentation, self.batch_size = data, preprocess, augmentation, batch_size
         self.augmented, self.fill = preset(augmentation), mean_color(tuple(preprocess.image_mean))
         self.masks, self.keypoints, self.first, self.dtype = masks, keypoints, 0 if background else 1, dtype
         self.training_metrics = {"loss": MeanLoss(jnp.promote_types(dtype, jnp.float32))}
@@ -152,7 +161,7 @@ class Detection(Task):
         """The canvas of training images by their own size."""
         source = self.data.train
         sizes = [source.size(i) for i in range(len(source))]
-        found = training_canvases(sizes, self.preprocess, self.augmentation)
+        found = training_canvases(sizes, self.preprocess, self.augmentation, least=self.batch_size)
         return {sizes[i]: canvas.size for canvas in found for i in canvas.indices}
 
     @functools.cached_property
@@ -248,6 +257,19 @@ class Detection(Task):
         source, skeleton = self.data.held_out, self.data.skeleton
         sigmas = skeleton.sigmas if skeleton else ()
         return InImages(self.preprocess, source, CocoMetrics(source, self.data.classes, self.kinds, sigmas))
+
+    def draw_first_batches(self, training: Batch, evaluation: Batch, key: jax.Array, folder: Path) -> None:
+        draw_sheet(self.tiles(training, key)[:SHOWN], "first training batch", folder / "train_batch.png")
+        draw_sizes(self.data.train, folder / "sizes.png", SAMPLED)
+
+    def draw_data(self, source: Sequence, path: Path) -> bool:
+        draw_sizes(source, path)
+        return True
+
+    def tiles(self, batch: Batch, key: jax.Array) -> list[Tile]:
+        pixels = denormalised(batch["image"], self.preprocess.image_mean, self.preprocess.image_std)
+        labels = {"labels": np.where(batch["valid"], batch["labels"] + self.first, 0)}
+        return tiles(pixels, dict(batch) | labels, self.data.classes, self.data.skeleton)
 
     def counts(self, source: Sequence) -> dict[str, tuple[np.ndarray, int]]:
         found = count(source, len(self.data.classes))
