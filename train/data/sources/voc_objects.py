@@ -145,7 +145,7 @@ def _images(entries: list[Entry], classes: Sequence[str], where: Path) -> Annota
         except UsageError as error:
             problems.append(Problem(entry.name, str(error)))
             continue
-        objects = [(f"object {i} of {entry.name}", element) for i, element in enumerate(_objects(entry), 1)]
+        objects = [(f"object {i} of {entry.name}.xml", element) for i, element in enumerate(_objects(entry), 1)]
         read = functools.partial(read_as, entry.image, size)
         found.append(annotated(str(entry.image), read, size, objects, annotation, problems))
     return AnnotatedImages(found, problems)
