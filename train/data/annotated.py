@@ -70,6 +70,11 @@ class AnnotatedImages:
         """Height and width in pixels."""
         return self.images[index].size
 
+    @property
+    def most_objects(self) -> int:
+        """How many an image has at most."""
+        return max((len(image.objects) for image in self.images), default=0)
+
     def objects(self, index: int) -> Objects:
         """The objects of an image, which is not read."""
         _, _, size, objects, outlines = self.images[index]

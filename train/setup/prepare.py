@@ -76,6 +76,7 @@ def prepare(config: Config, run: Path, *, continuing: bool = False) -> tuple[Set
     learns = freeze.learning(config, model, arguments)
     heads = freeze.head_paths(config.model, arguments) if config.head_lr != 1 else ()
     task, *tasks = kind.tasks_of(config, data, preprocess)
+    data = task.data or data
     if not (config.resume or config.eval_only):
         needs.check_run(run_of(asked, config, data, model, [name for name in heads if learns(f"{name}.kernel")]))
     ready, sources = lambda folder: None, (data.train, data.held_out)
@@ -240,6 +241,7 @@ def show_data(config: Config) -> None:
     if line := kind.augmentation_line(asked, config, data, side):
         say(line)
     task = kind.tasks_of(config, data, preprocess)[-1]
+    data = task.data or data
     name = re.sub(r"[^\w.-]+", "_", config.data)
     out = Path(config.out or f"{name}.png")
     inspection.show(data, task, config.data, out, seed=config.seed, repeats=config.repeats, strict=config.strict_data)

@@ -27,6 +27,7 @@ from flax import nnx
 
 import jaxzoo
 from jaxzoo.preprocess import Preprocess
+from train.data import Data
 from train.data.batches import Batch, Bucket
 from train.metrics import Collector, Metric, Quantity, States
 from train.reporting.contact_sheet import Tile
@@ -62,6 +63,9 @@ class Task(Protocol):
 
     collected: Sequence[str] = ()
     """Names of the evaluation's outputs that the `collector` gets, a row for each item."""
+
+    data: Data | None = None
+    """What is learnt from and evaluated, where that is not the data as it was opened: with masks, say."""
 
     preprocess: Preprocess | None = None
     """How inputs are prepared for evaluation, for checkpoints to keep."""
