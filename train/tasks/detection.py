@@ -91,10 +91,10 @@ def model_arguments(
 def tasks_of(config: Config, data: Data, preprocess: DetectionTransform) -> list[Task]:
     """As it evaluates, and then as it trains."""
     sides = {"train": data.train, "held_out": data.held_out}
-    said([problem for source in sides.values() if len(source) for problem in source.problems], config.strict_data)
     arguments = {"masks": "mask_roi_pool", "keypoints": "num_keypoints"}  # of models that have them
     parts = {part: takes(config, name) is not None for part, name in arguments.items()}
     sides = {side: source.with_parts(**parts) if len(source) else source for side, source in sides.items()}
+    said([problem for source in sides.values() if len(source) for problem in source.problems], config.strict_data)
     task = Detection(
         dataclasses.replace(data, **sides),
         preprocess,
