@@ -30,9 +30,11 @@ class Run:
     weights), or a name from `python -m train recipes`. Options that you give beside it win.
     Default: options that suit the network and the data."""
     epochs: int | None = None
-    """Number of training epochs. Default: 10 with --weights; else 9 for digits, 15 for scenes, 30 for other data."""
+    """Number of training epochs. Default: 10 with --weights; else 9 for digits, 15 for scenes (4 for
+    detection), 30 for other data."""
     batch_size: int | None = None
-    """Images per step, over all devices and processes together. Default: 64; 16 for segmentation."""
+    """Images per step, over all devices and processes together. Default: 64; 16 for segmentation and
+    detection."""
     eval_batch_size: int | None = None
     """Images per batch in validation. Default: the training batch size; for segmentation fewer where images are much
     larger than the training crops."""
