@@ -1,5 +1,6 @@
 """Objects from COCO's annotations, VOC's XML files, YOLO's text files, lists and tensorflow-datasets."""
 
+import csv
 import io
 import json
 
@@ -11,6 +12,7 @@ from pycocotools.coco import COCO
 from jaxzoo import UsageError
 from jaxzoo.coco import PERSON_KEYPOINTS, PERSON_SIGMAS, SKELETON
 from jaxzoo.voc import VOC_CLASSES
+from tests.train.launch import train
 from tests.train.test_data import paint
 from train.data import load
 from train.data.objects import Problem, count, mirrored, said, usable
@@ -267,25 +269,27 @@ def test_images_and_annotations_may_lie_anywhere(tmp_path):
         load_all(f"coco:images={tmp_path}/there,annotations={tmp_path}/else.json")
 
 
+GOOD = {"image_id": 5, "category_id": 3, "bbox": [1, 2, 3, 4], "iscrowd": 0}
+BROKEN_COCO = [
+    GOOD | {"bbox": [5, 5, 0, 5]},
+    GOOD | {"bbox": [5, 5, -3, 5]},
+    GOOD | {"bbox": [WIDTH, 5, 5, 5]},
+    GOOD | {"bbox": [NAN, 5, 5, 5]},
+    GOOD | {"bbox": [5, 5, 5]},
+    GOOD | {"category_id": 4},
+    {key: value for key, value in GOOD.items() if key != "category_id"},
+    {key: value for key, value in GOOD.items() if key != "bbox"},
+    GOOD | {"image_id": 77},
+    {key: value for key, value in GOOD.items() if key != "image_id"},
+    None,
+]
+BROKEN_COCO = [entry and entry | {"id": 100 + i} for i, entry in enumerate(BROKEN_COCO)]
+
+
 def test_ten_broken_annotations_of_coco_are_left_out_and_named(tmp_path, capsys):
     good = random_annotations(np.random.default_rng(0), 4)
-    base = {"image_id": 5, "category_id": 3, "bbox": [1, 2, 3, 4], "iscrowd": 0}
-    broken = [
-        base | {"bbox": [5, 5, 0, 5]},
-        base | {"bbox": [5, 5, -3, 5]},
-        base | {"bbox": [WIDTH, 5, 5, 5]},
-        base | {"bbox": [NAN, 5, 5, 5]},
-        base | {"bbox": [5, 5, 5]},
-        base | {"category_id": 4},
-        {key: value for key, value in base.items() if key != "category_id"},
-        {key: value for key, value in base.items() if key != "bbox"},
-        base | {"image_id": 77},
-        {key: value for key, value in base.items() if key != "image_id"},
-        None,
-    ]
-    broken = [entry and entry | {"id": 100 + i} for i, entry in enumerate(broken)]
-    crowd = base | {"id": 200, "iscrowd": 1, "bbox": [-4, -4, 20, 20], "area": 0}
-    write_coco(tmp_path / "a.json", [*good, *broken, crowd], names=("1.jpg", "2.jpg", "3.jpg", "4.jpg"))
+    crowd = GOOD | {"id": 200, "iscrowd": 1, "bbox": [-4, -4, 20, 20], "area": 0}
+    write_coco(tmp_path / "a.json", [*good, *BROKEN_COCO, crowd], names=("1.jpg", "2.jpg", "3.jpg", "4.jpg"))
     content = json.loads((tmp_path / "a.json").read_text())
     content["images"] += [{"id": 70}, "7.jpg"]
     content["images"][3] |= {"width": None}
@@ -433,25 +437,27 @@ def test_vocs_classes_are_those_of_a_file_or_its_20_or_those_that_occur(tmp_path
     assert kinds(data.held_out) == [f"its class is none of {tmp_path}/labelmap.txt"]
 
 
+BROKEN_VOC = [
+    voc_object("cat", (10, 10, 9, 20)),
+    voc_object("cat", (20, 10, 9, 20)),
+    voc_object("cat", (61, 10, 70, 20)),
+    voc_object("cat", ("nan", 10, 9, 20)),
+    voc_object("cat", ("left", 10, 9, 20)),
+    voc_object("cat", (1, 2, 3)),
+    voc_object("cow", (1, 1, 9, 9)),
+    voc_object("", (1, 1, 9, 9)),
+    "<object><name>cat</name></object>",
+    "<object><name>cat</name><polygon><pt><x>1</x><y>1</y></pt></polygon></object>",
+]
+
+
 def test_ten_broken_annotations_of_voc_are_left_out_and_difficult_objects_are_crowds(tmp_path):
     good = [
         ("cat", (1, 1, 10, 10), {"difficult": 1, "truncated": 0}),
         ("cat", (1, 1, 11, 10), {"truncated": 1, "occluded": 1, "difficult": 0}),
         ("dog", (-9, 1, 200, 10), {"truncated": "Unspecified", "difficult": "Unspecified"}),
     ]
-    broken = [
-        voc_object("cat", (10, 10, 9, 20)),
-        voc_object("cat", (20, 10, 9, 20)),
-        voc_object("cat", (61, 10, 70, 20)),
-        voc_object("cat", ("nan", 10, 9, 20)),
-        voc_object("cat", ("left", 10, 9, 20)),
-        voc_object("cat", (1, 2, 3)),
-        voc_object("cow", (1, 1, 9, 9)),
-        voc_object("", (1, 1, 9, 9)),
-        "<object><name>cat</name></object>",
-        "<object><name>cat</name><polygon><pt><x>1</x><y>1</y></pt></polygon></object>",
-    ]
-    contents = {"1": xml(*(voc_object(name, box, **flags) for name, box, flags in good), *broken, size=(0, 0))}
+    contents = {"1": xml(*(voc_object(name, box, **flags) for name, box, flags in good), *BROKEN_VOC, size=(0, 0))}
     contents |= {"2": "<annotation><object>", "3": xml(), "4": xml(), "5": xml(("cat", (1, 1, 9, 9)), size=None)}
     write_voc(tmp_path, contents, lists={"default": "1\n2\n3\n4\n5\nnowhere\n"})
     (tmp_path / "classes.txt").write_text("cat\ndog\n")
@@ -610,25 +616,27 @@ def test_yolos_keypoints_are_read_with_or_without_visibility(tmp_path, each):
     assert kinds(data.train) == [f"its line has another number of columns than {5 + 3 * each}"]
 
 
+BROKEN_YOLO = [
+    "0 0.5 0.5 0.5 0.5",
+    "0 0.5 0.5 0 0.5",
+    "0 0.5 0.5 -0.5 0.5",
+    "0 1.5 0.5 0.5 0.5",
+    "0 320 240 50 50",
+    "0 nan 0.5 0.5 0.5",
+    "0 inf 0.5 0.5 0.5",
+    "2 0.5 0.5 0.5 0.5",
+    "-1 0.5 0.5 0.5 0.5",
+    "0.5 0.5 0.5 0.5 0.5",
+    "cat 0.5 0.5 0.5 0.5",
+    "0 0.5 0.5 0.5",
+    "0 0.5 0.5 0.5 0.5 0.9",
+    "0 0.1 0.1 nan 0.5 0.5 0.1",
+    "1 0.1 0.1 0.4 0.4",
+]
+
+
 def test_ten_broken_lines_of_yolo_are_left_out_and_named(tmp_path, capsys):
-    lines = [
-        "0 0.5 0.5 0.5 0.5",
-        "0 0.5 0.5 0 0.5",
-        "0 0.5 0.5 -0.5 0.5",
-        "0 1.5 0.5 0.5 0.5",
-        "0 320 240 50 50",
-        "0 nan 0.5 0.5 0.5",
-        "0 inf 0.5 0.5 0.5",
-        "2 0.5 0.5 0.5 0.5",
-        "-1 0.5 0.5 0.5 0.5",
-        "0.5 0.5 0.5 0.5 0.5",
-        "cat 0.5 0.5 0.5 0.5",
-        "0 0.5 0.5 0.5",
-        "0 0.5 0.5 0.5 0.5 0.9",
-        "0 0.1 0.1 nan 0.5 0.5 0.1",
-        "1 0.1 0.1 0.4 0.4",
-    ]
-    write_yolo(tmp_path, YAML, {"train": {"a": "\n".join(lines), "b": None, "c": None}, "val": {"d": None}})
+    write_yolo(tmp_path, YAML, {"train": {"a": "\n".join(BROKEN_YOLO), "b": None, "c": None}, "val": {"d": None}})
     (tmp_path / "images" / "train" / "b.jpg").write_bytes(b"no image")
     (tmp_path / "data.yaml").write_text(YAML.replace("images/train", "train.txt"))
     (tmp_path / "train.txt").write_text("".join(f"images/train/{name}.jpg\n" for name in "abcx"))
@@ -887,3 +895,42 @@ def test_sizes_and_places_are_drawn_also_of_no_objects_and_of_crowds_alone(tmp_p
         with Image.open(tmp_path / "boxes.png") as picture:
             assert picture.width > 2 * picture.height and len(picture.convert("RGB").getcolors(100_000)) > 20
         (tmp_path / "boxes.png").unlink()
+
+
+def coco_with_faults(root):
+    names = [f"{i}.jpg" for i in range(12)]
+    annotations = random_annotations(np.random.default_rng(0), 20, images=range(5, 17))
+    write_coco(root / "a.json", [*annotations, *BROKEN_COCO, GOOD | {"iscrowd": 1}], names=names)
+
+
+def voc_with_faults(root):
+    flags = [dict.fromkeys(("difficult", "truncated", "occluded"), i % 2) for i in range(11)]
+    contents = {str(i): xml(voc_object("cat", (i + 1, 2, 40, 30), **flag)) for i, flag in enumerate(flags)}
+    write_voc(root, contents | {"11": xml(*BROKEN_VOC, voc_object("dog", (1, 1, 30, 30)))})
+    (root / "classes.txt").write_text("cat\ndog\n")
+
+
+def yolo_with_faults(root):
+    labels = {str(i): f"{i % 2} 0.5 0.5 0.3 0.{i + 2}\n" for i in range(8)}
+    train = labels | {"8": "\n".join(BROKEN_YOLO), "9": None}
+    write_yolo(root, YAML, {"train": train, "val": {name: labels[name] for name in "12"}})
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "summary"),
+    [
+        ("coco", coco_with_faults, "left out: 8 objects of 1 image and 3 other entries:"),
+        ("voc", voc_with_faults, "left out: 10 objects of 1 image:"),
+        ("yolo", yolo_with_faults, "left out: 13 objects of 1 image:"),
+    ],
+)
+def test_data_with_ten_faults_is_learnt_from_and_what_is_left_out_is_said(tmp_path, name, write, summary):
+    write(tmp_path / name)
+    options = ("--model=boxes", f"--data={name}:{tmp_path / name}", "--image-size=48", "--batch-size=4", "--epochs=2")
+    printed = train(*options, "--out", tmp_path / "run")
+    assert printed.count(summary) == 1 and "its box is reversed" in printed
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 and all(np.isfinite(float(row["train_loss"])) for row in rows)
+    refused = train(*options, "--out", tmp_path / "other", "--strict-data", code=2)
+    assert summary in refused and "without --strict-data" in refused and not (tmp_path / "other").exists()
