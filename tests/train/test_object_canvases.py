@@ -6,7 +6,7 @@ from PIL import Image
 
 from jaxzoo.detection.transform import DetectionTransform
 from train.augment import objects as transforms
-from train.data.object_canvases import training_canvases
+from train.augment.object_canvases import training_canvases
 from train.data.objects import Objects
 
 RCNN = DetectionTransform()

@@ -2,21 +2,24 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from jaxzoo.detection.drawing import COLORS, annotated
-from train.data.objects import Skeleton
 from train.reporting import contact_sheet
 from train.reporting.contact_sheet import Tile
+
+if TYPE_CHECKING:
+    from train.data.objects import Skeleton
 
 SIDE = 2 * contact_sheet.SIDE  # pixels of a picture's longer side
 NAMED = 8  # boxes of a picture that are drawn with their names, the largest ones
 
 
 def tiles(
-    images: np.ndarray, batch: Mapping[str, np.ndarray], classes: Sequence[str], skeleton: Skeleton | None = None
+    images: np.ndarray, batch: Mapping[str, np.ndarray], classes: Sequence[str], skeleton: "Skeleton | None" = None
 ) -> list[Tile]:
     """Pictures of a batch's images with the objects in them, each class in a colour, and how many there are of each.
 
@@ -36,7 +39,7 @@ def tiles(
 
 
 def _tile(
-    image: np.ndarray, found: Mapping[str, np.ndarray], classes: Sequence[str], skeleton: Skeleton | None
+    image: np.ndarray, found: Mapping[str, np.ndarray], classes: Sequence[str], skeleton: "Skeleton | None"
 ) -> Tile:
     sides = found["boxes"][:, 2:] - found["boxes"][:, :2]
     order = np.argsort(sides.prod(1), kind="stable")  # small ones on top of large ones

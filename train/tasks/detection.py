@@ -23,13 +23,13 @@ from jaxzoo.detection.transform import (
     resize_masks,
 )
 from jaxzoo.preprocess import from_dict
+from train.augment.object_canvases import training_canvases
 from train.augment.objects import preset
 from train.config.options import Augmentation, Config, Segmentation
 from train.config.options import model_arguments as given_arguments
 from train.data import Data
 from train.data.batches import Bucket
 from train.data.masks import mean_color
-from train.data.object_canvases import training_canvases
 from train.data.objects import Objects, count, said
 from train.metrics import LOSS, Collector, States
 from train.metrics.average_precision import CocoMetrics, coco_table
