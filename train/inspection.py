@@ -59,7 +59,7 @@ def show(
         tile._replace(caption=[*tile.caption, Path(data.train.name(index)).name])
         for tile, index in zip(tiles, batch["indices"], strict=True)
     ]
-    width, height = tiles[0].picture.size
+    width, height = tiles[0].size or tiles[0].picture.size
     draw_sheet(
         tiles, f"{title}: {count} training images as the model sees them, {width} x {height} pixels", out, keep=False
     )

@@ -35,7 +35,7 @@ def where(pixels, color):
 
 def test_a_box_is_drawn_where_it_is_in_the_colour_of_its_class():
     tile, pixels = drawn(batch((2, [10, 20, 40, 44])))
-    assert tile.picture.size == (SIDE, SIDE * 48 // 72) and tile.caption == ["dog"]
+    assert tile.picture.size == (SIDE, SIDE * 48 // 72) and tile.caption == ["dog"] and tile.size == (72, 48)
     left, _, right, bottom = where(pixels, COLORS[2])  # its name is above it
     np.testing.assert_allclose([left, right, bottom], np.array([10, 40, 44]) * SIDE / 72, atol=2)
     assert where(pixels, COLORS[1]) is None

@@ -21,11 +21,13 @@ INK, FAINT = "#111827", "#6b7280"
 
 
 class Tile(NamedTuple):
-    """A picture, the lines below it, and how long its longer side is on a sheet, in pixels."""
+    """A picture, the lines below it, how long its longer side is on a sheet, and the width and height of what it shows,
+    in pixels, if these are not its own."""
 
     picture: Image.Image
     caption: list[str]
     side: int = SIDE
+    size: tuple[int, int] | None = None
 
 
 def draw_sheet(tiles: Sequence[Tile], title: str, path: Path, across: int = 8, *, keep: bool = True) -> None:

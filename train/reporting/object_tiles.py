@@ -62,4 +62,4 @@ def _tile(
     )
     counts = Counter(names[::-1]).most_common()
     caption = ", ".join(f"{name} × {count}" if count > 1 else name for name, count in counts)
-    return Tile(picture, [caption or classes[0]], SIDE)
+    return Tile(picture, [caption or classes[0]], SIDE, image.shape[1::-1])
