@@ -15,6 +15,8 @@ from train.config import command_line, recipes
 from train.config.check import check
 from train.config.options import Config
 from train.optim import optimizers
+from train.setup.prepare import check_means_something
+from train.tasks import of_model
 
 TORCHVISIONS = [
     *torchvision.models.list_models(module=torchvision.models),
@@ -54,6 +56,13 @@ def test_a_recipes_models_are_the_zoos_and_their_weights_name_its_source():
                     continue
                 meta = torchvision.models.get_model_weights(model)[weights].meta
                 assert meta["recipe"] in recipe.sources, (name, model)
+
+
+def test_a_recipe_has_nothing_that_its_models_do_not_know():
+    for name, recipe in recipes.recipes().items():
+        for model in {model for models in recipe.models.values() for model in models}:
+            config = Config(model=model, recipe=name, **recipes.options(name, model))
+            check_means_something(config, of_model(model).INAPPLICABLE_OPTIONS)
 
 
 def test_every_model_of_torchvisions_has_a_recipe_or_a_reason():
