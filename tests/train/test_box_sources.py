@@ -1,5 +1,6 @@
 """Objects from COCO's annotations, VOC's XML files, YOLO's text files, lists and tensorflow-datasets."""
 
+import contextlib
 import csv
 import io
 import json
@@ -674,6 +675,7 @@ def test_ten_broken_lines_of_yolo_are_left_out_and_named(tmp_path, capsys):
         ("cat", "has no entries such as train"),
         ("train: images/train\n", "needs names"),
         ("train: images/train\nnames: {1: cat, 2: dog}\n", "needs names"),
+        ("train: images/train\nnames: {0: cat, one: dog}\n", "needs names"),
         ("train: images/train\nnames: [cat, cat]\n", "names 'cat' twice"),
         ("train: images/train\nnames: [cat]\nnc: 2\n", "has 1 names, but nc is 2"),
         ("names: [cat, dog]\n", "names no images"),
@@ -830,6 +832,44 @@ def test_a_data_set_of_one_kind_of_object_has_one_class(prepared):
 
 
 # What all have in common
+
+
+HUGE = 10**400  # which is no float
+WEIRD = [None, -1, HUGE, NAN, float("inf"), "", "abc", [], {}, [[]], [None] * 4, {"size": 3}, True, "\ud800"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_an_annotation_file_holds_is_read_or_refused(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    annotations = random_annotations(rng, 3, images=(5,)) + [people(rng) | {"id": 9, "image_id": 5}]
+    categories = ((3, "dog"), (7, "cat"), (1, "person"))
+    file, known = tmp_path / "a.json", {"keypoints": PERSON_KEYPOINTS, "skeleton": [[1, 2]]}
+    write_coco(file, annotations, categories=categories, **known)
+    content = file.read_text()
+
+    def places(value, path=()):
+        """Paths to everything in nested lists and dictionaries."""
+        yield path
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if type(value) is list else ():
+            yield from places(inner, (*path, key))
+
+    every = [path for path in places(json.loads(content)) if path]
+    read = 0
+    for _ in range(60):
+        changed = inner = json.loads(content)
+        *above, key = every[rng.integers(len(every))]
+        for step in above:
+            inner = inner[step]
+        inner[key] = WEIRD[rng.integers(len(WEIRD))]
+        file.write_text(json.dumps(changed))
+        with contextlib.suppress(UsageError):
+            source = load_all(f"coco:{tmp_path}").held_out
+            sane(source)
+            for parts in ({"masks": True}, {"keypoints": True}):
+                with contextlib.suppress(UsageError):
+                    sane(source.with_parts(**parts))
+            read += 1
+    assert read > 30
 
 
 def test_data_without_any_object_is_refused_with_the_first_problem(tmp_path):

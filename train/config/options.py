@@ -73,7 +73,8 @@ class Images:
     """Fraction of every class to hold out for validation, when the data has no split of its own; 1 with --eval-only
     evaluates all images."""
     strict_data: bool = False
-    """Stop at an image that cannot be read, instead of naming it once and training on another one in its place."""
+    """Stop at an image that cannot be read, or at annotations of objects that cannot be used, instead of naming them
+    once and training on other images in their place, or without the annotations."""
     workers: int = min(16, cores())
     """Threads that read and augment images; the results do not depend on it."""
 

@@ -15,7 +15,7 @@ from jaxzoo.images import orientation, read_image, turned
 from train.data import Data, drawn
 from train.data.masks import SIDEWAYS
 from train.data.objects import Objects, Problem, Skeleton, usable
-from train.data.outlines import drawn_outline, polygons_of
+from train.data.outlines import FARTHEST, drawn_outline, polygons_of
 
 T = TypeVar("T")
 BACK = {6: 8, 8: 6}  # what undoes a quarter turn of `turned`; the other ways of lying on the side undo themselves
@@ -173,8 +173,9 @@ def annotated(
         crowd=[this.crowd for this in found],
         keypoints=np.reshape([this.keypoints for this in found], (-1, keypoints, 3)) if keypoints else None,
     )
-    given = np.array([this.area or np.nan for this in found], np.float32)
-    objects = dataclasses.replace(objects, area=np.where(given > 0, given, objects.area))
+    given = np.array([this.area or 0 for this in found], np.float64)
+    areas = np.where((given > 0) & (given < FARTHEST**2), given, objects.area).astype(np.float32)
+    objects = dataclasses.replace(objects, area=areas)
     return AnnotatedImage(name, read, size, objects, [this.outline for this in found])
 
 
@@ -211,7 +212,7 @@ def _keypoints(values: Sequence[float] | None, count: int) -> np.ndarray:
         return np.zeros(3 * count, np.float32)
     try:
         found = np.array(values, np.float32)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         found = np.empty(0, np.float32)
     if found.shape != (3 * count,) or not np.isfinite(found).all():
         raise ValueError(f"its keypoints are not {count} x 3 numbers")

@@ -36,7 +36,10 @@ def polygons_of(segmentation: Any) -> list[list[float]]:
         raise ValueError("it has no outline")
     polygons = segmentation if isinstance(segmentation[0], list) else [segmentation]  # one without the list around it
     for polygon in polygons:
-        corners = np.asarray(polygon, np.float64).reshape(-1, 2)
+        try:
+            corners = np.asarray(polygon, np.float64).reshape(-1, 2)
+        except (TypeError, ValueError, OverflowError):
+            corners = np.empty((0, 2))
         if len(corners) < 3 or not (np.abs(corners) < FARTHEST).all():
             raise ValueError("a polygon needs three corners or more, each a place in the image")
     return polygons

@@ -68,15 +68,14 @@ def content_of(file: Path) -> dict:
         require(content["categories"], {"id", "name"}, "categories")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(f"{file} is not an annotation file of COCO ({type(error).__name__}: {error})") from None
-    if not content["images"]:
-        raise UsageError(f"{file} names no image")
     return content
 
 
 def require(entries: Sequence[dict], keys: set[str], kind: str) -> None:
     """Raises KeyError if an entry lacks one of the keys."""
-    if wrong := next((entry for entry in entries if not keys <= entry.keys()), None):
-        raise KeyError(f"{' or '.join(sorted(keys - wrong.keys()))} of {str(wrong)[:200]} in {kind}")
+    for entry in entries:
+        if missing := keys - entry.keys():
+            raise KeyError(f"{' or '.join(sorted(missing))} of {str(entry)[:200]} in {kind}")
 
 
 def classes_of(contents: dict[Path, dict]) -> tuple[list[str], dict[str, int]]:
@@ -124,9 +123,12 @@ def places_of(root: Path, file: Path, names: Sequence[str]) -> list[Path | None]
 
     def found(name: str) -> Path | None:
         short = name.rsplit("/", 1)[-1]  # the folder may be one of the machine that wrote the file
-        return next((path for given in (name, short) for place in places if (path := place / given).is_file()), None)
+        candidates = (place / given for given in (name, short) for place in places)
+        return next((path for path in candidates if os.path.isfile(path)), None)  # False also for impossible names
 
     paths = [found(name) for name in names]
+    if not names:
+        raise UsageError(f"{file} names no image")
     if not any(paths):
         raise UsageError(f"{names[0]}, which {file} names, is not in {places[1]}, {places[-2]} or {places[0]}")
     return paths
@@ -138,7 +140,7 @@ def number_of(value: Any) -> float | None:
         value = value[0]
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
 

@@ -46,8 +46,13 @@ def load(path: str | Path, *, val_fraction: float = 0.2, seed: int = 0) -> Data:
 def skeleton_of(categories: list[dict]) -> Skeleton | None:
     """That of the first category with keypoints."""
     for category in categories:
-        if names := tuple(map(str, category.get("keypoints") or ())):
-            limbs = tuple((int(a) - 1, int(b) - 1) for a, b in category.get("skeleton") or ())
+        if isinstance(names := category.get("keypoints"), list) and names:
+            names, pairs = tuple(map(str, names)), category.get("skeleton")
+            try:
+                limbs = tuple((int(a) - 1, int(b) - 1) for a, b in pairs or ())
+            except (TypeError, ValueError, OverflowError):  # which are for pictures alone
+                limbs = ()
+            limbs = tuple(limb for limb in limbs if set(limb) <= {*range(len(names))})
             return Skeleton(names, mirrored(names), limbs, PERSON_SIGMAS if names == PERSON_KEYPOINTS else ())
     return None
 

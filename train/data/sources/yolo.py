@@ -83,7 +83,7 @@ def _content(path: Path) -> tuple[Path, dict]:
 def _names(file: Path, content: dict) -> list[str]:
     """The name of every class from 0. Raises UsageError."""
     names, count = content.get("names"), content.get("nc")
-    if isinstance(names, dict) and sorted(names) == list(range(len(names))):
+    if isinstance(names, dict) and set(names) == {*range(len(names))}:
         names = [names[number] for number in range(len(names))]
     if names is None and isinstance(count, int):
         names = range(count)
