@@ -841,7 +841,7 @@ WEIRD = [None, -1, HUGE, NAN, float("inf"), "", "abc", [], {}, [[]], [None] * 4,
 @pytest.mark.parametrize("seed", range(4))
 def test_whatever_an_annotation_file_holds_is_read_or_refused(tmp_path, seed):
     rng = np.random.default_rng(seed)
-    annotations = random_annotations(rng, 3, images=(5,)) + [people(rng) | {"id": 9, "image_id": 5}]
+    annotations = [*random_annotations(rng, 3, images=(5,)), people(rng) | {"id": 9, "image_id": 5}]
     categories = ((3, "dog"), (7, "cat"), (1, "person"))
     file, known = tmp_path / "a.json", {"keypoints": PERSON_KEYPOINTS, "skeleton": [[1, 2]]}
     write_coco(file, annotations, categories=categories, **known)
