@@ -9,8 +9,9 @@ from flax import nnx
 from timm.layers import Conv2dSame
 
 from jaxzoo.nn import Conv, ConvTranspose
+from jaxzoo.nn.cpu import convolution
 from jaxzoo.nn.cpu.convolution import in_branch
-from tests.compare import agree, normal, twins
+from tests.compare import agree, close, normal, twins
 
 RNGS = nnx.Rngs(0)
 
@@ -20,6 +21,8 @@ CONVOLUTIONS = {
     "larger": (3, 5, 3, {"padding": 1}, (12, 13)),
     "larger, dilated and strided": (3, 5, 3, {"dilation": 2, "stride": 2, "padding": 2}, (21, 20)),
     "larger, even kernel": (3, 5, (2, 4), {"padding": 1}, (12, 13)),
+    "larger, no padding": (3, 5, 3, {"bias": False}, (12, 13)),
+    "larger, wider padding": (3, 5, (3, 2), {"padding": (4, 3)}, (12, 13)),
     "pointwise": (4, 6, 1, {}, (5, 3)),
     "pointwise strided": (4, 6, 1, {"stride": 2}, (7, 8)),
     "pointwise strided by three, padded": (4, 6, 1, {"stride": 3, "padding": 1}, (7, 8)),
@@ -89,6 +92,47 @@ def test_conv_equals_torch(case):
 def test_conv_in_a_branch_equals_torch(case):
     with in_branch():
         test_conv_equals_torch(case)
+
+
+@pytest.fixture
+def large_maps(monkeypatch):
+    """Has maps of any size count as large."""
+    monkeypatch.setattr(convolution, "LARGE_MAP", 0)
+    monkeypatch.setattr(convolution, "LARGE_MAP_CHANNELS", 0)
+    convolution._compiled.clear_cache()
+    yield
+    convolution._compiled.clear_cache()
+
+
+LARGE_MAPS = ("larger", "larger, even kernel", "larger, no padding", "larger, wider padding")
+
+
+@pytest.mark.parametrize("case", LARGE_MAPS)
+def test_conv_of_a_large_map_equals_torch(case, large_maps):
+    test_conv_equals_torch(case)
+
+
+def test_kernel_gradients_of_large_maps_go_through_transformations(large_maps):
+    """Forward over reverse mode, a batch of kernels, bfloat16; and the gradient is a loop over the taps."""
+    x, kernel = jnp.asarray(normal(2, 12, 13, 3)), jnp.asarray(normal(3, 3, 3, 5))
+    plan = ((1, 1), ((1, 1), (1, 1)), (1, 1), 1)
+
+    def total(function):
+        return lambda kernel, x: jnp.square(function(x, kernel, *plan)).sum()
+
+    ours, plain = total(convolution.conv), total(convolution._xla)
+    direction = jnp.ones_like(kernel)
+    for both in (
+        lambda f: jax.grad(f)(kernel, x),
+        lambda f: jax.jvp(lambda k: jax.grad(f)(k, x), (kernel,), (direction,))[1],
+        lambda f: jax.grad(lambda x: jax.grad(f)(kernel, x).sum())(x),
+        lambda f: jax.vmap(jax.grad(f), (0, None))(jnp.stack([kernel, direction]), x),
+    ):
+        close(both(ours), both(plain))
+    gradient = jax.grad(ours)(kernel.astype(jnp.bfloat16), x.astype(jnp.bfloat16))
+    assert gradient.dtype == jnp.bfloat16
+    close(gradient.astype(float), jax.grad(plain)(kernel, x), bound=0.05)
+    assert "while" in jax.jit(jax.grad(ours)).lower(kernel, x).as_text()
 
 
 def test_large_patches_are_no_program_of_a_slice_each():

@@ -33,6 +33,8 @@ SMALL_GROUPED_OUTPUT = 2  # 1,024 channels in 32 groups at 2×2: 2.7, as dense b
 TAP_CHANNELS = 32  # dilation 12 at 28×28: by taps 7.0 with 32 channels and 23.3 with 128, XLA 8.0 and 26.9; below equal
 DENSE_CHANNELS = 32  # at 28×28 in 32 groups: 39 with 128 channels in such blocks, XLA 2,490 with 256 channels
 FEW_BLOCKS = 8  # 256 channels in 32 groups at 14×14: 10.0 in 8 blocks, 15.0 in groups; a block compiles for 0.16 s
+LARGE_MAP = 75**2  # 256 channels, batch 2, the gradient of the kernel: PLACEHOLDER
+LARGE_MAP_CHANNELS = 64
 
 Pads = tuple[tuple[int, int], ...]
 Plan = tuple[tuple[int, ...], Pads, tuple[int, ...], int]  # strides, pads, dilation, groups
@@ -57,7 +59,9 @@ def conv(
 def _compiled(x: jax.Array, kernel: jax.Array, *, plan: Plan, branch: bool) -> jax.Array:
     if _choose(x, kernel, *plan) is not _xla:
         return _conv(x, kernel, plan=plan)
-    return (_ordered if branch and plan[-1] == 1 else _xla)(x, kernel, *plan)
+    if branch and plan[-1] == 1:
+        return _ordered(x, kernel, *plan)
+    return _conv(x, kernel, plan=plan) if _is_large(x.shape, kernel.shape, *plan) else _xla(x, kernel, *plan)
 
 
 _branch = contextvars.ContextVar("_branch", default=False)
@@ -133,6 +137,8 @@ def _fast_kernel_gradient(x: jax.Array, gradient: jax.Array, *, shape, plan: Pla
         return _depthwise_kernel_gradient(x, gradient, shape, *plan)
     if function is _in_groups:
         return _grouped_kernel_gradient(x, gradient, shape, *plan)
+    if function is _xla and _is_large(x.shape, shape, *plan):
+        return _kernel_gradient_by_taps(x, gradient, shape, *plan)
     if function is _by_patches:
         x = lax.optimization_barrier(x)  # to make the patches anew, which are many times as large as x
     return jax.linear_transpose(lambda kernel: function(x, kernel, *plan), kernel)(gradient)[0]
@@ -177,6 +183,13 @@ def _choose(x: jax.Array, kernel: jax.Array, strides, padding: Pads, dilation, g
         return _depthwise
     few = -(-groups // _groups_per_block(kernel, groups)) <= FEW_BLOCKS
     return _by_blocks if few else _in_groups
+
+
+def _is_large(x: tuple[int, ...], kernel: tuple[int, ...], strides, padding: Pads, dilation, groups: int) -> bool:
+    """Whether the gradient of a kernel, for which XLA slides the whole map of gradients over x, is faster by taps."""
+    if groups != 1 or max(strides) != 1 or max(dilation) != 1:
+        return False
+    return math.prod(x[1:-1]) >= LARGE_MAP and min(kernel[-2:]) >= LARGE_MAP_CHANNELS
 
 
 def _one_by_one(x: jax.Array, kernel: jax.Array, strides, padding: Pads, dilation, groups: int) -> jax.Array:
@@ -300,6 +313,22 @@ def _depthwise_kernel_gradient(x, gradient, shape, strides, padding: Pads, dilat
 
     places = jnp.asarray(np.array([*taps_of(outer_taps)], np.int32))  # (outer taps, axes but the last)
     return lax.map(of_outer_tap, places).reshape(shape).astype(x.dtype)
+
+
+def _kernel_gradient_by_taps(x, gradient, shape, strides, padding: Pads, dilation, groups: int) -> jax.Array:
+    """One product of matrices per tap, one after another: together, the shifted copies of x would be many times it."""
+    x, size = pad(x, padding), gradient.shape[:-1]
+    gradient = gradient.reshape(-1, shape[-1])
+
+    def of_tap(tap: jax.Array) -> jax.Array:
+        window = lax.dynamic_slice(x, tap, (*size, shape[-2])).reshape(-1, shape[-2])
+        contracted = (((0,), (0,)), ((), ()))  # the positions
+        return lax.dot_general(
+            window, gradient, contracted, lax.Precision.HIGHEST, preferred_element_type=wide(x).dtype
+        )
+
+    places = np.array([(0, *tap, 0) for tap in taps_of(shape[:-2])], np.int32)
+    return lax.map(of_tap, jnp.asarray(places)).reshape(shape).astype(x.dtype)
 
 
 def _grouped_kernel_gradient(x, gradient, shape, strides, padding: Pads, dilation, groups: int) -> jax.Array:
