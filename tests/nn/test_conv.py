@@ -98,7 +98,7 @@ def test_conv_in_a_branch_equals_torch(case):
 def large_maps(monkeypatch):
     """Has maps of any size count as large."""
     monkeypatch.setattr(convolution, "LARGE_MAP", 0)
-    monkeypatch.setattr(convolution, "LARGE_MAP_CHANNELS", 0)
+    monkeypatch.setattr(convolution, "LARGE_MAP_PAIRS", 0)
     convolution._compiled.clear_cache()
     yield
     convolution._compiled.clear_cache()

@@ -6,6 +6,7 @@ pixels up to fifty times slower than a product of matrices. So here
 - a 1×1 convolution is a product of matrices,
 - so is one with a small output, of the patches that each position sees,
 - a dilated one is a sum of such products, one per tap, of the pixels that it sees, without the padding,
+- the gradient of a kernel on large maps is one such product per tap,
 - a depthwise one is a sum of shifted products, and so are its gradients,
 - and one in groups a few dense ones; the gradient of a kernel with many groups is one product of matrices per group.
 """
@@ -33,8 +34,9 @@ SMALL_GROUPED_OUTPUT = 2  # 1,024 channels in 32 groups at 2×2: 2.7, as dense b
 TAP_CHANNELS = 32  # dilation 12 at 28×28: by taps 7.0 with 32 channels and 23.3 with 128, XLA 8.0 and 26.9; below equal
 DENSE_CHANNELS = 32  # at 28×28 in 32 groups: 39 with 128 channels in such blocks, XLA 2,490 with 256 channels
 FEW_BLOCKS = 8  # 256 channels in 32 groups at 14×14: 10.0 in 8 blocks, 15.0 in groups; a block compiles for 0.16 s
-LARGE_MAP = 75**2  # 256 channels, batch 2, the gradient of the kernel: PLACEHOLDER
-LARGE_MAP_CHANNELS = 64
+# And of the gradient of a kernel alone, batch 2, which XLA makes at a tenth of its speed where maps are large.
+LARGE_MAP = 75**2  # 256 channels: by taps 400 at 75×75, XLA 570 to 810; below about equal
+LARGE_MAP_PAIRS = 64 * 128  # in × out, at 150×150: 320, XLA 1,720; 64 × 64 at 300×300: 1,080 to 1,320, 1,160 to 1,600
 
 Pads = tuple[tuple[int, int], ...]
 Plan = tuple[tuple[int, ...], Pads, tuple[int, ...], int]  # strides, pads, dilation, groups
@@ -189,7 +191,7 @@ def _is_large(x: tuple[int, ...], kernel: tuple[int, ...], strides, padding: Pad
     """Whether the gradient of a kernel, for which XLA slides the whole map of gradients over x, is faster by taps."""
     if groups != 1 or max(strides) != 1 or max(dilation) != 1:
         return False
-    return math.prod(x[1:-1]) >= LARGE_MAP and min(kernel[-2:]) >= LARGE_MAP_CHANNELS
+    return math.prod(x[1:-1]) >= LARGE_MAP and math.prod(kernel[-2:]) >= LARGE_MAP_PAIRS
 
 
 def _one_by_one(x: jax.Array, kernel: jax.Array, strides, padding: Pads, dilation, groups: int) -> jax.Array:
