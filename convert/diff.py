@@ -56,7 +56,7 @@ def diff(
 
     with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
         twin, ours, arguments = _both(model, weights, size, dtype, seed, match)
-        inputs = _inputs(card(model), image, size or arguments.get("image_size"), seed)
+        inputs = _inputs(card(model), ours, image, size or arguments.get("image_size"), seed)
         layers, alone = compare(
             twin, ours, jax.tree.map(lambda x: x.astype(dtype) if x.dtype.kind == "f" else x, inputs)
         )
@@ -173,7 +173,7 @@ def _both(
     return twin, fit.model, fit.arguments
 
 
-def _inputs(card: "ModelCard", image: Path | None, size: int | None, seed: int) -> Any:
+def _inputs(card: "ModelCard", model: Any, image: Path | None, size: int | None, seed: int) -> Any:
     import jax
     import numpy as np
 
@@ -182,8 +182,8 @@ def _inputs(card: "ModelCard", image: Path | None, size: int | None, seed: int) 
     if image is None:
         generator = np.random.default_rng(seed)
         return jax.tree.map(lambda leaf: generator.standard_normal(leaf.shape), card.example_inputs(2, size))
-    preprocess = card.preprocess.at(size or card.input_size)
-    return np.asarray(jaxzoo.eval_transform(jaxzoo.read_image(image), preprocess))[None]
+    preprocess = getattr(model, "transform", card.preprocess)
+    return preprocess.at(size or preprocess.side)(jaxzoo.read_image(image))[None]
 
 
 def _report(layers: list[Layer], alone: list[str], tolerance: float) -> int:

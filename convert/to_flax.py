@@ -55,7 +55,7 @@ def to_flax(
         "model": model,
         "arguments": fit.arguments,
         "classes": None if fit.fresh else found.classes,
-        "preprocess": to_dict(preprocess_of(model, found, fit.arguments)),
+        "preprocess": to_dict(preprocess_of(model, found, fit.arguments, fit.model)),
         "source": source.result(),
         "jaxzoo": jaxzoo.__version__,
         **({"darknet": found.header.hex()} if found.header else {}),

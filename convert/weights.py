@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from flax import nnx
 
 from convert import store
 from jaxzoo import card
@@ -34,11 +35,14 @@ class Weights:
         return {"path": str(self.path), "sha256": store.file_digest(file)}
 
 
-def preprocess_of(name: str, weights: Weights, arguments: Mapping[str, Any]) -> Preparation:
+def preprocess_of(name: str, weights: Weights, arguments: Mapping[str, Any], model: nnx.Module) -> Preparation:
     """How inputs are prepared for these weights, in a model that was built with these arguments.
 
-    A file does not say it: then as for the published weights of that image size, the default ones first.
+    A model that holds its own preparation, as `transform`, got it from the arguments. Otherwise the weights' manifest
+    says it, or, as a file does not, it is that of the published weights of that image size, the default ones first.
     """
+    if hasattr(model, "transform"):
+        return model.transform
     base = from_dict(weights.preprocess) if weights.preprocess else card(name).preprocess
     size = arguments.get("image_size")
     if size is None:

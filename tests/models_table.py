@@ -22,9 +22,11 @@ HEADER = """# Models
 
 Written by `python -m tests.models_table`. Names, arguments, behaviour and initialisation are those of the reference.
 `python -m jaxzoo list`, `python -m jaxzoo info NAME` and `jaxzoo.model_info(NAME)` say the same and more. GMACs are the
-billions of multiply-adds for one image of the input size. `convert.load(NAME, WEIGHTS)` downloads weights; the default
-ones stand first, and beside each what its publisher reports in percent: top-1 accuracy on ImageNet-1K, or mean IoU on
-COCO's images of Pascal VOC's classes. How exactly each model agrees with its reference is in [parity.md](parity.md).
+billions of multiply-adds for one image of the input size; masks and keypoints count for as many boxes as a detector can
+return, where torchvision's figures are of an image in which few are found. `convert.load(NAME, WEIGHTS)` downloads
+weights; the default ones stand first, and beside each what its publisher reports in percent: top-1 accuracy on
+ImageNet-1K, or mean IoU on COCO's images of Pascal VOC's classes. How exactly each model agrees with its reference is
+in [parity.md](parity.md).
 """
 
 COLUMNS = """| model | parameters | GMACs | input | weights | reference | paper |

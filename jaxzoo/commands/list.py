@@ -14,6 +14,9 @@ from jaxzoo.registry import UNITS, Published, list_models
 def list(pattern: tyro.conf.Positional[str] = "*", /) -> None:
     """List the models: parameters, multiply-adds (GMACs) per image of the input size, and published weights.
 
+    Detectors that find masks or keypoints count them for as many boxes as they return, found or not, where torchvision
+    publishes numbers of an image in which few are found.
+
     The weights' default stands first, each with its main metric as published, such as the accuracy on ImageNet-1K.
 
     Args:

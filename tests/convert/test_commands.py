@@ -111,6 +111,12 @@ def test_diff_takes_an_image_and_float32(tmp_path, weights, capsys):
     assert "layers agree to" in capsys.readouterr().out
 
 
+def test_diff_takes_an_image_for_a_detector(tmp_path, capsys):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)).save(tmp_path / "a.png")
+    main(["diff", "--model", "yolov1_tiny", "--image", str(tmp_path / "a.png"), "--size", "64"])
+    assert "layers agree to" in capsys.readouterr().out
+
+
 def test_inspect_names_the_model_and_the_nesting(tmp_path, twin, capsys):
     torch.save({"state_dict": {f"module.{key}": t for key, t in twin.state_dict().items()}}, tmp_path / "a.pth")
     main(["inspect", str(tmp_path / "a.pth")])

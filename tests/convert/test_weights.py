@@ -25,6 +25,8 @@ from convert.to_torch import to_torch
 from convert.twins import build_twin
 from convert.weights import Weights, preprocess_of
 from jaxzoo import Preprocess, UsageError, nn, registry
+from jaxzoo.detection.transform import DetectionTransform
+from jaxzoo.preprocess import to_dict
 from tests.convert.conftest import small
 from train.transfer import freeze
 
@@ -275,7 +277,16 @@ def test_names_that_held_a_dot_are_found(tmp_path):
 )
 def test_images_are_prepared_as_for_the_published_weights_of_their_size(arguments, own, expected):
     weights = Weights(Path("vit.pth"), {}, preprocess=own and dataclasses.asdict(own))
-    assert preprocess_of("vit_b_16", weights, arguments) == expected
+    assert preprocess_of("vit_b_16", weights, arguments, nnx.Module()) == expected
+
+
+def test_a_model_that_holds_its_transform_has_it_from_the_arguments(tmp_path):
+    """Whatever an older manifest says."""
+    arguments = {"num_classes": 3, "min_size": 320, "max_size": 500}
+    model = abstract("fasterrcnn_mobilenet_v3_large_320_fpn", **arguments)
+    weights = Weights(tmp_path, {}, arguments, preprocess=to_dict(DetectionTransform()))
+    found = preprocess_of("fasterrcnn_mobilenet_v3_large_320_fpn", weights, arguments, model)
+    assert found == DetectionTransform((320,), 500)
 
 
 def test_the_head_of_a_model_whose_card_names_none_is_found_by_its_shapes(monkeypatch, tmp_path):

@@ -28,6 +28,8 @@ class SmallPair(DetectorPair):
       level: of `quickly`, for the gradients.
     """
 
+    least = 0
+
     def __init__(self, build: Callable[[], nnx.Module], twin: torch.nn.Module, size: tuple[int, int], level: int = 0):
         self.level = level
         self.model, self.twin, self.size = nnx.eval_shape(build), twin.double(), size

@@ -24,7 +24,9 @@ SMALL = {  # numbers of boxes, of which a small canvas has no more, and of class
     "rpn_pre_nms_top_n_train": 120,
     "rpn_post_nms_top_n_train": 140,
     "box_detections_per_img": 110,
+    "box_batch_size_per_image": 100,  # of the proposals a sample
 }
+POINTS = {"num_keypoints": 5, "num_classes": 2, "box_detections_per_img": 50}
 LARGE = {  # by what weights of regions are multiplied, so that scores differ and boxes move
     "rpn.head.cls_logits": 20,
     "rpn.head.bbox_pred": 10,
@@ -36,6 +38,9 @@ LARGE = {  # by what weights of regions are multiplied, so that scores differ an
 class DetectorPair(ladder.Pair):
     """A detector and its twin in float64, with the same numbers. Two images of different sizes share a canvas."""
 
+    seeds = (0, 1)
+    least = 12  # detections in each image
+
     def __init__(self, name: str, reduced: bool = False):
         super().__init__(name, reduced)
         self.batch, self.dense = 2, True
@@ -44,7 +49,8 @@ class DetectorPair(ladder.Pair):
             (heads or side).score_thresh = THRESHOLD if heads is None else 5 * THRESHOLD
 
     def arguments(self, name: str) -> dict:
-        return SMALL if SMALL.keys() <= set(argument_names(name)) else {}
+        names = argument_names(name)
+        return (SMALL if SMALL.keys() <= set(names) else {}) | (POINTS if "num_keypoints" in names else {})
 
     @torch.no_grad()
     def randomise(self) -> None:
@@ -72,24 +78,45 @@ class DetectorPair(ladder.Pair):
         return x, sizes
 
     def labels(self, seed: int) -> dict[str, np.ndarray]:
-        """An image with a duplicate and a box that no anchor matches well, and one without boxes; padded to five."""
-        draws = np.random.default_rng(seed)
-        boxes = np.zeros((2, 5, 4))
-        corner = draws.uniform(0, np.array(self.size[::-1]) / 2, (4, 2))
-        boxes[0, :4] = np.concatenate([corner, corner + draws.uniform(16, np.array(self.size[::-1]) / 2.2, (4, 2))], 1)
-        boxes[0, 2], boxes[0, 3, 2:] = boxes[0, 1], boxes[0, 3, :2] + 3
-        valid = np.arange(5) < np.array([[4], [0]])
-        labels = np.where(valid, draws.integers(1, 7, (2, 5)), 0).astype(np.int32)
-        targets = {"boxes": boxes, "labels": labels, "valid": valid}
+        """Six rows for each image: two boxes, a duplicate, one that no anchor matches well, for regions one that
+        overlaps nothing; the last pad, and would be seen if they counted. With even seeds one image has no boxes."""
+        draws, most = np.random.default_rng(seed), 6
+        boxes = np.tile([3.0, 4.0, 60.0, 70.0], (2, most, 1))
+        corner = draws.uniform(0, np.array(self.size[::-1]) / 2, (2, 5, 2))
+        sides = draws.uniform(16, np.array(self.size[::-1]) / 2.2, (2, 5, 2))
+        boxes[:, :5] = np.concatenate([corner, corner + sides], -1)
+        boxes[:, 2], boxes[:, 3, 2:] = boxes[:, 1], boxes[:, 3, :2] + 3
+        regions = hasattr(self.model, "roi_heads")
+        boxes[:, 4, :] = boxes[:, 4, :] + (2 * max(self.size) if regions else 0)
+        valid = np.arange(most) < np.array([[5 if regions else 4], [0 if seed % 2 == 0 else 2]])
         heads = getattr(self.model, "roi_heads", None)
+        points = hasattr(heads, "keypoint_head")
+        labels = draws.integers(1, 2 if points else 7, valid.shape).astype(np.int32)
+        targets = {"boxes": boxes, "labels": labels, "valid": valid}
         if hasattr(heads, "mask_head"):
-            targets["masks"] = (draws.random((2, 5, *self.size)) < 0.5).astype(np.uint8)
-        if hasattr(heads, "keypoint_head"):
-            low, high = boxes[:, :, None, :2], boxes[:, :, None, 2:]
-            places = low + draws.random((2, 5, 17, 2)) * (high - low)
-            seen = draws.integers(0, 3, (2, 5, 17, 1))
-            targets["keypoints"] = np.concatenate([places, seen], -1).astype(np.float32).astype(float)
+            targets["masks"] = self._masks(draws, boxes, valid)
+        if points:
+            targets["keypoints"] = self._keypoints(draws, boxes)
         return targets
+
+    def _masks(self, draws: np.random.Generator, boxes: np.ndarray, valid: np.ndarray) -> np.ndarray:
+        """Random pixels in the upper three quarters of each box; all of them in rows that pad."""
+        masks = np.ones((*valid.shape, *self.size), np.uint8)
+        y, x = np.mgrid[: self.size[0], : self.size[1]]
+        for place in zip(*np.nonzero(valid), strict=True):
+            x1, y1, x2, y2 = boxes[place]
+            inside = (x1 <= x) & (x < x2) & (y1 <= y) & (y < y2 - (y2 - y1) / 4)
+            masks[place] = inside & (draws.random(self.size) < 0.7)
+        return masks
+
+    @staticmethod
+    def _keypoints(draws: np.random.Generator, boxes: np.ndarray) -> np.ndarray:
+        """Some in their box, one on its far corner, some outside, some not visible."""
+        share = draws.uniform(-0.1, 1.1, (*boxes.shape[:2], POINTS["num_keypoints"], 2))
+        share[:, :, 0] = 1
+        places = boxes[:, :, None, :2] + share * (boxes[:, :, None, 2:] - boxes[:, :, None, :2])
+        seen = draws.integers(0, 3, (*share.shape[:3], 1))
+        return np.concatenate([places, seen], -1).astype(np.float32).astype(float)  # as torchvision asks for
 
     def to_train_mode(self) -> None:
         super().to_train_mode()
@@ -127,12 +154,13 @@ class DetectorPair(ladder.Pair):
         losses = self.twin.losses(*map(ladder.as_torch, inputs), targets)
         return losses, {name: loss.detach().numpy() for name, loss in losses.items()}
 
-    @staticmethod
-    def compared(ours: dict, reference: dict, dtype) -> tuple[dict, dict]:
+    @classmethod
+    def compared(cls, ours: dict, reference: dict, dtype) -> tuple[dict, dict]:
         """Of all layers those of equal shapes: a head's for all boxes, of which torch has as many as it found. In
         float32 without what follows the choice of boxes, which rounding may change."""
         final = {name for name in reference if name.startswith(".")}
         assert final <= ours.keys()
+        assert reference[".valid.0"].sum(1).min() >= cls.least, "so few detections show nothing"
         ours, reference = _ordered(ours), _ordered(reference)
         names = {name for name in reference if name in ours and ours[name].shape == reference[name].shape} | final
         if dtype != np.float64:

@@ -95,4 +95,4 @@ def load_network(name: str, weights: str, result: Callable[[Any], Any]) -> Netwo
     model, found, arguments = read_model(name, weights)
     graph, state = nnx.split(model)
     run = jax.jit(lambda state, inputs: result(nnx.merge(graph, state)(inputs)))
-    return Network(lambda inputs: run(state, inputs), preprocess_of(name, found, arguments), found.classes)
+    return Network(lambda inputs: run(state, inputs), preprocess_of(name, found, arguments, model), found.classes)
