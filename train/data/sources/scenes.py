@@ -19,7 +19,6 @@ from train.data.sources import digits
 TRAINING, HELD_OUT = 2400, 150
 CLASSES = ["background", *map(str, range(10))]
 TILT = 15.0  # degrees either way; 6 and 9 would be hard to tell apart beyond
-HIDDEN = 0.25  # the part of a sticker that others may cover
 PLACES = 60  # tries to find one
 CONTRAST = 90.0  # of luminance between a digit and its margin
 KEPT = 2600  # scenes that are drawn once, of 64 kB each
@@ -27,12 +26,13 @@ KEPT = 2600  # scenes that are drawn once, of 64 kB each
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """How scenes look: the side of one in pixels, how many digits it has, at least and at most, and how high a digit
-    is, in parts of the scene's side."""
+    """How scenes look: the side of one in pixels, how many digits it has, at least and at most, how high a digit is, in
+    parts of the scene's side, and the part of a sticker that others may cover."""
 
     side: int = 128
     stickers: tuple[int, int] = (2, 3)
     sides: tuple[float, float] = (0.45, 0.7)
+    hidden: float = 0.25
 
 
 class Scene(NamedTuple):
@@ -84,7 +84,7 @@ class Scenes:
                 left = owner.copy()
                 left[place][inside] = number
                 seen = np.bincount(left[left >= 0], minlength=number + 1)
-                if all(seen[i] >= (1 - HIDDEN) * area for i, area in enumerate(areas)):
+                if all(seen[i] >= (1 - self.kind.hidden) * area for i, area in enumerate(areas)):
                     break
             else:
                 break
