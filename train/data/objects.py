@@ -199,6 +199,7 @@ class Counts(NamedTuple):
 def count(source: Any, classes: int) -> Counts:
     """Objects and images of every class in a source, none of whose images is decoded; unreadable ones do not count."""
     found = np.zeros((3, classes), np.int64)
+    source = source.with_parts()  # no masks, which take long to draw
     for index in range(len(source)):
         try:
             objects = source.objects(index)
