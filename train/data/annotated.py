@@ -19,6 +19,7 @@ from train.data.outlines import FARTHEST, drawn_outline, polygons_of
 
 T = TypeVar("T")
 BACK = {6: 8, 8: 6}  # what undoes a quarter turn of `turned`; the other ways of lying on the side undo themselves
+NEEDED = ": take a model that finds boxes alone, or data that has them"
 
 
 class Annotation(NamedTuple):
@@ -96,9 +97,9 @@ class AnnotatedImages:
         found.masks, found.keypoints = masks, keypoints
         if any(len(image.objects) for image in self.images):
             if masks and not any(outline for image in self.images for outline in image.outlines):
-                raise UsageError("no object has an outline, from which masks are learnt")
+                raise UsageError(f"no object has an outline, from which masks are learnt{NEEDED}")
             if keypoints and all(image.objects.keypoints is None for image in self.images):
-                raise UsageError("no object has keypoints")
+                raise UsageError(f"no object has keypoints{NEEDED}")
         if masks:
             found.problems = self.problems.copy()
             found.images = [_outlined(image, found.problems) for image in self.images]
