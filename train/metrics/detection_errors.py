@@ -18,7 +18,7 @@ KINDS = {
     "false": "a detection where there is no object",
     "badly placed": "the right class, but box and object overlap by less than half",
     "confused": "a good box, but the wrong class",
-    "found twice": "an object that a detection of higher confidence has found already",
+    "found twice": "another detection of an object, whatever its class",
 }
 
 
@@ -94,7 +94,7 @@ def outcomes(metrics: CocoMetrics, confidence: float) -> dict[int, Outcome]:
 
 def confusion(metrics: CocoMetrics, found: dict[int, Outcome]) -> np.ndarray:
     """Counts (classes, classes): objects by their class (rows) and what was found there (columns). In the first row is
-    what was found where there is no object, in the first column what was missed."""
+    what was found where there is no object, or twice, in the first column what was missed."""
     matrix = np.zeros((len(metrics.classes), len(metrics.classes)), np.int64)
     for index, outcome in found.items():
         image = metrics.images[index]
@@ -115,8 +115,7 @@ def confusion(metrics: CocoMetrics, found: dict[int, Outcome]) -> np.ndarray:
 def _errors(image: Compared, right: list[tuple[int, int]], wrong: np.ndarray) -> list[Error]:
     """The errors of an image whose `wrong` detections match nothing: the confident ones first, then what is missed."""
     objects, labels, overlaps = image.objects, image.found["labels"], image.overlaps["bbox"]
-    taken = np.isin(np.arange(len(objects)), [truth for truth, _ in right])
-    free = ~objects.crowd & ~taken
+    free = ~objects.crowd & ~np.isin(np.arange(len(objects)), [truth for truth, _ in right])
     errors: dict[int, Error] = {}
     wrong = wrong[np.argsort(-image.found["scores"][wrong], kind="stable")].tolist()
     # Good boxes of a wrong class come first, so that a bad one does not take their object.
@@ -129,7 +128,7 @@ def _errors(image: Compared, right: list[tuple[int, int]], wrong: np.ndarray) ->
                 errors[row] = Error(kind, truth, row)
                 free[truth] = False
     for row in wrong:
-        again = np.where(taken & (objects.labels == labels[row]), overlaps[row], 0)
+        again = np.where(objects.crowd | free, 0, overlaps[row])
         twice = len(again) and again.max() >= OVERLAP
         errors.setdefault(row, Error("found twice", int(again.argmax()), row) if twice else Error("false", -1, row))
     return [errors[row] for row in wrong] + [Error("missed", int(truth), -1) for truth in np.flatnonzero(free)]

@@ -68,7 +68,7 @@ def draw(
     draw_precision_recall(metrics, classes, folder / "precision_recall.png")
     draw_confidence(scores, confidence, classes, folder / "confidence.png")
     right = f"{np.trace(matrix)} of {matrix[1:].sum()} objects are right, at confidence {confidence:.2f} and more"
-    right += "\nfirst column: missed; first row: found where nothing is"
+    right += "\nfirst column: missed; first row: false, or found twice"
     draw_confusion(matrix, classes, folder / "confusion_matrix.png", title=right)
     draw_errors(metrics, source, found, confidence, folder / "errors.png", skeleton)
 
@@ -175,7 +175,7 @@ def draw_precision_recall(metrics: CocoMetrics, classes: Sequence[str], path: Pa
         axes.set_xlabel("recall: the part of the objects that is found")
         axes.set_ylabel("precision: the part of the found that is right")
         axes.set_title(f"{TITLES[kind]} at IoU 0.5; AP is the area below", fontsize=11)
-        axes.legend(frameon=False, fontsize=8, loc="lower left")
+        axes.legend(fontsize=8, loc="best", edgecolor="none", framealpha=0.6)
     save(figure, path)
 
 
