@@ -41,12 +41,15 @@ GROUPS = {
     "--eval-flip --eval-batch-size 3",
     "detection": "--model boxes --data list:BOXES --batch-size 8 --image-size 48 --weights-backbone RUN "
     "--data-augmentation ssd --trainable-backbone-layers 1",
+    "detection on devices": "--model boxes --data list:BOXES --batch-size 8 --image-size 48 --devices 2 --ema 0.8 "
+    "--precision bfloat16 --accumulate 2 --clip-norm 1 --on-nan skip --eval-batch-size 4",
     "devices": "--devices 2 --batch-norm local --shard-params --remat --precision bfloat16 --model-args width=64 "
     "--freeze stem,blocks.0",
 }
 ENVIRONMENT = {
     "stages": {"POISON": "2"},
     "devices": {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
+    "detection on devices": {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "POISON": "2"},
     "fine-tuning": {  # as Slurm would start a single process
         **{"SLURM_JOB_ID": "1", "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_NUM_TASKS": "1"},
         **{"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"},
