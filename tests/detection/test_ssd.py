@@ -39,15 +39,7 @@ def pair():
     torch.manual_seed(0)
     backbone = reference.SSDFeatureExtractorVGG(vgg.make_layers(NARROW), False)
     anchors = reference.DefaultBoxGenerator(SHAPES, **BOXES)
-    return SSDPair(build, on_canvas(reference.SSD(backbone, anchors, CANVAS[::-1], CLASSES)), CANVAS, level=1)
-
-
-def test_layers_and_detections_are_torchvisions(pair):
-    assert pair.same_detections() == [200, 200]
-
-
-def test_losses_and_gradients_are_torchvisions(pair):
-    pair.same_training()
+    return SSDPair(build, on_canvas(reference.SSD(backbone, anchors, CANVAS[::-1], CLASSES)), CANVAS)
 
 
 def test_fewer_detections_than_there_is_room_for(pair):

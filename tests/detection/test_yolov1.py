@@ -31,10 +31,6 @@ def test_detections_equal_the_twins(pair):
         assert pair.same_detections() == [0, 0]
 
 
-def test_training_equals_the_twins(pair):
-    pair.same_training()
-
-
 def targets(*boxes: tuple[float, float, float, float]) -> dict[str, np.ndarray]:
     """These in the first of two images, and one in the second; padded with NaN."""
     rows = np.full((2, 4, 4), np.nan)
