@@ -18,7 +18,8 @@ def after(tmp_path):
     """A run's log after epochs with these accuracies."""
 
     def make(values: list[float]) -> run_log.RunLog:
-        setup = types.SimpleNamespace(task=types.SimpleNamespace(metric="accuracy", quantities={}))
+        task = types.SimpleNamespace(metric="accuracy", quantities={}, table=lambda numbers: "")
+        setup = types.SimpleNamespace(task=task)
         made = run_log.RunLog(Config(model="tiny", epochs=9, patience=2), setup, tmp_path, start=5)
         made.rows = [{"epoch": i, "step": 5 * i, "val_accuracy": value} for i, value in enumerate(values, 1)]
         return made

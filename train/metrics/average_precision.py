@@ -4,17 +4,20 @@ Lin et al. 2014, Microsoft COCO: Common Objects in Context; the rules are those 
 overlaps of boxes and masks are pycocotools' own; the rest is in `train.metrics.coco_matching`, much faster.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
 from jaxzoo.detection.drawing import INSIDE
 from jaxzoo.errors import UsageError
-from train.data import Source
-from train.data.objects import Objects
 from train.metrics.coco_matching import THRESHOLDS, Curves, Matches, Pairing, curves, match, mean
+
+if TYPE_CHECKING:
+    from train.data import Source
+    from train.data.objects import Objects
 
 RANGES = {"all": (0, 1e10), "small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)}  # square pixels
 OUTLINED = 30  # detections of an image whose masks are kept for pictures
@@ -64,7 +67,7 @@ class Compared(NamedTuple):
     """What was found in an image beside what is there: `overlaps` (D, M) and the detections' `areas` (D,) by kind;
     `found` has the detections' arrays, and `outlines`, run lengths of the first masks. Objects are without masks."""
 
-    objects: Objects
+    objects: "Objects"
     found: dict[str, Any]
     overlaps: dict[str, np.ndarray]
     areas: dict[str, np.ndarray]
@@ -85,7 +88,7 @@ class CocoMetrics:
     """
 
     def __init__(
-        self, source: Source, classes: Sequence[str], kinds: Sequence[str] = ("bbox",), sigmas: Sequence[float] = ()
+        self, source: "Source", classes: Sequence[str], kinds: Sequence[str] = ("bbox",), sigmas: Sequence[float] = ()
     ):
         self.source, self.classes, self.kinds, self.sigmas = source, list(classes), tuple(kinds), np.array(sigmas)
         self.images: dict[int, Compared] = {}
@@ -114,10 +117,7 @@ class CocoMetrics:
         boxes = _sides(found["boxes"])
         overlaps["bbox"] = _overlaps(boxes, _sides(objects.boxes), objects.crowd)
         areas["bbox"] = boxes[:, 2] * boxes[:, 3]
-        kept = Objects.of(
-            objects.boxes, objects.labels, crowd=objects.crowd, area=objects.area, keypoints=objects.keypoints
-        )
-        self.images[index] = Compared(kept, found, overlaps, areas)
+        self.images[index] = Compared(dataclasses.replace(objects, masks=None), found, overlaps, areas)
         self._matches.clear()
         self._curves.clear()
 
@@ -177,7 +177,7 @@ def coco_table(numbers: Mapping[str, float]) -> str:
     return "\n".join(lines)
 
 
-def similarities(keypoints: np.ndarray, objects: Objects, sigmas: np.ndarray) -> np.ndarray:
+def similarities(keypoints: np.ndarray, objects: "Objects", sigmas: np.ndarray) -> np.ndarray:
     """COCO's object keypoint similarity (D, M) float64 of detections (D, K, 3) and objects.
 
     Where an object's keypoints are not annotated, those near its box are right: within twice its sides.

@@ -11,18 +11,20 @@ as well; the paper and most others that people use do not.)
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from train.data.objects import Objects
+if TYPE_CHECKING:
+    from train.data.objects import Objects
 
 OVERLAP = 0.5
 RECALLS = np.arange(11) / 10
 
 
 def average_precisions(
-    truths: Sequence[Objects], found: Sequence[dict[str, np.ndarray]], classes: int
+    truths: Sequence["Objects"], found: Sequence[dict[str, np.ndarray]], classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """By the rules of 2007, and by those of 2010 and later: of every class but the background (K,), NaN where there is
     no object that counts. `found` has `boxes` (D, 4), `labels` and `scores` (D,) of each image."""
@@ -52,7 +54,7 @@ def average_precisions(
     return eleven, area
 
 
-def _judged(truth: Objects, found: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+def _judged(truth: "Objects", found: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
     """Of each detection of an image: its label and score, the object it can be, whether it is near enough, and whether
     that object does not count."""
     labels, scores = np.asarray(found["labels"]), np.asarray(found["scores"], np.float64)

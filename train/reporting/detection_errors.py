@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -10,12 +10,14 @@ from pycocotools import mask as coco_mask
 
 from jaxzoo.detection.drawing import annotated
 from jaxzoo.images import as_text
-from train.data import Source
-from train.data.objects import Objects, Skeleton
 from train.metrics.average_precision import CocoMetrics, Compared
 from train.metrics.detection_errors import KINDS, Error, Outcome
 from train.reporting import records
 from train.reporting.contact_sheet import FAINT, FONT, GAP, INK, LINE, Tile, font_of, write_tiles
+
+if TYPE_CHECKING:
+    from train.data import Source
+    from train.data.objects import Objects, Skeleton
 
 SHOWN = 12  # images
 ACROSS = 2  # of them in a row
@@ -40,11 +42,11 @@ def worst(found: Mapping[int, Outcome]) -> list[int]:
 
 def draw_errors(
     metrics: CocoMetrics,
-    source: Source,
+    source: "Source",
     found: Mapping[int, Outcome],
     confidence: float,
     path: Path,
-    skeleton: Skeleton | None = None,
+    skeleton: "Skeleton | None" = None,
 ) -> None:
     """Draws the images with the most errors, and what the colours mean. `found` is `outcomes(metrics, confidence)`."""
     width = 2 * ACROSS * (SIDE + GAP) + GAP
@@ -80,7 +82,7 @@ def words(errors: Sequence[Error]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
 
 
-def object_marks(objects: Objects, errors: Sequence[Error], classes: Sequence[str]) -> list[Mark]:
+def object_marks(objects: "Objects", errors: Sequence[Error], classes: Sequence[str]) -> list[Mark]:
     """Of all objects, those with errors first: `missed: cat`"""
     kinds = {error.truth: error.kind for error in errors if error.kind != "found twice"}
     names = [classes[label] for label in objects.labels]
@@ -108,7 +110,9 @@ def detection_marks(image: Compared, outcome: Outcome, classes: Sequence[str]) -
     return marks + [mark(row, CROWD, "crowd: ") for row in outcome.ignored]
 
 
-def _pair(metrics: CocoMetrics, source: Source, index: int, outcome: Outcome, skeleton: Skeleton | None) -> Image.Image:
+def _pair(
+    metrics: CocoMetrics, source: "Source", index: int, outcome: Outcome, skeleton: "Skeleton | None"
+) -> Image.Image:
     """Truth and prediction beside each other, and below them what is wrong."""
     (picture, objects), compared = source[index], metrics.images[index]
     marks = object_marks(objects, outcome.errors, metrics.classes)
@@ -141,7 +145,7 @@ def _panel(
     boxes: np.ndarray,
     marks: Sequence[Mark],
     parts: Mapping[str, Any],
-    skeleton: Skeleton | None,
+    skeleton: "Skeleton | None",
 ) -> Image.Image:
     body = {"names": skeleton.names, "limbs": skeleton.limbs} if skeleton else {}
     texts = [mark.text if i < NAMED else "" for i, mark in enumerate(marks)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,8 +10,6 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from jaxzoo.images import as_text
-from train.data import Source
-from train.data.objects import Skeleton
 from train.metrics import voc_ap
 from train.metrics.average_precision import MEASURES, PREFIXES, TITLES, CocoMetrics
 from train.metrics.coco_matching import RECALLS
@@ -30,6 +29,10 @@ from train.reporting.curves import BLUE, GRAY
 from train.reporting.detection_errors import draw_errors, worst
 from train.reporting.figure import save
 
+if TYPE_CHECKING:
+    from train.data import Source
+    from train.data.objects import Skeleton
+
 LISTED = 1000  # images whose errors are written down
 NAMED = 10  # more classes than these, and curves are all of one colour
 CLASS_COLUMNS = (
@@ -45,7 +48,7 @@ AREAS = {
 
 
 def draw(
-    metrics: CocoMetrics, source: Source, classes: Sequence[str], folder: Path, skeleton: Skeleton | None = None
+    metrics: CocoMetrics, source: "Source", classes: Sequence[str], folder: Path, skeleton: "Skeleton | None" = None
 ) -> None:
     """Writes all of them into a run's folder.
 
@@ -123,7 +126,7 @@ def _write_confidence(scores: ByConfidence, confidence: float, folder: Path) -> 
 
 
 def _write_errors(
-    metrics: CocoMetrics, source: Source, found: Mapping[int, Outcome], classes: Sequence[str], folder: Path
+    metrics: CocoMetrics, source: "Source", found: Mapping[int, Outcome], classes: Sequence[str], folder: Path
 ) -> None:
     """errors.csv, of the images with the most errors, and errors_by_class.csv: by the object's class, or by that of a
     detection where there is no object."""
