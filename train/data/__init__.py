@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxzoo.errors import UsageError
 from train.data.objects import Skeleton
+from train.reporting.sample import evenly_spread
 
 T = TypeVar("T")
 
@@ -155,11 +156,6 @@ def picture_side(source: Source, most: int = 16) -> int | None:
         with contextlib.suppress(UsageError):  # said when its turn comes
             sides.append(min(source[index][0].size))
     return sorted(sides)[len(sides) // 2] if sides else None
-
-
-def evenly_spread(count: int, most: int) -> list[int]:
-    """Up to `most` of `count` indices."""
-    return np.unique(np.linspace(0, count - 1, min(most, count)).astype(int)).tolist()
 
 
 def names_digest(data: Data) -> str:

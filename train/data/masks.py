@@ -17,8 +17,8 @@ from PIL import Image
 from jaxzoo.errors import UsageError
 from jaxzoo.images import orientation, read_image, turned
 from jaxzoo.voc import IGNORED
-from train.data import evenly_spread
 from train.reporting.progress import say
+from train.reporting.sample import evenly_spread
 
 STEP = 32  # sides that networks which halve an image five times divide evenly
 SIDEWAYS = (5, 6, 7, 8)  # values of EXIF's orientation that turn width into height

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from jaxzoo.errors import UsageError
-from train.data import evenly_spread
 from train.reporting.curves import BLUE, GRAY
 from train.reporting.figure import save
+from train.reporting.sample import evenly_spread
 
 LIMITS = (32, 96)  # pixels: COCO calls an object small whose area is below the first's square, large above the second's
 MOST_BINS = 50
