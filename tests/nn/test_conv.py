@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
+from jax import export
 from timm.layers import Conv2dSame
 
 from jaxzoo.nn import Conv, ConvTranspose
@@ -97,13 +98,14 @@ def test_conv_in_a_branch_equals_torch(case):
 @pytest.fixture
 def large_maps(monkeypatch):
     """Has maps of any size count as large."""
-    monkeypatch.setattr(convolution, "LARGE_MAP", 0)
-    monkeypatch.setattr(convolution, "LARGE_MAP_PAIRS", 0)
+    for threshold in ("LARGE_GRADIENT", "LARGE_INPUTS", "LARGE_OUTPUTS"):
+        monkeypatch.setattr(convolution, threshold, 0)
     convolution._compiled.clear_cache()
     yield
     convolution._compiled.clear_cache()
 
 
+PLAN = ((1, 1), ((1, 1), (1, 1)), (1, 1), 1)  # strides, padding, dilation, groups
 LARGE_MAPS = ("larger", "larger, even kernel", "larger, no padding", "larger, wider padding")
 
 
@@ -115,10 +117,9 @@ def test_conv_of_a_large_map_equals_torch(case, large_maps):
 def test_kernel_gradients_of_large_maps_go_through_transformations(large_maps):
     """Forward over reverse mode, a batch of kernels, bfloat16; and the gradient is a loop over the taps."""
     x, kernel = jnp.asarray(normal(2, 12, 13, 3)), jnp.asarray(normal(3, 3, 3, 5))
-    plan = ((1, 1), ((1, 1), (1, 1)), (1, 1), 1)
 
     def total(function):
-        return lambda kernel, x: jnp.square(function(x, kernel, *plan)).sum()
+        return lambda kernel, x: jnp.square(function(x, kernel, *PLAN)).sum()
 
     ours, plain = total(convolution.conv), total(convolution._xla)
     direction = jnp.ones_like(kernel)
@@ -133,6 +134,30 @@ def test_kernel_gradients_of_large_maps_go_through_transformations(large_maps):
     assert gradient.dtype == jnp.bfloat16
     close(gradient.astype(float), jax.grad(plain)(kernel, x), bound=0.05)
     assert "while" in jax.jit(jax.grad(ours)).lower(kernel, x).as_text()
+
+
+def test_a_gradient_is_exported_for_any_batch(large_maps):
+    x, kernel = jnp.asarray(normal(2, 12, 13, 3)), jnp.asarray(normal(3, 3, 3, 5))
+    gradient = jax.jit(jax.grad(lambda kernel, x: jnp.square(convolution.conv(x, kernel, *PLAN)).sum()))
+    (batch,) = export.symbolic_shape("batch")
+    program = export.export(gradient)(kernel, jax.ShapeDtypeStruct((batch, *x.shape[1:]), x.dtype))
+    close(program.call(kernel, x), gradient(kernel, x))
+
+
+@pytest.mark.parametrize(
+    ("shape", "outputs", "large"),
+    [
+        ((2, 75, 75, 256), 256, True),
+        ((1, 75, 75, 256), 256, False),
+        ((2, 150, 150, 64), 128, True),
+        ((2, 150, 150, 128), 64, False),
+        ((2, 300, 300, 3), 128, False),
+    ],
+)
+def test_only_large_kernel_gradients_are_by_taps(shape, outputs, large):
+    x, kernel = jax.ShapeDtypeStruct(shape, "f4"), jax.ShapeDtypeStruct((3, 3, shape[-1], outputs), "f4")
+    gradient = jax.grad(lambda kernel, x: convolution.conv(x, kernel, *PLAN).sum())
+    assert ("while" in jax.jit(gradient).lower(kernel, x).as_text()) == large
 
 
 def test_large_patches_are_no_program_of_a_slice_each():

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import export, lax
 
 from jaxzoo.nn.cpu.multilinear import bilinear
 from jaxzoo.nn.cpu.sliding_window import output_size, pad, phases, scatter_windows, taps_of, windows
@@ -34,9 +34,10 @@ SMALL_GROUPED_OUTPUT = 2  # 1,024 channels in 32 groups at 2×2: 2.7, as dense b
 TAP_CHANNELS = 32  # dilation 12 at 28×28: by taps 7.0 with 32 channels and 23.3 with 128, XLA 8.0 and 26.9; below equal
 DENSE_CHANNELS = 32  # at 28×28 in 32 groups: 39 with 128 channels in such blocks, XLA 2,490 with 256 channels
 FEW_BLOCKS = 8  # 256 channels in 32 groups at 14×14: 10.0 in 8 blocks, 15.0 in groups; a block compiles for 0.16 s
-# And of the gradient of a kernel alone, batch 2, which XLA makes at a tenth of its speed where maps are large.
-LARGE_MAP = 75**2  # 256 channels: by taps 400 at 75×75, XLA 570 to 810; below about equal
-LARGE_MAP_PAIRS = 64 * 128  # in × out, at 150×150: 320, XLA 1,720; 64 × 64 at 300×300: 1,080 to 1,320, 1,160 to 1,600
+# And for the gradient of a kernel alone, batch 2 unless said, processor time by taps and XLA's. XLA's is slow where the
+# output's gradient, over which it goes nine times, outgrows the cache.
+LARGE_GRADIENT = 2**21  # numbers: 256 channels at 75×75 221 and 391, batch 1 100 and 86; 128 there 67 and 48
+LARGE_INPUTS, LARGE_OUTPUTS = 64, 128  # channels: 64 to 128 at 150×150 200 and 782, 128 to 64 211 and 89
 
 Pads = tuple[tuple[int, int], ...]
 Plan = tuple[tuple[int, ...], Pads, tuple[int, ...], int]  # strides, pads, dilation, groups
@@ -187,11 +188,12 @@ def _choose(x: jax.Array, kernel: jax.Array, strides, padding: Pads, dilation, g
     return _by_blocks if few else _in_groups
 
 
-def _is_large(x: tuple[int, ...], kernel: tuple[int, ...], strides, padding: Pads, dilation, groups: int) -> bool:
-    """Whether the gradient of a kernel, for which XLA slides the whole map of gradients over x, is faster by taps."""
-    if groups != 1 or max(strides) != 1 or max(dilation) != 1:
+def _is_large(x: Sequence[int], kernel: Sequence[int], strides, padding: Pads, dilation, groups: int) -> bool:
+    """Whether the gradient of the kernel is faster by taps than XLA's, given the shapes."""
+    if groups > 1 or max(strides) > 1 or max(dilation) > 1 or any(map(export.is_symbolic_dim, x)):
         return False
-    return math.prod(x[1:-1]) >= LARGE_MAP and math.prod(kernel[-2:]) >= LARGE_MAP_PAIRS
+    inputs, outputs = kernel[-2:]
+    return inputs >= LARGE_INPUTS and outputs >= LARGE_OUTPUTS and math.prod(x[:-1]) * outputs >= LARGE_GRADIENT
 
 
 def _one_by_one(x: jax.Array, kernel: jax.Array, strides, padding: Pads, dilation, groups: int) -> jax.Array:
