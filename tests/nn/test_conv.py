@@ -98,7 +98,7 @@ def test_conv_in_a_branch_equals_torch(case):
 @pytest.fixture
 def large_maps(monkeypatch):
     """Has maps of any size count as large."""
-    for threshold in ("LARGE_GRADIENT", "LARGE_INPUTS", "LARGE_OUTPUTS"):
+    for threshold in ("LARGE_GRADIENT", "LARGE_MAP", "LARGE_INPUTS", "LARGE_OUTPUTS"):
         monkeypatch.setattr(convolution, threshold, 0)
     convolution._compiled.clear_cache()
     yield
@@ -152,6 +152,7 @@ def test_a_gradient_is_exported_for_any_batch(large_maps):
         ((2, 150, 150, 64), 128, True),
         ((2, 150, 150, 128), 64, False),
         ((2, 300, 300, 3), 128, False),
+        ((64, 28, 28, 128), 128, False),
     ],
 )
 def test_only_large_kernel_gradients_are_by_taps(shape, outputs, large):

@@ -37,6 +37,7 @@ FEW_BLOCKS = 8  # 256 channels in 32 groups at 14×14: 10.0 in 8 blocks, 15.0 in
 # And for the gradient of a kernel alone, batch 2 unless said, processor time by taps and XLA's. XLA's is slow where the
 # output's gradient, over which it goes nine times, outgrows the cache.
 LARGE_GRADIENT = 2**21  # numbers: 256 channels at 75×75 221 and 391, batch 1 100 and 86; 128 there 67 and 48
+LARGE_MAP = 38**2  # positions: 512 channels, batch 8, 697 and 905; smaller ones in larger batches were not measured
 LARGE_INPUTS, LARGE_OUTPUTS = 64, 128  # channels: 64 to 128 at 150×150 200 and 782, 128 to 64 211 and 89
 
 Pads = tuple[tuple[int, int], ...]
@@ -192,8 +193,9 @@ def _is_large(x: Sequence[int], kernel: Sequence[int], strides, padding: Pads, d
     """Whether the gradient of the kernel is faster by taps than XLA's, given the shapes."""
     if groups > 1 or max(strides) > 1 or max(dilation) > 1 or any(map(export.is_symbolic_dim, x)):
         return False
-    inputs, outputs = kernel[-2:]
-    return inputs >= LARGE_INPUTS and outputs >= LARGE_OUTPUTS and math.prod(x[:-1]) * outputs >= LARGE_GRADIENT
+    batch, positions, inputs, outputs = x[0], math.prod(x[1:-1]), x[-1], kernel[-1]
+    enough = inputs >= LARGE_INPUTS and outputs >= LARGE_OUTPUTS and positions >= LARGE_MAP
+    return enough and batch * positions * outputs >= LARGE_GRADIENT
 
 
 def _one_by_one(x: jax.Array, kernel: jax.Array, strides, padding: Pads, dilation, groups: int) -> jax.Array:
