@@ -15,7 +15,8 @@ from train.data import Data
 from train.engine import step
 from train.tasks.detection import Detection
 
-QUICK = ("fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn", "fcos_resnet50_fpn", "ssdlite320_mobilenet_v3_large")
+QUICK = ("fasterrcnn_resnet50_fpn", "fcos_resnet50_fpn")
+ALL = (*QUICK, "retinanet_resnet50_fpn", "ssd300_vgg16", "ssdlite320_mobilenet_v3_large")
 STEPS, BATCHES, MOMENTUM = 20, 4, 0.9
 SMALL = (64, 96)  # pixels, of a canvas for detectors of images of any size
 
@@ -67,7 +68,7 @@ def theirs(pair: DetectorPair, batches, rate: float) -> list[dict[str, float]]:
 
 
 @pytest.mark.full(*QUICK)
-@pytest.mark.parametrize("name", [*QUICK, "ssd300_vgg16"])
+@pytest.mark.parametrize("name", ALL)
 def test_a_run_is_the_same_in_torch(name):
     pair = DetectorPair(name, reduced=True)
     pair.size = pair.size if pair.model.transform.fixed_size else SMALL
