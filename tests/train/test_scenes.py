@@ -54,7 +54,7 @@ def test_stickers_differ_from_the_ground_and_hide_no_other_altogether(data):
     rng = np.random.default_rng(0)
     colors, ink, inside = scenes.sticker(data.train.images[0], data.train.filled(0), rng, scenes.Kind())
     luminance = colors @ [0.299, 0.587, 0.114]
-    assert abs(luminance[0] - luminance[1]) > scenes.CONTRAST
+    assert abs(luminance[0] - luminance[1]) > scenes.Kind.contrast
     assert inside.any(0).all() and inside.any(1).all() and (ink[inside] > 0.9).any() and (ink[inside] < 0.1).any()
     for i in range(20):
         mask = data.train[i][1]

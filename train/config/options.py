@@ -33,7 +33,7 @@ class Run:
     """Number of training epochs. Default: 10 with --weights; else 9 for digits, 15 for scenes (4 for
     detection), 30 for other data."""
     batch_size: int | None = None
-    """Images per step, over all devices and processes together. Default: 64; 16 for segmentation, 8 for
+    """Images per step, over all devices and processes together. Default: 64; 16 for segmentation and
     detection."""
     eval_batch_size: int | None = None
     """Images per batch in validation. Default: the training batch size; for segmentation fewer where images are much

@@ -18,21 +18,22 @@ from train.data.sources import digits
 
 TRAINING, HELD_OUT = 2400, 150
 CLASSES = ["background", *map(str, range(10))]
-TILT = 15.0  # degrees either way; 6 and 9 would be hard to tell apart beyond
 PLACES = 60  # tries to find one
-CONTRAST = 90.0  # of luminance between a digit and its margin
 KEPT = 2600  # scenes that are drawn once, of 64 kB each
 
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
     """How scenes look: the side of one in pixels, how many digits it has, at least and at most, how high a digit is, in
-    parts of the scene's side, and the part of a sticker that others may cover."""
+    parts of the scene's side, the part of a sticker that others may cover, by how many degrees it is turned either way
+    (beyond 15, 6 and 9 would be hard to tell apart), and the least difference of luminance between digit and margin."""
 
     side: int = 128
     stickers: tuple[int, int] = (2, 3)
     sides: tuple[float, float] = (0.45, 0.7)
     hidden: float = 0.25
+    tilt: float = 15.0
+    contrast: float = 90.0
 
 
 class Scene(NamedTuple):
@@ -127,14 +128,14 @@ def sticker(
       sticker (h, w).
     """
     side = round(kind.side * rng.uniform(*kind.sides))
-    tilt = rng.uniform(-TILT, TILT)
+    tilt = rng.uniform(-kind.tilt, kind.tilt)
     line, whole = (_enlarged(values, side, tilt) for values in (digit, filled))
     blurred = Image.fromarray((255 * (whole > 0.35)).astype(np.uint8)).filter(ImageFilter.GaussianBlur(side / 12))
     inside = np.asarray(blurred) > 48
     rows, columns = (np.flatnonzero(inside.any(axis)) for axis in (1, 0))
     box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
     ink = np.clip((line - 0.3) / 0.3, 0, 1)
-    return _colors(rng), ink[box][: kind.side, : kind.side], inside[box][: kind.side, : kind.side]
+    return _colors(rng, kind.contrast), ink[box][: kind.side, : kind.side], inside[box][: kind.side, : kind.side]
 
 
 def ends_of(ink: np.ndarray) -> np.ndarray:
@@ -145,12 +146,12 @@ def ends_of(ink: np.ndarray) -> np.ndarray:
     return np.array([[x[at].mean() + 0.5, y[at].mean() + 0.5] for at in far])
 
 
-def _colors(rng: np.random.Generator) -> np.ndarray:
+def _colors(rng: np.random.Generator, contrast: float) -> np.ndarray:
     """A light colour, and a dark one that can be read on it."""
     while True:
         colors = rng.uniform(0, 255, (2, 3))
         light, dark = colors @ [0.299, 0.587, 0.114]
-        if light - dark > CONTRAST:
+        if light - dark > contrast:
             return colors
 
 
