@@ -184,11 +184,9 @@ class Detection(Task):
     def at_random_size(self, rng: np.random.Generator) -> DetectionTransform:
         """With one of the shorter sides, where there are several."""
         sides = self.preprocess.min_size
-        return (
-            dataclasses.replace(self.preprocess, min_size=(int(rng.choice(sides)),))
-            if len(sides) > 1
-            else self.preprocess
-        )
+        if len(sides) == 1:
+            return self.preprocess
+        return dataclasses.replace(self.preprocess, min_size=(int(rng.choice(sides)),))
 
     def training_buckets(self, source: Sequence) -> Sequence[Sequence[int]]:
         groups: dict[Size, list[int]] = {}
