@@ -12,7 +12,7 @@ from train.data.objects import Objects, Problem, Skeleton
 from train.data.sources import digits
 from train.data.sources.scenes import CLASSES, HELD_OUT, Kind, Scenes
 
-TRAINING = 8000  # enough for none to be learnt by heart: a detector sees them four times
+TRAINING = 7000  # enough for none to be learnt by heart: a detector sees them four times
 KIND = Kind(side=128, stickers=(1, 3), sides=(0.4, 0.65), hidden=0.1, tilt=5.0, contrast=130.0)
 ENDS = Skeleton(
     ("top", "right", "bottom", "left"),
@@ -63,7 +63,7 @@ def box_of(mask: np.ndarray) -> list[int]:
 
 
 def load(place: str = "", *, val_fraction: float = 0.2, seed: int = 0) -> Data:
-    """8,000 scenes to train on and 150 held out, always the same ones."""
+    """7,000 scenes to train on and 150 held out, always the same ones."""
     source = digits.load()
     return Data(
         DigitScenes(source.train, TRAINING, 1, "scene", KIND),
