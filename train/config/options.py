@@ -30,7 +30,7 @@ class Run:
     weights), or a name from `python -m train recipes`. Options that you give beside it win.
     Default: options that suit the network and the data."""
     epochs: int | None = None
-    """Number of training epochs. Default: 10 with --weights; else 9 for digits, 15 for scenes (4 for
+    """Number of training epochs. Default: 10 with --weights; else 9 for digits, 15 for scenes (6 for
     detection), 30 for other data."""
     batch_size: int | None = None
     """Images per step, over all devices and processes together. Default: 64; 16 for segmentation and

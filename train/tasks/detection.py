@@ -45,7 +45,7 @@ from train.tasks.images import head_words, smallest, takes  # noqa: F401
 Item = tuple[Image.Image, Objects]
 
 BATCH_SIZE = 16
-DEMO_EPOCHS, DEMO_LR_SCALE = 4, 2.0
+DEMO_EPOCHS, DEMO_LR_SCALE = 6, 2.0
 SHOWN = 32  # images of a first batch that are drawn
 SAMPLED = 500  # images whose objects are measured before a run begins
 INAPPLICABLE_OPTIONS = {

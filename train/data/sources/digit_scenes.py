@@ -12,7 +12,7 @@ from train.data.objects import Objects, Problem, Skeleton
 from train.data.sources import digits
 from train.data.sources.scenes import CLASSES, HELD_OUT, Kind, Scenes
 
-TRAINING = 7000  # enough for none to be learnt by heart: a detector sees them four times
+TRAINING = 7000  # enough for none to be learnt by heart: a detector sees them six times
 KIND = Kind(side=128, stickers=(1, 3), sides=(0.4, 0.65), hidden=0.1, tilt=5.0, contrast=130.0)
 ENDS = Skeleton(
     ("top", "right", "bottom", "left"),
