@@ -132,7 +132,7 @@ def test_kernel_gradients_of_large_maps_go_through_transformations(large_maps):
         close(both(ours), both(plain))
     gradient = jax.grad(ours)(kernel.astype(jnp.bfloat16), x.astype(jnp.bfloat16))
     assert gradient.dtype == jnp.bfloat16
-    close(gradient.astype(float), jax.grad(plain)(kernel, x), bound=0.05)
+    close(gradient.astype(float), jax.grad(plain)(kernel, x), bound=2**-7)  # measured: 0.0037, half an ulp of bfloat16
     assert "while" in jax.jit(jax.grad(ours)).lower(kernel, x).as_text()
 
 

@@ -8,11 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from flax import nnx
 from PIL import Image
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 import jaxzoo
 from jaxzoo.detection.transform import DetectionTransform
+from tests.compare import cast
 from tests.train.boxes import Boxes
 from train.config.options import Config
 from train.data import Data
@@ -133,8 +135,8 @@ class Collected:
 
 def test_evaluation_finds_what_detect_finds():
     source = Pictures()
-    this, model = task(source, masks=False, keypoints=False), jaxzoo.create_model
-    model = Boxes(3, 64, 100, rngs=jaxzoo.registry.nnx.Rngs(0))
+    this = task(source, masks=False, keypoints=False, dtype=jnp.float64)
+    model = cast(Boxes(3, 64, 100, rngs=nnx.Rngs(0)), jnp.float64)
     model.roi_heads.score_thresh = 0.2
     model.eval()
     collector = detection.InImages(this.preprocess, source, Collected())
@@ -150,8 +152,8 @@ def test_evaluation_finds_what_detect_finds():
         (expected,) = jaxzoo.detect(model, [np.asarray(source[index][0])], canvas="buckets")
         assert len(found["boxes"]) == len(expected["boxes"]) > 0
         np.testing.assert_array_equal(found["labels"], expected["labels"])
-        np.testing.assert_allclose(found["scores"], expected["scores"], rtol=1e-4)
-        np.testing.assert_allclose(found["boxes"], expected["boxes"], atol=1e-3)
+        np.testing.assert_allclose(found["scores"], expected["scores"], rtol=1e-9)
+        np.testing.assert_allclose(found["boxes"], expected["boxes"], rtol=0, atol=1e-9)
 
 
 def test_bad_annotations_are_said_once_or_refused(capsys):
