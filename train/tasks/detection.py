@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -189,10 +189,7 @@ class Detection(Task):
         return dataclasses.replace(self.preprocess, min_size=(int(rng.choice(sides)),))
 
     def training_buckets(self, source: Sequence) -> Sequence[Sequence[int]]:
-        groups: dict[Size, list[int]] = {}
-        for index in range(len(source)):
-            groups.setdefault(self.canvases[source.size(index)], []).append(index)
-        return list(groups.values())
+        return list(by_canvas(source, self.canvases.__getitem__).values())
 
     def targets(self, objects: Objects, own: Size, size: Size, canvas: Size) -> Batch:
         """The objects of an image that is resized from its own size to another, on a canvas."""
@@ -223,16 +220,12 @@ class Detection(Task):
         return self.preprocess.canvas([self.preprocess.size(*size)], buckets=True)
 
     def evaluation_buckets(self, source: Sequence, batch_size: int, wanted: int | None, multiple: int) -> list[Bucket]:
-        groups: dict[Size, list[int]] = {}
-        for index in range(len(source)):
-            groups.setdefault(self.evaluation_canvas(source.size(index)), []).append(index)
-
         def bucket(canvas: Size, indices: list[int]) -> Bucket:
             blank = on_canvas(np.zeros((*canvas, 3), np.float32), canvas)
             example = functools.partial(self.evaluation_example, canvas=canvas)
             return Bucket(indices, max((wanted or batch_size) // multiple * multiple, multiple), example, lambda: blank)
 
-        return [bucket(*group) for group in groups.items()]
+        return [bucket(*group) for group in by_canvas(source, self.evaluation_canvas).items()]
 
     # Computation
 
@@ -293,6 +286,14 @@ class InImages:
 
     def compute(self) -> dict[str, float]:
         return self.collector.compute()
+
+
+def by_canvas(source: Sequence, canvas: Callable[[Size], Size]) -> dict[Size, list[int]]:
+    """The images of a source by the canvas that those of their size have."""
+    groups: dict[Size, list[int]] = {}
+    for index in range(len(source)):
+        groups.setdefault(canvas(source.size(index)), []).append(index)
+    return groups
 
 
 def on_canvas(pixels: np.ndarray, canvas: Size) -> Batch:
