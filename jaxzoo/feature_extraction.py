@@ -1,15 +1,14 @@
 """A model cut open: the outputs of some of its modules instead of its own, without a line of the model changed."""
 
 import collections
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 from flax import nnx
 
-from jaxzoo.errors import UsageError, nearest
-from jaxzoo.inspect.intercept import around_calls
+from jaxzoo.errors import UsageError
+from jaxzoo.inspect.intercept import around_calls, called
 
 
 def feature_extractor(model: nnx.Module, return_nodes: Mapping[str, str] | Sequence[str] | str) -> "FeatureExtractor":
@@ -31,21 +30,11 @@ def feature_extractor(model: nnx.Module, return_nodes: Mapping[str, str] | Seque
     """
     return_nodes = [return_nodes] if isinstance(return_nodes, str) else return_nodes
     nodes = dict(return_nodes) if isinstance(return_nodes, Mapping) else {path: path for path in return_nodes}
-    modules = {".".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
     for path in nodes:
-        if (base := _call(path, modules)[0]) not in modules or not base:
-            raise UsageError(f"{type(model).__name__} has no module {path!r}{nearest(path, modules)}")
-        if not callable(modules[base]):
-            raise UsageError(f"{path!r} only holds modules and returns nothing; name one of them, such as {path}.0")
+        called(model, path)
     if not nodes or len(set(nodes.values())) < len(nodes):
         raise UsageError(f"return_nodes is {return_nodes!r}; it must name at least one output, and each differently")
     return FeatureExtractor(model, nodes)
-
-
-def _call(path: str, modules: Mapping[str, nnx.Module]) -> tuple[str, int]:
-    """The module that a node's name means, and which of its calls: `relu_1` is the second of `relu`."""
-    numbered = re.fullmatch(r"(.+)_(\d+)", path)
-    return (numbered[1], int(numbered[2])) if numbered and path not in modules else (path, 0)
 
 
 class _Found(BaseException):
@@ -63,8 +52,7 @@ class FeatureExtractor(nnx.Module):
     def __call__(self, *args: Any, **kwargs: Any) -> dict[str, jax.Array]:
         model = object.__new__(self.model_class)  # the model around the same parts
         vars(model).update(vars(self))
-        modules = {".".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
-        wanted = {_call(path, modules): name for path, name in self.return_nodes}
+        wanted = {called(model, path): name for path, name in self.return_nodes}
         calls: collections.Counter[str] = collections.Counter()
         found, end = {}, _Found()
 

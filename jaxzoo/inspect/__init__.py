@@ -1,8 +1,24 @@
-"""Looking into a model: its submodules, the output of each by its path, its cost and its receptive field."""
+"""Looking into a model: its submodules, the output of each by its path, its cost, its receptive field, and the places in
+images that speak for its outputs."""
 
+from jaxzoo.inspect.cam import attention_rollout, box_score, cam, cam_layer, class_score, heatmap, pixel_score
 from jaxzoo.inspect.flops import multiply_adds
 from jaxzoo.inspect.outputs import outputs
 from jaxzoo.inspect.receptive_field import ReceptiveField, hybrid_dilation, receptive_field
 from jaxzoo.inspect.summary import summary
 
-__all__ = ["ReceptiveField", "hybrid_dilation", "multiply_adds", "outputs", "receptive_field", "summary"]
+__all__ = [
+    "ReceptiveField",
+    "attention_rollout",
+    "box_score",
+    "cam",
+    "cam_layer",
+    "class_score",
+    "heatmap",
+    "hybrid_dilation",
+    "multiply_adds",
+    "outputs",
+    "pixel_score",
+    "receptive_field",
+    "summary",
+]

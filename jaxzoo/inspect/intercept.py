@@ -4,6 +4,7 @@ import collections
 import contextlib
 import contextvars
 import functools
+import re
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.extend.core import ClosedJaxpr
+
+from jaxzoo.errors import UsageError, nearest
 
 Around = Callable[[str, Callable[[], Any]], Any]
 
@@ -45,6 +48,22 @@ def around_calls(model: nnx.Module, around: Around) -> Iterator[None]:
             for kind in kinds:
                 if not _users[kind]:
                     _unwatch(kind)
+
+
+def called(model: nnx.Module, path: str) -> tuple[str, int]:
+    """The module that a path means, and which of its calls: of `relu_1`, if nothing bears that name, the second.
+
+    Raises:
+      UsageError: no such module, or none that runs by itself.
+    """
+    modules = {".".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
+    numbered = re.fullmatch(r"(.+)_(\d+)", path)
+    base, number = (numbered[1], int(numbered[2])) if numbered and path not in modules else (path, 0)
+    if base not in modules or not base:
+        raise UsageError(f"{type(model).__name__} has no module {path!r}{nearest(path, modules)}")
+    if not callable(modules[base]):
+        raise UsageError(f"{path!r} only holds modules and returns nothing; name one of them, such as {path}.0")
+    return base, number
 
 
 def _watch(kind: type) -> None:

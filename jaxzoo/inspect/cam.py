@@ -1,0 +1,370 @@
+"""Class activation maps: the places in an image that speak for an output.
+
+Equal to the package grad-cam (https://github.com/jacobgil/pytorch-grad-cam), whose choices of layers hold here.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.tree_util import Partial
+
+from jaxzoo.errors import UsageError, nearest
+from jaxzoo.inspect.intercept import around_calls, called
+from jaxzoo.nn.resize import resize
+from jaxzoo.outputs import class_logits
+
+Score = Callable[[Any], jax.Array]  # of a model's outputs, for each image (N,)
+Method = Literal["grad-cam", "grad-cam++", "layer-cam", "eigen-cam"]
+EPSILON = 1e-6  # grad-cam's, in the denominators of Grad-CAM++
+
+
+def cam(
+    model: nnx.Module,
+    inputs: Any,
+    target: int | Sequence[int] | jax.Array | Score | None = None,
+    *,
+    layer: str | None = None,
+    method: Method = "grad-cam",
+) -> jax.Array:
+    """How much each place of a layer's map speaks for an output: (N, h, w), 0 or more.
+
+    >>> maps = cam(model, images, 281)  # of a class, such as ImageNet's tabby
+    >>> heatmap(maps, images.shape[1:3]).shape
+    (1, 224, 224)
+
+    Works for any NNX module, inside `jax.jit`, and in several threads. A program is compiled for each architecture,
+    shape, layer and method; models of other weights, and other targets, use it again.
+
+    Args:
+      model: it is run in the mode it is in, which should be that of evaluation, and left as it is.
+      inputs: a batch of images (N, H, W, C), prepared for the model, or a tuple of arguments that begins with it.
+      target: a class, one for all images or one for each; by default the likeliest. Or a function that makes a score
+        (N,) of the outputs, such as `jax.tree_util.Partial(pixel_score, label=15)` for segmentation. A `Partial`'s
+        arguments can change without compiling anew.
+      layer: path of a module that gives a map (N, h, w, C), or tokens (N, L, C) of a grid, a class token before them
+        left out. One that runs several times counts for its first run; `path_1` is its second. Default: `cam_layer`.
+      method: "grad-cam" (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391), "grad-cam++" (Chattopadhay et al.
+        2018, https://arxiv.org/abs/1710.11063), "layer-cam" (Jiang et al. 2021,
+        https://ieeexplore.ieee.org/document/9462463), or "eigen-cam" (Muhammad and Yeasin 2020,
+        https://arxiv.org/abs/2008.00299), which knows no target: it is what stands out in the map.
+
+    Raises:
+      UsageError: unknown method, layer or class; a layer that gives no map.
+    """
+    if method not in get_args(Method):
+        raise UsageError(f"unknown method {method!r}{nearest(method, get_args(Method))}; {', '.join(get_args(Method))}")
+    if callable(target):
+        score, classes = target if isinstance(target, Partial) else Partial(target), None
+    else:
+        classes = None if target is None else jnp.asarray(target)
+        score = Partial(class_score, label=classes)
+    maps, scores = _cam(model, inputs, score, layer, method)
+    if classes is not None and not isinstance(scores, jax.core.Tracer) and not np.isfinite(scores).all():
+        raise UsageError(f"class {target} has no score: there are fewer classes, or weights or images are not finite")
+    return maps
+
+
+@partial(jax.jit, static_argnums=(3, 4))
+def _cam(
+    model: nnx.Module, inputs: Any, score: Score, layer: str | None, method: str
+) -> tuple[jax.Array, jax.Array]:
+    layer = cam_layer(model, inputs) if layer is None else layer
+    activations, gradients, scores = activations_and_gradients(model, inputs, layer, score)
+    return jnp.maximum(METHODS[method](activations, gradients), 0), scores
+
+
+def activations_and_gradients(
+    model: nnx.Module, inputs: Any, layer: str, score: Score
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """A layer's map (N, h, w, C), the gradient of each image's score for it, of the same shape, and the scores (N,).
+
+    Args and errors: see `cam`.
+    """
+    graph, state = nnx.split(model)
+    arguments = _arguments(inputs)
+    path, number = called(model, layer)
+
+    def run(change: jax.Array | None) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        copy, calls, found = nnx.merge(graph, state, copy=True), itertools.count(), []
+
+        def perturb(at: str, call: Callable[[], Any]) -> Any:
+            result = call()
+            if at == path and next(calls) == number:
+                result = result if change is None else result + change
+                found.append(result)
+            return result
+
+        with around_calls(copy, perturb):
+            scores = score(copy(*arguments))
+        if not found:
+            raise UsageError(f"{layer} did not run in {type(model).__name__}: it may run in train mode only")
+        return scores.sum(), (found[0], scores)
+
+    shape = jax.eval_shape(lambda: run(None)[1][0])
+    grid = grid_of(shape, arguments[0].shape)
+    if grid is None:
+        raise UsageError(
+            f"{layer} has no map: it returns {described(shape)}, not (N, h, w, C) or tokens (N, L, C) of a grid"
+        )
+    (_, (activations, scores)), gradients = jax.value_and_grad(run, has_aux=True)(jnp.zeros(shape.shape, shape.dtype))
+    return as_map(activations, grid), as_map(gradients, grid), scores
+
+
+def described(result: Any) -> str:
+    """The shapes of what a module returned, in words."""
+    shapes = [str(tuple(leaf.shape)) for leaf in jax.tree.leaves(result)]
+    return "nothing" if not shapes else shapes[0] if len(shapes) == 1 else f"several arrays, {', '.join(shapes)}"
+
+
+def grid_of(result: Any, images: Sequence[int]) -> tuple[int, int] | None:
+    """Rows and columns of the map that a module returned for images (N, H, W, C); None if it is no map.
+
+    A map's sides are in proportion to the images'; of tokens (N, L, C) one in front may be the class token.
+    """
+    if not hasattr(result, "shape") or len(images) != 4 or result.shape[:1] != images[:1]:
+        return None
+    height, width = images[1:3]
+    if result.ndim == 4:
+        rows, columns = result.shape[1:3]
+        # Each side is rounded to whole places.
+        return (rows, columns) if abs(rows * width - columns * height) <= height + width else None
+    if result.ndim == 3:
+        for length in (result.shape[1], result.shape[1] - 1):
+            rows = math.isqrt(length * height // width)
+            if rows and length % rows == 0 and rows * width == length // rows * height:
+                return rows, length // rows
+    return None
+
+
+def as_map(x: jax.Array, grid: tuple[int, int]) -> jax.Array:
+    """A map (N, h, w, C), or tokens (N, L, C), of which the last h · w are the grid's, as a map."""
+    return x if x.ndim == 4 else x[:, x.shape[1] - math.prod(grid) :].reshape(len(x), *grid, -1)
+
+
+# Each method makes (N, h, w) of a map and its gradient, both (N, h, w, C).
+def _grad_cam(activations: jax.Array, gradients: jax.Array) -> jax.Array:
+    return (gradients.mean((1, 2), keepdims=True) * activations).sum(-1)
+
+
+def _grad_cam_plus_plus(activations: jax.Array, gradients: jax.Array) -> jax.Array:
+    square = gradients**2
+    total = activations.sum((1, 2), keepdims=True)
+    alpha = square / (2 * square + total * square * gradients + EPSILON)  # equation 19
+    weights = (jnp.maximum(gradients, 0) * alpha).sum((1, 2), keepdims=True)
+    return (weights * activations).sum(-1)
+
+
+def _layer_cam(activations: jax.Array, gradients: jax.Array) -> jax.Array:
+    return (jnp.maximum(gradients, 0) * activations).sum(-1)
+
+
+def _eigen_cam(activations: jax.Array, gradients: jax.Array) -> jax.Array:
+    """The first principal component. Its sign, which is arbitrary in the package, makes the largest deviation positive
+    (Chung and Ying 2025, https://doi.org/10.3390/app15137562, equation 13)."""
+    n, rows, columns, channels = activations.shape
+    x = activations.reshape(n, rows * columns, channels)
+    u, s, _ = jnp.linalg.svd(x - x.mean(1, keepdims=True), full_matrices=False)
+    y = u[..., 0] * s[..., :1]
+    y = jnp.where(-y.min(1, keepdims=True) > y.max(1, keepdims=True), -y, y)
+    return y.reshape(n, rows, columns)
+
+
+METHODS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+    "grad-cam": _grad_cam,
+    "grad-cam++": _grad_cam_plus_plus,
+    "layer-cam": _layer_cam,
+    "eigen-cam": _eigen_cam,
+}
+
+
+def heatmap(maps: jax.Array, size: Sequence[int]) -> jax.Array:
+    """Maps (N, h, w) as grad-cam shows them: from 0 to 1 each, and resized to height and width (N, H, W), bilinearly.
+
+    A map of one value becomes 0.
+    """
+
+    def scaled(x: jax.Array) -> jax.Array:
+        x = x - x.min((1, 2), keepdims=True)
+        return x / (1e-7 + x.max((1, 2), keepdims=True))
+
+    return scaled(resize(scaled(maps)[..., None], tuple(size), mode="bilinear")[..., 0])
+
+
+def class_score(outputs: Any, label: jax.Array | None = None) -> jax.Array:
+    """The logit of a class: of (N, C) one for all images or one for each (N,); by default the likeliest.
+
+    Of several outputs the first counts. A class that there is not has the score NaN.
+    """
+    logits = class_logits(outputs[0] if isinstance(outputs, tuple | list) else outputs)
+    label = logits.argmax(-1) if label is None else jnp.broadcast_to(label, logits.shape[:1])
+    label = jnp.where(label < 0, logits.shape[-1], label)  # no counting from the end
+    return jnp.take_along_axis(logits, label[:, None], 1, mode="fill", fill_value=jnp.nan)[:, 0]
+
+
+def pixel_score(outputs: Any, label: jax.Array | None = None, region: jax.Array | None = None) -> jax.Array:
+    """For segmentation: the sum of a class's logits over a region (H, W) or (N, H, W), or all pixels.
+
+    By default the class is that of most of these pixels. Of a dictionary of outputs (N, h, w, C) the first counts.
+    """
+    logits = class_logits(next(iter(outputs.values())) if isinstance(outputs, dict) else outputs)
+    region = jnp.ones(logits.shape[:3], logits.dtype) if region is None else jnp.asarray(region, logits.dtype)
+    region = jnp.broadcast_to(region, (len(logits), *region.shape[-2:]))
+    if region.shape != logits.shape[:3]:
+        region = resize(region[..., None], logits.shape[1:3])[..., 0]
+    if label is None:
+        counts = jax.nn.one_hot(logits.argmax(-1), logits.shape[-1], dtype=logits.dtype) * region[..., None]
+        label = counts.sum((1, 2)).argmax(-1)
+    chosen = jax.nn.one_hot(jnp.broadcast_to(label, len(logits)), logits.shape[-1], dtype=logits.dtype)
+    return jnp.einsum("nhwc,nc,nhw->n", logits, chosen, region)
+
+
+def box_score(outputs: Any, box: jax.Array, label: jax.Array | None = None) -> jax.Array:
+    """For detection: the score of the object whose box is nearest (by IoU) to `box`, of its class.
+
+    Args:
+      outputs: `boxes` (N, D, 4), `labels`, `scores` and `valid` (N, D), as the zoo's detectors give them.
+      box: (x1, y1, x2, y2) in pixels of the network's input, for all images or for each (N, 4).
+      label: of the objects to choose from; any unless given.
+    """
+    box = jnp.broadcast_to(box, (len(outputs["boxes"]), 4))[:, None]
+    boxes = outputs["boxes"]
+    overlap = jnp.maximum(jnp.minimum(box, boxes)[..., 2:] - jnp.maximum(box, boxes)[..., :2], 0).prod(-1)
+    areas = (boxes[..., 2:] - boxes[..., :2]).prod(-1) + (box[..., 2:] - box[..., :2]).prod(-1)
+    known = outputs["valid"] if label is None else outputs["valid"] & (outputs["labels"] == label)
+    nearness = jnp.where(known, overlap / jnp.maximum(areas - overlap, 1e-9), -1)
+    place = jax.lax.stop_gradient(nearness).argmax(-1)[:, None]
+    return jnp.take_along_axis(jnp.where(known, outputs["scores"], 0), place, 1)[:, 0]
+
+
+def cam_layer(model: nnx.Module, inputs: Any) -> str:
+    """The path of the layer that `cam` looks at: the last one whose output is a map, as grad-cam recommends.
+
+    That is the last module with parameters that gives a map (N, h, w, C), of more than one place, before the model's
+    last layer: `layer4` in a ResNet, `features` in a VGG. Where attention comes last, it is the norm before it: behind
+    it a ViT looks at the class token alone. In a model that has a `backbone` or an `encoder` it is in there.
+
+    Args:
+      model: it may be abstract.
+      inputs: as for `cam`, or their shapes and dtypes.
+
+    Raises:
+      UsageError: there is no such layer.
+    """
+    calls = _calls(model, inputs)
+    images, output = _arguments(inputs)[0].shape, calls[-1]
+    last = max((c.start for c in calls if c.is_layer), default=0)  # which makes the logits
+    attention = max((c.start for c in calls if "Attention" in c.kind), default=0)
+    if attention < max((c.start for c in calls if "Conv" in c.kind), default=0):
+        attention = 0  # convolutions come after it, as in a MobileViT
+    classes = output.result.shape[-1] if grid_of(output.result, images) else None  # of segmentation's logits
+    maps = [
+        c
+        for c in calls
+        if c.has_parameters
+        and c.end < (attention or last)
+        and (grid := grid_of(c.result, images))
+        and math.prod(grid) > 1
+        and c.result.shape[-1] != classes
+    ]
+    for part in ("backbone.body", "backbone", "encoder"):
+        inside = [c for c in maps if c.path.startswith(f"{part}.") or c.path == part]
+        if inside and not attention:
+            return inside[-1].path
+    if not maps:
+        raise UsageError(f"{type(model).__name__} has no layer that gives a map of its images")
+    return maps[-1].path
+
+
+class _Call:
+    """The first run of a module: when it started and ended, and the shape and dtype of its result."""
+
+    def __init__(self, path: str, kind: str, has_parameters: bool, is_layer: bool, start: int):
+        self.path, self.kind, self.has_parameters, self.is_layer = path, kind, has_parameters, is_layer
+        self.start, self.end, self.result = start, 0, None
+
+
+def _calls(model: nnx.Module, inputs: Any) -> list[_Call]:
+    """The modules that run, in the order in which they end; the model itself is the last."""
+    modules = {".".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
+    leaves = [path for path, _ in nnx.to_flat_state(nnx.state(model, nnx.Param))]
+    layers = {".".join(map(str, path[:-1])) for path in leaves}
+    inside = {".".join(map(str, path[:depth])) for path in leaves for depth in range(len(path))}
+    clock, calls = itertools.count(1), {}
+
+    def record(path: str, call: Callable[[], Any]) -> Any:
+        this = _Call(path, type(modules[path]).__name__, path in inside, path in layers, next(clock))
+        result = call()
+        if path not in calls:
+            this.end, this.result = next(clock), jax.tree.map(lambda x: x if hasattr(x, "shape") else None, result)
+            calls[path] = this
+        return result
+
+    graph, state = nnx.split(model)
+
+    def run(state: nnx.State, *inputs: Any) -> None:
+        copy = nnx.merge(graph, state, copy=True)
+        with around_calls(copy, record):
+            copy(*inputs)
+
+    jax.eval_shape(run, state, *_arguments(inputs))
+    return list(calls.values())
+
+
+def _arguments(inputs: Any) -> tuple[Any, ...]:
+    return inputs if isinstance(inputs, tuple) else (inputs,)
+
+
+@jax.jit
+def attention_rollout(model: nnx.Module, inputs: Any) -> jax.Array:
+    """How much of each image token reaches the class token: (N, h, w) of a ViT (Abnar and Zuidema 2020, §4,
+    https://arxiv.org/abs/2005.00928).
+
+    The product over all blocks of their attention, averaged over heads, half of it that of the shortcut. Attention is
+    what the dropout in `jaxzoo.nn.MultiHeadAttention` is given; in train mode it drops some.
+
+    Args:
+      model: whose attention is between all tokens, the class token before them; any mode.
+      inputs: as for `cam`.
+
+    Raises:
+      UsageError: a model without such attention; one of windows, as Swin's, has tokens that do not see each other.
+    """
+    graph, state = nnx.split(model)
+    copy = nnx.merge(graph, state, copy=True)
+    modules = {".".join(map(str, path)): module for path, module in nnx.iter_modules(copy)}
+    within = {path: path.rpartition(".")[0] for path in modules if path.rpartition(".")[2].endswith("dropout")}
+    within = {path: outer for path, outer in within.items() if "Attention" in type(modules[outer]).__name__}
+    found = []
+
+    def record(path: str, call: Callable[[], Any]) -> Any:
+        result = call()
+        if path in within and result.ndim > 3:  # the attention, not the result of it
+            found.append(result)
+        return result
+
+    arguments = _arguments(inputs)
+    with around_calls(copy, record):
+        copy(*arguments)
+    n, height, width, _ = arguments[0].shape
+    length = found[0].shape[-1] if found else 0
+    grid = grid_of(jax.ShapeDtypeStruct((n, length, 1), jnp.float32), arguments[0].shape)
+    if not grid or math.prod(grid) != length - 1 or any(
+        w.shape != (n, w.shape[1], length, length) for w in found
+    ):
+        shapes = ", ".join(sorted({str(w.shape) for w in found})) or "none"
+        raise UsageError(
+            f"attention rollout needs attention of a class token and all others, (N, heads, 1 + h · w, 1 + h · w) in "
+            f"every block, as a ViT has; {type(model).__name__} has {shapes} for images of {height} × {width}"
+        )
+    reach = jnp.eye(length, dtype=found[0].dtype)
+    for weights in found:
+        mixed = weights.mean(1) + jnp.eye(length, dtype=weights.dtype)
+        reach = mixed / mixed.sum(-1, keepdims=True) @ reach
+    return reach[:, 0, 1:].reshape(n, *grid)
