@@ -78,6 +78,7 @@ class ModelCard:
     timm: str | None
     tables: Sequence[str]
     inputs: Callable[..., Any]
+    cam_layer: str | None
 
     @property
     def preprocess(self) -> Preparation:
@@ -110,6 +111,7 @@ def register_model(
     timm: str | None = None,
     tables: Sequence[str] = (),
     inputs: Callable[..., Any] = one_image,
+    cam_layer: str | None = None,
 ) -> Callable[[Callable], Callable]:
     """Decorator that enters a builder `name(*, rngs, **arguments) -> Network` under its own name.
 
@@ -131,6 +133,7 @@ def register_model(
       timm: timm's model that computes the same under other names.
       tables: the names that weights of other projects bear, as tables of `convert.dialects`: `("timm.SWIN",)`.
       inputs: `inputs(batch, size)` gives the network's input as a pytree of `jax.ShapeDtypeStruct`.
+      cam_layer: the layer for class activation maps, where `jaxzoo.inspect.cam_layer` does not find a good one.
 
     Raises:
       UsageError: the name is taken, or the task unknown.
@@ -157,6 +160,7 @@ def register_model(
             timm=timm,
             tables=tables,
             inputs=inputs,
+            cam_layer=cam_layer,
         )
         return builder
 

@@ -272,6 +272,7 @@ WHERE = {24: 1, 26: 3, 28: 5}  # VGG's last three convolutions, in the first of 
 
 @register_model(
     task="detection",
+    cam_layer="backbone.features",  # all levels come of it; a box is of one of them
     paper="Liu et al. 2016, https://arxiv.org/abs/1512.02325",
     input_size=300,
     head=("head.classification_head.module_list",),

@@ -77,6 +77,7 @@ HALF = {"image_mean": (0.5,) * 3, "image_std": (0.5,) * 3}  # pixels from -1 to 
 
 @register_model(
     task="detection",
+    cam_layer="backbone.features.0",  # all levels come of it; a box is of one of them
     paper="Howard et al. 2019, https://arxiv.org/abs/1905.02244",
     input_size=320,
     head=tuple(f"head.classification_head.module_list.{level}.1" for level in range(6)),

@@ -1,5 +1,5 @@
-"""Looking into a model: its submodules, the output of each by its path, its cost, its receptive field, and the places in
-images that speak for its outputs."""
+"""Looking into a model: its submodules, the output of each by its path, its cost and receptive field, and the places in
+images that speak for an output."""
 
 from jaxzoo.inspect.cam import attention_rollout, box_score, cam, cam_layer, class_score, heatmap, pixel_score
 from jaxzoo.inspect.flops import multiply_adds

@@ -72,9 +72,7 @@ def cam(
 
 
 @partial(jax.jit, static_argnums=(3, 4))
-def _cam(
-    model: nnx.Module, inputs: Any, score: Score, layer: str | None, method: str
-) -> tuple[jax.Array, jax.Array]:
+def _cam(model: nnx.Module, inputs: Any, score: Score, layer: str | None, method: str) -> tuple[jax.Array, jax.Array]:
     layer = cam_layer(model, inputs) if layer is None else layer
     activations, gradients, scores = activations_and_gradients(model, inputs, layer, score)
     return jnp.maximum(METHODS[method](activations, gradients), 0), scores
@@ -137,7 +135,7 @@ def grid_of(result: Any, images: Sequence[int]) -> tuple[int, int] | None:
         return (rows, columns) if abs(rows * width - columns * height) <= height + width else None
     if result.ndim == 3:
         for length in (result.shape[1], result.shape[1] - 1):
-            rows = math.isqrt(length * height // width)
+            rows = math.isqrt(max(0, length) * height // width)
             if rows and length % rows == 0 and rows * width == length // rows * height:
                 return rows, length // rows
     return None
@@ -247,8 +245,8 @@ def cam_layer(model: nnx.Module, inputs: Any) -> str:
     """The path of the layer that `cam` looks at: the last one whose output is a map, as grad-cam recommends.
 
     That is the last module with parameters that gives a map (N, h, w, C), of more than one place, before the model's
-    last layer: `layer4` in a ResNet, `features` in a VGG. Where attention comes last, it is the norm before it: behind
-    it a ViT looks at the class token alone. In a model that has a `backbone` or an `encoder` it is in there.
+    last layer: `layer4` in a ResNet, `features` in a VGG; in a `backbone` or an `encoder`, if there is one. If the last attention directly follows a norm, and no convolution comes later, it is that norm: after it a ViT looks
+    at the class token alone.
 
     Args:
       model: it may be abstract.
@@ -258,25 +256,26 @@ def cam_layer(model: nnx.Module, inputs: Any) -> str:
       UsageError: there is no such layer.
     """
     calls = _calls(model, inputs)
-    images, output = _arguments(inputs)[0].shape, calls[-1]
-    last = max((c.start for c in calls if c.is_layer), default=0)  # which makes the logits
-    attention = max((c.start for c in calls if "Attention" in c.kind), default=0)
-    if attention < max((c.start for c in calls if "Conv" in c.kind), default=0):
-        attention = 0  # convolutions come after it, as in a MobileViT
-    classes = output.result.shape[-1] if grid_of(output.result, images) else None  # of segmentation's logits
+    images = _arguments(inputs)[0].shape
+    last = max((c.start for c in calls if c.is_layer), default=0)  # makes the logits
+    # Of segmentation's outputs the first has the logits, and layers may have some at other sizes.
+    logits = next(iter(jax.tree.leaves(calls[-1].result, is_leaf=lambda x: hasattr(x, "shape"))), None)
+    classes = logits.shape[-1] if logits is not None and logits.ndim == 4 else None
     maps = [
         c
         for c in calls
         if c.has_parameters
-        and c.end < (attention or last)
+        and c.end < last
         and (grid := grid_of(c.result, images))
         and math.prod(grid) > 1
         and c.result.shape[-1] != classes
     ]
-    for part in ("backbone.body", "backbone", "encoder"):
-        inside = [c for c in maps if c.path.startswith(f"{part}.") or c.path == part]
-        if inside and not attention:
-            return inside[-1].path
+    attention = max((c.start for c in calls if "Attention" in c.kind), default=0)
+    if attention > max((c.start for c in calls if "Conv" in c.kind), default=0):
+        maps = [c for c in maps if c.end == attention - 1] or maps
+    else:
+        for part in ("backbone.body", "backbone", "encoder"):
+            maps = [c for c in maps if c.path == part or c.path.startswith(f"{part}.")] or maps
     if not maps:
         raise UsageError(f"{type(model).__name__} has no layer that gives a map of its images")
     return maps[-1].path
@@ -355,9 +354,7 @@ def attention_rollout(model: nnx.Module, inputs: Any) -> jax.Array:
     n, height, width, _ = arguments[0].shape
     length = found[0].shape[-1] if found else 0
     grid = grid_of(jax.ShapeDtypeStruct((n, length, 1), jnp.float32), arguments[0].shape)
-    if not grid or math.prod(grid) != length - 1 or any(
-        w.shape != (n, w.shape[1], length, length) for w in found
-    ):
+    if not grid or math.prod(grid) != length - 1 or any(w.shape != (n, w.shape[1], length, length) for w in found):
         shapes = ", ".join(sorted({str(w.shape) for w in found})) or "none"
         raise UsageError(
             f"attention rollout needs attention of a class token and all others, (N, heads, 1 + h · w, 1 + h · w) in "
