@@ -245,8 +245,9 @@ def cam_layer(model: nnx.Module, inputs: Any) -> str:
     """The path of the layer that `cam` looks at: the last one whose output is a map, as grad-cam recommends.
 
     That is the last module with parameters that gives a map (N, h, w, C), of more than one place, before the model's
-    last layer: `layer4` in a ResNet, `features` in a VGG; in a `backbone` or an `encoder`, if there is one. If the last attention directly follows a norm, and no convolution comes later, it is that norm: after it a ViT looks
-    at the class token alone.
+    last layer: `layer4` in a ResNet, `features` in a VGG; in a `backbone` or an `encoder`, if there is one. If the last
+    attention directly follows a norm, and no convolution comes later, it is that norm: after it a ViT looks at the class
+    token alone.
 
     Args:
       model: it may be abstract.
