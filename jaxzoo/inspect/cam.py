@@ -246,8 +246,8 @@ def cam_layer(model: nnx.Module, inputs: Any) -> str:
 
     That is the last module with parameters that gives a map (N, h, w, C), of more than one place, before the model's
     last layer: `layer4` in a ResNet, `features` in a VGG; in a `backbone` or an `encoder`, if there is one. If the last
-    attention directly follows a norm, and no convolution comes later, it is that norm: after it a ViT looks at the class
-    token alone.
+    attention directly follows a norm, and no convolution comes later, it is that norm: after it a ViT looks at the
+    class token alone.
 
     Args:
       model: it may be abstract.
