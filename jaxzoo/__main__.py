@@ -10,7 +10,7 @@ if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] != os.path
 from collections.abc import Sequence
 from inspect import signature
 
-from jaxzoo.commands import SUMMARIES, command
+from jaxzoo.commands import COMMANDS, PARTS, SUMMARIES, command
 from jaxzoo.errors import exit_on_usage_error
 from jaxzoo.home import expanded
 from jaxzoo.malloc import keep_freed_memory
@@ -32,7 +32,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         return convert(rest, prog="jaxzoo convert")
     options = ()
-    if name in SUMMARIES:
+    if name in PARTS and rest and rest[0] in PARTS[name]:
+        name, *rest = f"{name}.{rest[0]}", *rest[1:]
+    if name in COMMANDS:
         keep_freed_memory()
         options = signature(command(name)).parameters
     with exit_on_usage_error(options):
@@ -54,10 +56,14 @@ def _run(name: str, rest: Sequence[str]) -> int | None:
         return completion.install(*rest[:1])
     if name.startswith("--tyro-"):
         return completion.write(name, *rest)
-    if name not in SUMMARIES:  # --help, or a mistake
-        nothing = completion.commands(lambda name: lambda: None)
-        return nothing.cli(prog="jaxzoo", description=DESCRIPTION, args=[name, *rest])
-    return tyro.cli(explained(command(name)), prog=f"jaxzoo {name}", args=rest)
+    if name in COMMANDS:
+        return tyro.cli(explained(command(name)), prog=f"jaxzoo {name.replace('.', ' ')}", args=rest)
+    # --help, or a mistake
+    if name in PARTS:
+        nothing = completion.commands(PARTS[name], lambda part: lambda: None)
+        return nothing.cli(prog=f"jaxzoo {name}", description=SUMMARIES[name], args=rest or ["--help"])
+    nothing = completion.commands(SUMMARIES, lambda name: lambda: None)
+    return nothing.cli(prog="jaxzoo", description=DESCRIPTION, args=[name, *rest])
 
 
 if __name__ == "__main__":

@@ -3,14 +3,14 @@
 import contextlib
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import tyro
 from tyro.extras import SubcommandApp
 
 from jaxzoo.command_help import explained
-from jaxzoo.commands import SUMMARIES, command
+from jaxzoo.commands import PARTS, SUMMARIES, command
 from jaxzoo.errors import UsageError
 
 # Below the folder of a user's data, where bash (its package bash-completion) and fish look by themselves.
@@ -21,17 +21,17 @@ PLACES = {
 }
 
 
-def commands(constructor: Callable[[str], Callable | SubcommandApp]) -> SubcommandApp:
-    """All commands under one roof, each parsed as its `constructor` asks."""
+def commands(summaries: Mapping[str, str], constructor: Callable[[str], Callable | SubcommandApp]) -> SubcommandApp:
+    """Commands under one roof, each parsed as its `constructor` asks."""
     app = SubcommandApp()
-    for name, summary in SUMMARIES.items():
+    for name, summary in summaries.items():
         app.command(constructor(name), name=name, help=summary)
     return app
 
 
 def write(*arguments: str) -> None:
     """Has tyro do what one of its own options says, such as `--tyro-print-completion bash`, for all there is; exits."""
-    commands(_in_full).cli(prog="jaxzoo", args=arguments, config=(tyro.conf.OmitArgPrefixes,))
+    commands(SUMMARIES, _in_full).cli(prog="jaxzoo", args=arguments, config=(tyro.conf.OmitArgPrefixes,))
 
 
 def _in_full(name: str) -> Callable | SubcommandApp:
@@ -47,6 +47,8 @@ def _in_full(name: str) -> Callable | SubcommandApp:
         for part, function in COMMANDS.items():
             app.command(explained(function), name=part)
         return app
+    if name in PARTS:
+        return commands(PARTS[name], lambda part: explained(command(f"{name}.{part}")))
     return explained(command(name))
 
 

@@ -14,7 +14,7 @@ from convert import store
 from convert.to_flax import to_flax
 from convert.twins import randomise
 from jaxzoo import Preprocess, voc
-from jaxzoo.commands.tasks.segmentation import Segmenter, overlaid
+from jaxzoo.commands.tasks.segmentation import overlaid, resized
 from tests.jaxzoo.test_commands import run
 
 NAME = "lraspp_mobilenet_v3_large"
@@ -126,5 +126,5 @@ def test_options_of_the_other_task_are_refused(capsys, tmp_path, weights, pictur
 
 def test_images_are_seen_at_their_own_size_where_weights_were_evaluated_so():
     picture = Image.new("RGB", (90, 70))
-    sizes = {resize: Segmenter(lambda x: x, Preprocess(35, resize), []).size(picture) for resize in (0, None, 140)}
+    sizes = {resize: resized(lambda x: x, Preprocess(35, resize), picture).size for resize in (0, None, 140)}
     assert sizes == {0: (90, 70), None: (45, 35), 140: (180, 140)}

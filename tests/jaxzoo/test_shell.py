@@ -9,7 +9,7 @@ import pytest
 from convert.__main__ import main as convert
 from jaxzoo import list_models
 from jaxzoo.__main__ import main
-from jaxzoo.commands import SUMMARIES, command, tasks
+from jaxzoo.commands import COMMANDS, SUMMARIES, command, tasks
 from jaxzoo.commands.tasks import Handler
 from jaxzoo.registry import TASKS
 from train.__main__ import main as train
@@ -23,8 +23,8 @@ def test_help_names_every_command_and_waits_for_no_package():
 
 
 def test_every_command_is_there():
-    for name in SUMMARIES.keys() - {"train", "convert"}:
-        assert command(name).__name__ == name
+    for name in COMMANDS - {"train", "convert"}:
+        assert command(name).__name__ == name.rpartition(".")[2].replace("-", "_")
 
 
 @pytest.mark.parametrize(("name", "program"), [("train", train), ("convert", convert)])
@@ -52,6 +52,14 @@ def test_an_unknown_command_is_answered_with_all_that_there_are(capsys):
     assert exit.value.code == 2 and "predict, list, info" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("arguments", [["inspect"], ["inspect", "--help"], ["inspect", "kam"]])
+def test_a_command_of_several_parts_names_them(arguments, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(arguments)
+    assert exit.value.code == (2 if "kam" in arguments else 0)
+    assert "receptive-field" in "".join(capsys.readouterr())
+
+
 ASK = """
 source "$0"
 COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
@@ -77,9 +85,11 @@ def script(tmp_path_factory):
     [
         ("", "-h --help bench convert info inspect list predict train"),
         ("pre", "predict"),
+        ("inspect receptive-field lenet5 --la", "--layer"),
         ("train --epochs 3 --lr-", "--lr-gamma --lr-min --lr-power --lr-step --lr-steps"),
         ("train --optimizer a", "adamw"),
         ("convert to-", "to-flax to-torch"),
+        ("inspect c", "cam"),
         ("convert to-flax --ma", "--match"),
         ("predict cat.jpg --tem", "--temperature"),
     ],
@@ -118,4 +128,5 @@ def test_where_completion_cannot_be_installed_it_says_so(monkeypatch, capsys):
 def test_each_task_has_what_the_commands_ask_for(task):
     handler = tasks.of_model(list_models(task=task)[0])
     asked = {*Handler.__annotations__, *(name for name in vars(Handler) if not name.startswith("_"))}
-    assert asked == {"Prediction", "check", "described", "example_labels", "predict"} <= set(vars(handler))
+    predicting, inspecting = {"Prediction", "check", "predict"}, {"view", "class_names", "targets"}
+    assert asked == predicting | inspecting | {"described", "example_labels"} <= set(vars(handler))

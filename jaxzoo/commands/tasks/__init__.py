@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import jax
 import numpy as np
 from flax import nnx
+from jax.tree_util import Partial
+from PIL import Image
 
 from jaxzoo.cache import keep_compiled_programs
-from jaxzoo.errors import UsageError
+from jaxzoo.errors import UsageError, nearest
 from jaxzoo.preprocess import Preparation
 from jaxzoo.registry import card
 
@@ -41,6 +43,28 @@ def refuse(model: str, options: PredictOptions, *names: str) -> None:
         raise UsageError(f"{' and '.join(given)} {are} of other tasks, and {model} is for {card(model).task}")
 
 
+@dataclasses.dataclass(frozen=True)
+class View:
+    """An image as a network sees it."""
+
+    inputs: tuple[Any, ...]  # of the network, a batch of one image (1, H, W, C) first
+    picture: Image.Image  # what is on it, from the upper left, in as many pixels
+
+    def box(self, box: Sequence[float] | None, own: Image.Image) -> np.ndarray | None:
+        """A box (x1, y1, x2, y2) in pixels of an image, of which this is the whole, in pixels of the picture."""
+        return None if box is None else np.multiply(box, np.divide(self.picture.size, own.size)[[0, 1, 0, 1]])
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """An output to explain: in words, as a function of all outputs (see `jaxzoo.inspect.cam`; None if it is not there),
+    and its place, in pixels of the view's picture, if it has one."""
+
+    text: str
+    score: Partial | None
+    box: np.ndarray | None = None
+
+
 class Handler(Protocol):
     """A module that has these."""
 
@@ -60,6 +84,18 @@ class Handler(Protocol):
         self, paths: Sequence[Path], model: str, weights: str, options: PredictOptions
     ) -> Mapping[Path, Sequence[Any]]:
         """The strongest `Prediction`s for each image that can be read, printed as they are found."""
+
+    def view(self, model: nnx.Module, preprocess: Preparation, picture: Image.Image) -> View:
+        """An image as it goes into the network."""
+
+    def class_names(self, known: Sequence[str] | None, count: int | None) -> Sequence[str]:
+        """Of a model for `count` classes, as its builder counts them; `known` are those of the weights, if they say."""
+
+    def targets(
+        self, outputs: Any, names: Sequence[str], labels: Sequence[int], box: np.ndarray | None
+    ) -> Sequence[Target]:
+        """What to explain of a view's outputs: these classes, or the one that is found. Raises UsageError for a box, in
+        pixels of the view, where it means nothing."""
 
 
 def of_model(name: str) -> Handler:
@@ -86,6 +122,21 @@ def read_model(name: str, weights: str) -> tuple[nnx.Module, "Weights", dict[str
     found = read_weights(name, weights)
     model, arguments = load_model(name, found)
     return model, found, arguments
+
+
+def class_index(asked: str, names: Sequence[str]) -> int:
+    """The class of a name, or of a part of it that only one has, in any case; or of a number. Raises UsageError."""
+    wanted = asked.casefold()
+    lower = [name.casefold() for name in names]
+    if wanted in lower:
+        return lower.index(wanted)
+    if asked.isdecimal() and int(asked) < len(names):
+        return int(asked)
+    parts = [i for i, name in enumerate(lower) if wanted in name] if wanted and not asked.isdecimal() else []
+    if len(parts) == 1:
+        return parts[0]
+    found = f"; {', '.join(names[i] for i in parts[:5])} are classes" if parts else nearest(wanted, lower)
+    raise UsageError(f"there is no class {asked!r}{found}; there are {len(names)}, from 0 ({names[0]}) on")
 
 
 def load_network(name: str, weights: str, result: Callable[[Any], Any]) -> Network:

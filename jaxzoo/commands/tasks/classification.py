@@ -8,13 +8,18 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from flax import nnx
+from jax.tree_util import Partial
+from PIL import Image
 
 from jaxzoo.commands.annotate import annotated
 from jaxzoo.commands.pictures import read_in_batches, unused
-from jaxzoo.commands.tasks import Network, PredictOptions, load_network, refuse
+from jaxzoo.commands.tasks import Network, PredictOptions, Target, View, load_network, refuse
+from jaxzoo.errors import UsageError
 from jaxzoo.imagenet import imagenet_classes
+from jaxzoo.inspect import class_score
 from jaxzoo.outputs import class_logits
-from jaxzoo.preprocess import Preprocess
+from jaxzoo.preprocess import Preprocess, normalised, resize_and_crop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,11 +74,31 @@ def _logits(network: Network, ready: Sequence[np.ndarray], size: int) -> Sequenc
 
 
 def _likeliest(logits: np.ndarray, classes: Sequence[str] | None, top: int, temperature: float) -> list[Prediction]:
-    if not classes or len(classes) != len(logits):
-        classes = imagenet_classes() if len(logits) == 1000 else [f"class {i}" for i in range(len(logits))]
+    classes = class_names(classes, len(logits))
     likely = np.exp((logits - logits.max()) / temperature)
     likely /= likely.sum()
     return [Prediction(int(i), classes[i], float(likely[i])) for i in np.argsort(-likely, kind="stable")[:top]]
+
+
+def class_names(known: Sequence[str] | None, count: int) -> Sequence[str]:
+    count = max(count, 2)  # a single logit is of two classes
+    if known and len(known) == count:
+        return known
+    return imagenet_classes() if count == 1000 else [f"class {i}" for i in range(count)]
+
+
+def view(model: nnx.Module, preprocess: Preprocess, picture: Image.Image) -> View:
+    return View((normalised(seen := resize_and_crop(picture, preprocess), preprocess)[None],), seen)
+
+
+def targets(outputs: jax.Array, names: Sequence[str], labels: Sequence[int], box: np.ndarray | None) -> list[Target]:
+    if box is not None:
+        raise UsageError("--box is for detection and segmentation; a classifier's score is that of the whole image")
+    likely = np.asarray(jax.nn.softmax(class_logits(outputs)[0]))
+    return [
+        Target(f"{names[i]} ({i}) {100 * likely[i]:.1f} %", Partial(class_score, label=np.int32(i)))
+        for i in labels or [int(likely.argmax())]
+    ]
 
 
 def _show(path: Path, predictions: Sequence[Prediction]) -> None:

@@ -7,16 +7,23 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import nnx
+from jax.tree_util import Partial
+from PIL import Image
 
 from jaxzoo.coco import COCO_CATEGORIES, PERSON_KEYPOINTS
 from jaxzoo.coco_rle import compressed
 from jaxzoo.commands.pictures import read_in_batches, unused
-from jaxzoo.commands.tasks import PredictOptions, read_model, refuse
+from jaxzoo.commands.tasks import PredictOptions, Target, View, read_model, refuse
 from jaxzoo.detection.detect import detect
 from jaxzoo.detection.drawing import INSIDE, drawn
-from jaxzoo.detection.transform import DetectionTransform
+from jaxzoo.detection.transform import DetectionTransform, batched
 from jaxzoo.errors import UsageError
+from jaxzoo.inspect import box_score
+from jaxzoo.nn.ops import box_iou
 from jaxzoo.registry import argument_defaults
 from jaxzoo.voc import VOC_CLASSES
 
@@ -111,6 +118,33 @@ def class_names(known: Sequence[str] | None, count: int | None) -> Sequence[str]
         return ["background", *known]
     usual = (COCO_CATEGORIES, VOC_CLASSES, VOC_CLASSES[1:], COCO_CATEGORIES[:2])
     return next((names for names in usual if count == len(names)), [f"class {i}" for i in range(count or 1)])
+
+
+def view(model: nnx.Module, preprocess: DetectionTransform, picture: Image.Image) -> View:
+    image = preprocess(picture)
+    size = image.shape[:2]
+    images, sizes = batched([image], preprocess.canvas([size], buckets=True))
+    return View((images, sizes), picture.resize(size[::-1], Image.Resampling.BILINEAR))
+
+
+def targets(
+    outputs: Mapping[str, jax.Array], names: Sequence[str], labels: Sequence[int], box: np.ndarray | None
+) -> list[Target]:
+    """The best object of each class, or of all classes; or the one whose box is nearest to `box`."""
+    found = {name: np.asarray(rows[0]) for name, rows in outputs.items()}
+    targets = []
+    for label in labels or [None]:
+        rows = np.flatnonzero(found["valid"] & ((found["labels"] == label) if labels else True))
+        if not len(rows):
+            targets.append(Target(f"no {'object' if label is None else names[label]} found", None))
+            continue
+        place = rows[found["scores"][rows].argmax()]
+        if box is not None:
+            place = rows[np.asarray(box_iou(jnp.asarray(box[None]), jnp.asarray(found["boxes"][rows]))).argmax()]
+        at, label = found["boxes"][place], found["labels"][place]
+        text = f"{names[label]} ({label}) {100 * found['scores'][place]:.1f} %"
+        targets.append(Target(text, Partial(box_score, box=at, label=label), at))
+    return targets
 
 
 def coco_results(path: Path, found: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:

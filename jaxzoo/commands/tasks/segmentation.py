@@ -5,17 +5,21 @@ import functools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
+from jax.tree_util import Partial
 from PIL import Image
 
 from jaxzoo import voc
 from jaxzoo.commands.pictures import read_in_batches, unused
-from jaxzoo.commands.tasks import PredictOptions, load_network, refuse
+from jaxzoo.commands.tasks import PredictOptions, Target, View, load_network, refuse
 from jaxzoo.crf import mean_field
 from jaxzoo.errors import UsageError
+from jaxzoo.inspect import pixel_score
 from jaxzoo.nn import resize
 from jaxzoo.outputs import class_logits
 from jaxzoo.preprocess import Preprocess, normalised
@@ -41,23 +45,9 @@ class Segmenter:
     preprocess: Preprocess
     classes: Sequence[str]
 
-    def size(self, picture: Image.Image) -> tuple[int, int]:
-        """Width and height at which the network sees an image: its own or the shorter side as the weights were
-        evaluated, where the network takes that, else the nearest multiples of 32.
-        """
-        short = self.preprocess.crop if self.preprocess.resize is None else self.preprocess.resize
-        width, height = (int(short * side / min(picture.size)) if short else side for side in picture.size)
-        try:
-            jax.eval_shape(self.run, jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32))
-        except UsageError:
-            return tuple(max(1, round(side / COARSEST)) * COARSEST for side in (width, height))
-        return width, height
-
     def mask(self, picture: Image.Image, temperature: float, crf: bool) -> np.ndarray:
         """Classes (H, W) uint8, at the image's own size."""
-        size = self.size(picture)
-        how = getattr(Image.Resampling, self.preprocess.interpolation.upper())
-        seen = picture.resize(size, how) if size != picture.size else picture
+        seen = resized(self.run, self.preprocess, picture)
         logits = self.run(jnp.asarray(normalised(seen, self.preprocess)[None]))
         own = picture.size[::-1]
         if crf:
@@ -66,6 +56,20 @@ class Segmenter:
             likely = jax.nn.softmax(resize(logits, place.size[::-1], mode="bilinear")[0] / temperature)
             logits = mean_field(likely, np.asarray(place))[None]
         return np.asarray(_likeliest(logits, own)).astype(np.uint8)
+
+
+def resized(run: Callable[[jax.Array], Any], preprocess: Preprocess, picture: Image.Image) -> Image.Image:
+    """An image in the size at which the network sees it: its own, or the shorter side as the weights were evaluated,
+    where the network takes that, else the nearest multiples of 32.
+    """
+    short = preprocess.crop if preprocess.resize is None else preprocess.resize
+    size = tuple(int(short * side / min(picture.size)) if short else side for side in picture.size)
+    try:
+        jax.eval_shape(run, jax.ShapeDtypeStruct((1, *size[::-1], 3), jnp.float32))
+    except UsageError:
+        size = tuple(max(1, round(side / COARSEST)) * COARSEST for side in size)
+    how = getattr(Image.Resampling, preprocess.interpolation.upper())
+    return picture.resize(size, how) if size != picture.size else picture
 
 
 def described(preprocess: Preprocess) -> str:
@@ -123,21 +127,54 @@ def overlaid(picture: Image.Image, mask: np.ndarray, classes: Sequence[str]) -> 
     return sheet
 
 
-def _segmenter(name: str, weights: str) -> Segmenter:
-    def logits_of(outputs: jax.Array | dict[str, jax.Array]) -> jax.Array:
-        return class_logits(next(iter(outputs.values())) if isinstance(outputs, dict) else outputs)
+def _logits_of(outputs: jax.Array | dict[str, jax.Array]) -> jax.Array:
+    return class_logits(next(iter(outputs.values())) if isinstance(outputs, dict) else outputs)
 
-    network = load_network(name, weights, logits_of)
+
+def _segmenter(name: str, weights: str) -> Segmenter:
+    network = load_network(name, weights, _logits_of)
     count = jax.eval_shape(network.run, card(name).example_inputs(1, 4 * COARSEST)).shape[-1]
     if count > voc.IGNORED:
         raise UsageError(f"{name} with {weights} has {count} classes; a palette image holds {voc.IGNORED}")
-    return Segmenter(network.run, network.preprocess, _names(network.classes, count))
+    return Segmenter(network.run, network.preprocess, class_names(network.classes, count))
 
 
-def _names(known: Sequence[str] | None, count: int) -> Sequence[str]:
+def class_names(known: Sequence[str] | None, count: int) -> Sequence[str]:
+    count = max(count, 2)  # a single logit is of two classes
     if known and len(known) == count:
         return known
     return voc.VOC_CLASSES if count == len(voc.VOC_CLASSES) else [f"class {i}" for i in range(count)]
+
+
+def view(model: nnx.Module, preprocess: Preprocess, picture: Image.Image) -> View:
+    seen = resized(model, preprocess, picture)
+    return View((normalised(seen, preprocess)[None],), seen)
+
+
+def targets(
+    outputs: jax.Array | dict[str, jax.Array], names: Sequence[str], labels: Sequence[int], box: np.ndarray | None
+) -> list[Target]:
+    """Of these classes, or else of the one that covers most, but for the first, the background, if there is another;
+    inside a box if there is one."""
+    mask = np.asarray(_logits_of(outputs)[0].argmax(-1))
+    region = np.ones(mask.shape, bool)
+    if box is not None:
+        y, x = np.ogrid[: mask.shape[0], : mask.shape[1]]
+        x1, y1, x2, y2 = box
+        region = (x1 <= x + 0.5) & (x + 0.5 <= x2) & (y1 <= y + 0.5) & (y + 0.5 <= y2)
+        if not region.any():
+            raise UsageError(f"no pixel is in --box {' '.join(f'{side:g}' for side in box)}, as the network sees it")
+    counts = np.bincount(mask[region], minlength=len(names))
+    usual = int(counts[1:].argmax()) + 1 if counts[1:].any() else 0
+    where = "" if box is None else " in the box"
+    return [
+        Target(
+            f"{names[i]} ({i}), {100 * counts[i] / region.sum():.1f} % of the pixels{where}",
+            Partial(pixel_score, label=np.int32(i), region=region),
+            box,
+        )
+        for i in labels or [usual]
+    ]
 
 
 def _predictions(mask: np.ndarray, classes: Sequence[str]) -> list[Prediction]:

@@ -1,7 +1,6 @@
-"""`python -m jaxzoo inspect`: looking into a model."""
+"""`python -m jaxzoo inspect receptive-field`: the pixels that reach an output."""
 
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import tyro
@@ -10,15 +9,15 @@ from PIL import Image
 from jaxzoo.cache import keep_compiled_programs
 from jaxzoo.commands.pictures import check_new
 from jaxzoo.errors import UsageError
-from jaxzoo.inspect.receptive_field import ReceptiveField, receptive_field
+from jaxzoo.inspect.receptive_field import ReceptiveField
+from jaxzoo.inspect.receptive_field import receptive_field as measured
 from jaxzoo.registry import card, create_model
 
 PAPER, FRAME = (255, 255, 255), (220, 38, 38)
 SMALLEST = 512  # pixels, to which smaller pictures are enlarged
 
 
-def inspect(
-    what: tyro.conf.Positional[Literal["receptive-field"]],
+def receptive_field(
     name: tyro.conf.Positional[str],
     /,
     size: int | None = None,
@@ -31,7 +30,6 @@ def inspect(
     That depends on the architecture alone, so no weights are needed.
 
     Args:
-        what: What to inspect.
         name: Model, such as resnet50; `jaxzoo list` shows all.
         size: Side of the square input image, in pixels. Default: the model's own.
         layer: Path of a module, such as layer3.0.conv1; `jaxzoo info NAME` shows them. Default: the whole model.
@@ -47,7 +45,7 @@ def inspect(
             raise UsageError(f"--out {out} must be a .png file")
     keep_compiled_programs()
     try:
-        field = receptive_field(create_model(name), side, layer=layer, whole=whole)
+        field = measured(create_model(name), side, layer=layer, whole=whole)
     except (TypeError, ValueError, ZeroDivisionError) as error:
         if isinstance(error, UsageError) or size is None:
             raise
