@@ -96,6 +96,39 @@ class Preprocess:
         return f"{short}, {crop}mean {self.mean}, std {self.std}"
 
 
+@register_preparation
+@dataclasses.dataclass(frozen=True)
+class Pixels:
+    """Images as numbers from 0 to 1: the central square at `crop` × `crop` pixels; grey unless `channels` is 3."""
+
+    crop: int
+    channels: Literal[1, 3] = 1
+    kind: ClassVar[str] = "pixels"
+
+    def __call__(self, image: Image.Image) -> np.ndarray:
+        """float32 (crop, crop, channels)."""
+        return self.uint8(image).astype(np.float32) / 255
+
+    def uint8(self, image: Image.Image) -> np.ndarray:
+        """The same from 0 to 255; grey as Pillow mixes it."""
+        image = resize_and_crop(image, Preprocess(self.crop))
+        return np.asarray(image.convert("L" if self.channels == 1 else "RGB")).reshape(*image.size, self.channels)
+
+    def at(self, size: int) -> "Pixels":
+        return dataclasses.replace(self, crop=size)
+
+    @property
+    def side(self) -> int:
+        return self.crop
+
+    def size_text(self) -> str:
+        return f"{self.crop} x {self.crop} pixels"
+
+    def described(self) -> str:
+        """In words."""
+        return f"central square at {self.crop}, {'grey' if self.channels == 1 else 'RGB'}, from 0 to 1"
+
+
 def resize_and_crop(image: Image.Image, preprocess: Preprocess) -> Image.Image:
     """The geometry of the eval transform: shorter side to `resize` (antialiased), then the central `crop` pixels."""
     width, height = image.size

@@ -19,7 +19,8 @@ from jaxzoo.errors import UsageError, nearest
 from jaxzoo.nn.dropout import Stream
 from jaxzoo.preprocess import Preparation, Preprocess
 
-TASKS = ("classification", "segmentation", "detection")
+TASKS = ("classification", "segmentation", "detection", "reconstruction")
+FOLDERS = {"reconstruction": "generative"}  # of tasks whose models lie under another name
 UNITS = dict.fromkeys(("acc@1", "acc@5", "miou", "pixel_acc", "box_map", "box_map@50", "mask_map", "kp_map"), "%")
 """Of published metrics, which bear torchvision's names."""
 STREAMS = ("params", "dropout", "sampling")  # of random numbers; sampling chooses what a loss is computed of
@@ -79,10 +80,12 @@ class ModelCard:
     tables: Sequence[str]
     inputs: Callable[..., Any]
     cam_layer: str | None
+    preparation: Preparation | None
 
     @property
     def preprocess(self) -> Preparation:
-        return next((w.preprocess for w in self.weights.values()), Preprocess(self.input_size))
+        usual = self.preparation or Preprocess(self.input_size)
+        return next((w.preprocess for w in self.weights.values()), usual)
 
     def example_inputs(self, batch: int = 1, size: int | None = None, **arguments) -> Any:
         """The network's input as shapes and dtypes, a pytree; of most models one image array.
@@ -112,6 +115,7 @@ def register_model(
     tables: Sequence[str] = (),
     inputs: Callable[..., Any] = one_image,
     cam_layer: str | None = None,
+    preparation: Preparation | None = None,
 ) -> Callable[[Callable], Callable]:
     """Decorator that enters a builder `name(*, rngs, **arguments) -> Network` under its own name.
 
@@ -134,6 +138,7 @@ def register_model(
       tables: the names that weights of other projects bear, as tables of `convert.dialects`: `("timm.SWIN",)`.
       inputs: `inputs(batch, size)` gives the network's input as a pytree of `jax.ShapeDtypeStruct`.
       cam_layer: the layer for class activation maps, where `jaxzoo.inspect.cam_layer` does not find a good one.
+      preparation: of its inputs, where no published weights say it: ImageNet's, unless given.
 
     Raises:
       UsageError: the name is taken, or the task unknown.
@@ -161,6 +166,7 @@ def register_model(
             tables=tables,
             inputs=inputs,
             cam_layer=cam_layer,
+            preparation=preparation,
         )
         return builder
 
@@ -178,9 +184,9 @@ def _check_task(task: str) -> None:
 @functools.cache
 def _import_families() -> None:
     for task in TASKS:
-        package = importlib.import_module(f"jaxzoo.{task}")
+        package = importlib.import_module(f"jaxzoo.{FOLDERS.get(task, task)}")
         for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"jaxzoo.{task}.{module.name}")
+            importlib.import_module(f"{package.__name__}.{module.name}")
 
 
 def card(name: str) -> ModelCard:

@@ -35,8 +35,10 @@ from jaxzoo.nn.container import (
     IntermediateLayers,
     NamedSequential,
     Sequential,
+    Unflatten,
     attributes,
     flatten,
+    unflatten,
 )
 from jaxzoo.nn.conv import Conv, ConvTranspose
 from jaxzoo.nn.dropout import Dropout, Dropout2d, StochasticDepth
@@ -100,6 +102,7 @@ __all__ = [
     "SqueezeExcitation",
     "StochasticDepth",
     "Tanh",
+    "Unflatten",
     "adaptive_avg_pool",
     "adaptive_max_pool",
     "affine",
@@ -121,6 +124,7 @@ __all__ = [
     "resize",
     "sigmoid",
     "silu",
+    "unflatten",
     "window_partition",
     "window_reverse",
 ]

@@ -83,11 +83,27 @@ def flatten(x: jax.Array) -> jax.Array:
     return x.transpose(0, -1, *range(1, x.ndim - 1)).reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
+def unflatten(x: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
+    """The inverse of `flatten`: (N, C·H·W) to (N, H, W, C), for `shape` (H, W, C)."""
+    height, width, channels = shape
+    return x.reshape(len(x), channels, height, width).transpose(0, 2, 3, 1)
+
+
 class Flatten(nnx.Module):
     """`torch.nn.Flatten` of a feature map; see `flatten`."""
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return flatten(x)
+
+
+class Unflatten(nnx.Module):
+    """`torch.nn.Unflatten(1, (C, H, W))`, for `shape` (H, W, C); see `unflatten`."""
+
+    def __init__(self, shape: tuple[int, int, int]):
+        self.shape = tuple(shape)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return unflatten(x, self.shape)
 
 
 class Buffer(nnx.Variable):

@@ -109,8 +109,8 @@ def same(ours: Any, theirs: Any) -> bool:
     return ours == theirs
 
 
-def misshapen(model: nnx.Module, twin: torch.nn.Module, size: tuple[int, int]) -> Iterator[str]:
-    """Modules of the same path whose outputs for an image of a size have other shapes; nothing is computed.
+def misshapen(model: nnx.Module, twin: torch.nn.Module, shape: tuple[int, int, int]) -> Iterator[str]:
+    """Modules of the same path whose outputs for an image of this shape have other shapes; nothing is computed.
 
     Outputs of several tensors without names are left to the modules that make them, and those of a sequence that goes
     on in the twin to what comes after it.
@@ -120,16 +120,17 @@ def misshapen(model: nnx.Module, twin: torch.nn.Module, size: tuple[int, int]) -
         if isinstance(module, torch.nn.Sequential) and len(module) and f"{path}.{[*module._modules][-1]}" not in paths:
             continue
         module.register_forward_hook(lambda module, inputs, y, path=path: theirs.update({path: y}))
-    twin.eval()(torch.empty(1, 3, *size, device="meta"))
+    height, width, channels = shape
+    twin.eval()(torch.empty(1, channels, height, width, device="meta"))
     graph, state = nnx.split(model)
-    x = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
+    x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     found = jax.eval_shape(lambda state, x: outputs(nnx.merge(graph, state, copy=True), x), state, x)
     for path, y in found.items():
         ours, reference = named(y), named(theirs.get(path))
         for name in ours.keys() & reference.keys():
-            shape, wanted = tuple(ours[name].shape), tuple(reference[name].shape)
-            if shape != wanted and (len(shape) < 2 or shape != (wanted[0], *wanted[2:], wanted[1])):
-                yield f"{path} returns {name} {shape}, should return {wanted}, channels last"
+            own, wanted = tuple(ours[name].shape), tuple(reference[name].shape)
+            if own != wanted and (len(own) < 2 or own != (wanted[0], *wanted[2:], wanted[1])):
+                yield f"{path} returns {name} {own}, should return {wanted}, channels last"
 
 
 def named(y: Any) -> dict[str, Any]:
