@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("jaxzoo", "convert", "train")
 SHELL = ("jaxzoo.commands", "jaxzoo.__main__")
-FAMILIES = ("jaxzoo.classification", "jaxzoo.segmentation")
+FAMILIES = ("jaxzoo.classification", "jaxzoo.segmentation", "jaxzoo.generative")
 
 
 def modules() -> dict[str, Path]:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxzoo.errors import UsageError
 from jaxzoo.registry import ModelCard, create_model
 
 RATE, MOMENTUM = 1e-3, 0.9  # of SGD
@@ -67,6 +68,8 @@ def ours(setting: Setting, options: Mapping[str, Any] | None = None) -> Contende
     """The step under `jax.jit`, compiled with XLA's `options` if there are any."""
     import optax
 
+    if setting.training and setting.labels is None:
+        raise UsageError(f"{setting.card.name} learns without labels")
     dtype = jnp.bfloat16 if setting.bfloat16 else jnp.float32
     model = create_model(setting.card.name, **setting.arguments)
     (model.train if setting.training else model.eval)()

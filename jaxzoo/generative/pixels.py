@@ -10,7 +10,7 @@ from jaxzoo.errors import UsageError
 
 def per_image(values: jax.Array) -> jax.Array:
     """(N, ...) added up to (N,)."""
-    return values.reshape(len(values), -1).sum(1)
+    return values.sum(tuple(range(1, values.ndim)))
 
 
 def cross_entropy(logits: jax.Array, images: jax.Array) -> jax.Array:
@@ -32,7 +32,7 @@ def gaussian_nll(means: jax.Array, images: jax.Array, sigma: float) -> jax.Array
 
 def pixel_error(found: jax.Array, images: jax.Array) -> jax.Array:
     """Mean squared error of a pixel (N,)."""
-    return jnp.square(found - images).reshape(len(images), -1).mean(1)
+    return jnp.square(found - images).mean(tuple(range(1, images.ndim)))
 
 
 def kl_from_standard_normal(mean: jax.Array, logvar: jax.Array) -> jax.Array:

@@ -17,7 +17,7 @@ from jaxzoo.errors import UsageError
 from jaxzoo.generative.partition import annealed_log_partition
 from jaxzoo.generative.pixels import per_image, pixel_error
 from jaxzoo.generative.registration import register_reconstruction
-from jaxzoo.nn import Buffer, flatten, init, unflatten
+from jaxzoo.nn import IndexBuffer, flatten, init, unflatten
 from jaxzoo.nn.dropout import Stream
 
 Arrays = dict[str, jax.Array]
@@ -52,7 +52,7 @@ class RBM(nnx.Module):
         self.components = nnx.Param(init.normal(0.01)(rngs.params(), (hidden, units), jnp.float32))
         self.intercept_hidden = nnx.Param(jnp.zeros(hidden, jnp.float32))
         self.intercept_visible = nnx.Param(jnp.zeros(units, jnp.float32))
-        self.chains = Buffer(jnp.zeros((chains, hidden), jnp.int32)) if chains else None
+        self.chains = IndexBuffer(jnp.zeros((chains, hidden), jnp.int32)) if chains else None
         self.sampling = Stream(rngs.sampling(), tag="sampling")
 
     # Conditional distributions. An inverse temperature `beta` below 1 weakens what visible and hidden units have to do
@@ -125,18 +125,18 @@ class RBM(nnx.Module):
         noise = self.noise(self.sampling(), visible) if noise is None else noise
         persistent = self.chains is not None
         if persistent:
-            chains = self.chains[...].astype(visible.dtype)
+            chains = self.chains.get_value().astype(visible.dtype)
         else:
             chains = (noise["start"] < self.hidden_means(visible)).astype(visible.dtype)
         gradients, ends = contrastive_divergence(self, visible, chains, noise)
         if persistent:
-            self.chains[...] = ends.hidden.astype(jnp.int32)
+            self.chains.set_value(ends.hidden.astype(jnp.int32))
         gap = self.free_energy(visible).mean() - self.free_energy(ends.visible).mean()
         return gradients, {"free_energy_gap": gap}
 
     def noise(self, key: jax.Array, visible: jax.Array) -> Noise:
         """Of an update for these visible units: see `gibbs`; `start` (N, hidden) draws where CD-k begins."""
-        rows = len(visible) if self.chains is None else len(self.chains)
+        rows = len(visible) if self.chains is None else len(self.chains.get_value())
         starting, walking = jax.random.split(key)
         start = {"start": jax.random.uniform(starting, (len(visible), len(self.intercept_hidden)), visible.dtype)}
         return start | gibbs_noise(self, walking, (self.gibbs_steps, rows), visible.dtype)
@@ -161,7 +161,7 @@ class RBM(nnx.Module):
         if self.chains is None:
             hidden = jax.random.bernoulli(starting, 0.5, (count, len(self.intercept_hidden)))
         else:
-            hidden = jnp.take(self.chains[...], jax.random.randint(starting, count, 0, len(self.chains)), 0)
+            hidden = jax.random.choice(starting, self.chains.get_value(), (count,))
 
         def step(hidden: jax.Array, key: jax.Array) -> tuple[jax.Array, None]:
             return gibbs(self, hidden, gibbs_noise(self, key, (1, count), hidden.dtype)).hidden, None

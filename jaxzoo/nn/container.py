@@ -86,7 +86,7 @@ def flatten(x: jax.Array) -> jax.Array:
 def unflatten(x: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
     """The inverse of `flatten`: (N, C·H·W) to (N, H, W, C), for `shape` (H, W, C)."""
     height, width, channels = shape
-    return x.reshape(len(x), channels, height, width).transpose(0, 2, 3, 1)
+    return x.reshape(x.shape[0], channels, height, width).transpose(0, 2, 3, 1)
 
 
 class Flatten(nnx.Module):

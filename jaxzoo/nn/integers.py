@@ -80,7 +80,7 @@ class Count(_Int32, nnx.BatchStat):
 
 
 class IndexBuffer(_Int32, Buffer):
-    """A `Buffer` of positions in another table, int32."""
+    """A `Buffer` of whole numbers, int32, such as positions in another table."""
 
 
 class StreamCount(_InBytes, nnx.RngCount):

@@ -82,6 +82,7 @@ LAYERS: dict[str, tuple[Callable[..., nnx.Module], tuple[int, ...]]] = {
     "NamedSequential": (lambda rngs: nn.NamedSequential(b=nn.Linear(4, 5, rngs=rngs), a=nn.Tanh()), TOKENS),
     "Sequential": (lambda rngs: nn.Sequential(nn.ReLU6(), nn.Hardsigmoid(), nn.Sigmoid(), nn.Identity()), IMAGE),
     "Flatten": (lambda rngs: nn.Sequential(nn.Flatten(), nn.ReLU(), nn.LeakyReLU(0.1)), IMAGE),
+    "Unflatten": (lambda rngs: nn.Unflatten((2, 1, 3)), (4, 6)),
     "resize": (lambda rngs: Resize(), IMAGE),
 }
 
@@ -182,7 +183,10 @@ each_family = pytest.mark.parametrize(
 def _shallow(name: str) -> tuple[nnx.Module, tuple[int, ...]]:
     model = nnx.eval_shape(lambda: jaxzoo.create_model(name))
     reduce_depth(model, abstract_twin(jaxzoo.card(name)))
-    find = DetectorPair.first_size if hasattr(model, "losses") else first_size
+    card = jaxzoo.card(name)
+    if card.task == "reconstruction":
+        return model, card.example_inputs(2).shape
+    find = DetectorPair.first_size if card.task == "detection" else first_size
     size = (model.image_size,) * 2 if hasattr(model, "image_size") else find(name)
     return model, (2, *size, 3)
 
@@ -195,9 +199,13 @@ def shallow(name: str) -> tuple[nnx.Module, tuple[int, ...]]:
 
 def total(model: nnx.Module, x: jax.Array) -> jax.Array:
     """The sum of all outputs; of a detector, which chooses boxes, that of its losses."""
-    if hasattr(model, "losses"):
+    if detects(model):
         return sum(jax.tree.leaves(model.losses(x, None, truths(x.shape))))
     return sum(leaf.sum() for leaf in jax.tree.leaves(model(x)))
+
+
+def detects(model: nnx.Module) -> bool:
+    return type(model).__module__.startswith("jaxzoo.detection.")
 
 
 def truths(shape: tuple[int, ...]) -> dict[str, jax.Array]:
@@ -272,7 +280,7 @@ def test_a_model_goes_through_further_derivatives(name):
 @each_family
 def test_a_model_computes_in_half_precision(name):
     model, shape = shallow(name)
-    model = trunk(model) if hasattr(model, "losses") else model  # boxes and scores are float32
+    model = trunk(model) if detects(model) else model  # boxes and scores are float32
     for dtype in (jnp.bfloat16, jnp.float16):
         y = jax.eval_shape(lambda model, x: model(x), cast(model, dtype), jax.ShapeDtypeStruct(shape, dtype))
         assert {leaf.dtype for leaf in jax.tree.leaves(y)} == {jnp.dtype(dtype)}

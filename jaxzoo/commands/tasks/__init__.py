@@ -75,7 +75,8 @@ class Handler(Protocol):
         """How images are prepared, in words."""
 
     def example_labels(self, inputs: Any, classes: int, generator: np.random.Generator) -> Any:
-        """Random labels for a batch of inputs: arrays of int32, or what the models' own `losses` take."""
+        """Random labels for a batch of inputs: arrays of int32, or what the models' own `losses` take; None where there
+        are no labels to learn from."""
 
     def check(self, model: str, options: PredictOptions) -> None:
         """Raises UsageError for options that this task does not have, or lacks."""
