@@ -12,7 +12,7 @@ SUMMARIES = {
     "list": "List the models: size, cost, published accuracy.",
     "info": "Show a model: paper, published weights, modules.",
     "bench": "Measure speed and memory, beside PyTorch.",
-    "inspect": "Look into a model: class activation maps, receptive field.",
+    "inspect": "Look into a model: class activation maps, features, kernels, changes, embeddings.",
 }
 PARTS = {"inspect": inspect.SUMMARIES}
 """Of commands that are several; one is called `inspect.cam` here."""

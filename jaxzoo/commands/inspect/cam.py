@@ -10,14 +10,14 @@ import tyro
 from PIL import Image, ImageDraw
 
 from jaxzoo import inspect
-from jaxzoo.commands.inspect.sight import Sight, check_outputs, run
+from jaxzoo.commands.inspect.sight import Sight, check_outputs, draw_rows, run
 from jaxzoo.commands.pictures import image_paths
 from jaxzoo.commands.tasks import Target, View, class_index
 from jaxzoo.errors import UsageError
 from jaxzoo.inspect.drawing import overlaid
 from jaxzoo.registry import card
 
-SIDE = 288  # pixels of a picture's longer side, at most
+SMALLEST, SIDE = 144, 288  # pixels of a picture's longer side
 WITHOUT_CLASS = ("eigen-cam", "attention-rollout")
 
 
@@ -69,17 +69,18 @@ def cam(
             else:
                 outputs = jax.device_get(run(sight.model, view.inputs))
                 targets = sight.handler.targets(outputs, sight.class_names, labels, view.box(box, picture))
-            rows.append([(view.picture, [path.name])])
+            rows.append([(view.picture, path.name)])
             for number, target in enumerate(targets):
                 values = maps(sight, view, target, layer, method)
                 words = said(target, values)
                 print(f"  {words}")
-                rows[-1].append((drawn(view, target, values), [words]))
+                rows[-1].append((drawn(view, target, values), words))
                 if values is not None:
                     kept[f"{path}:{labels[number] if labels else number}"] = values
     if not read:
         return 2
-    draw_rows(rows, f"{model}, {method}", out)
+    largest = max(max(picture.size) for row in rows for picture, _ in row)
+    draw_rows(rows, f"{model}, {method}", out, side=min(SIDE, max(SMALLEST, largest)))
     if arrays:
         np.savez_compressed(arrays, **kept)
     shapes = sorted({f"{values.shape[0]} × {values.shape[1]}" for values in kept.values()})
@@ -114,13 +115,3 @@ def drawn(view: View, target: Target, values: np.ndarray | None) -> Image.Image:
         line = max(2, round(max(sheet.size) / 150))
         ImageDraw.Draw(sheet).rectangle(tuple(np.round(target.box).tolist()), outline="white", width=line)
     return sheet
-
-
-def draw_rows(rows: list[list[tuple[Image.Image, list[str]]]], title: str, out: Path) -> None:
-    """A PNG file with a row of pictures for each image."""
-    from train.reporting.contact_sheet import SIDE as UNIT
-    from train.reporting.contact_sheet import Tile, draw_sheet
-
-    side = min(SIDE, max(UNIT, *(max(picture.size) for row in rows for picture, _ in row)))
-    tiles = [Tile(picture, caption, side) for row in rows for picture, caption in row]
-    draw_sheet(tiles, title, out, across=-(-len(rows[0]) * side // UNIT), keep=False)

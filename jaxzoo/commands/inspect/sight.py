@@ -51,13 +51,22 @@ class Sight:
                 yield path, picture, self.handler.view(self.model, self.preprocess, picture)
 
 
-def check_outputs(out: Path, arrays: Path | None = None) -> None:
-    """Raises UsageError unless both are new, one a picture's name and the other that of NumPy's arrays."""
+def check_outputs(out: Path | None, arrays: Path | None = None) -> None:
+    """Raises UsageError unless those that are given are new, one a picture's name, the other that of NumPy's arrays."""
     for path, ending in ((out, ".png"), (arrays, ".npz")):
         if path:
             check_new(path)
             if path.suffix.lower() != ending:
                 raise UsageError(f"{path} must be a {ending} file")
+
+
+def draw_rows(rows: Sequence[Sequence[tuple[Image.Image, str]]], title: str, out: Path, *, side: int) -> None:
+    """A PNG file with rows of as many pictures each, with their captions, of at most `side` pixels."""
+    from train.reporting.contact_sheet import SIDE as UNIT
+    from train.reporting.contact_sheet import Tile, draw_sheet
+
+    tiles = [Tile(picture, [caption], side) for row in rows for picture, caption in row]
+    draw_sheet(tiles, title, out, across=-(-len(rows[0]) * side // UNIT), keep=False)
 
 
 @jax.jit
