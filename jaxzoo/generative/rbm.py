@@ -40,7 +40,7 @@ class RBM(nnx.Module):
       gibbs_steps: the k of CD-k and of its persistent form.
     """
 
-    measures: Mapping[str, str] = {"nats": "nats", "error": ""}
+    measures: Mapping[str, str] = {"nll": "nats", "error": ""}
 
     def __init__(
         self, shape: tuple[int, ...], hidden: int = 256, chains: int = 64, gibbs_steps: int = 1, *, rngs: nnx.Rngs
@@ -142,15 +142,15 @@ class RBM(nnx.Module):
         return start | gibbs_noise(self, walking, (self.gibbs_steps, rows), visible.dtype)
 
     def scores(self, images: jax.Array, keys: jax.Array) -> Arrays:
-        """Free energies as "nats", which lack `offsets`, and the error of reconstructions."""
+        """Free energies as "nll", which lack `offsets`, and the error of reconstructions."""
         return {
-            "nats": self.free_energy(self.flat(images)),
+            "nll": self.free_energy(self.flat(images)),
             "error": pixel_error(self(images)["images"], images),
         }
 
     def offsets(self, key: jax.Array) -> Arrays:
         """What the mean of a score lacks: log Z, by annealed importance sampling."""
-        return {"nats": annealed_log_partition(self, key, TEMPERATURES, RUNS)}
+        return {"nll": annealed_log_partition(self, key, TEMPERATURES, RUNS)}
 
     def sample(self, key: jax.Array, count: int, steps: int = WARM_UP) -> jax.Array:
         """New images: the means of visible units after `steps` of Gibbs sampling, from the persistent chains on."""

@@ -39,7 +39,7 @@ class VAE(nnx.Module):
       likelihood: "bernoulli", of logits; or "gaussian", of means and the standard deviation `sigma`.
     """
 
-    measures: Mapping[str, str] = {"nats": "nats", "nats_iw": "nats", "kl": "nats", "error": ""}
+    measures: Mapping[str, str] = {"nll": "nats", "nll_iw": "nats", "kl": "nats", "error": ""}
 
     def __init__(
         self,
@@ -123,8 +123,8 @@ class VAE(nnx.Module):
         draw = jax.vmap(lambda key: jax.random.normal(key, (SAMPLES, self.code), images.dtype), out_axes=1)
         noise, found = draw(keys), self(images)
         return {
-            "nats": -self.elbo(images, noise[0]),
-            "nats_iw": -self.importance_weighted_bound(images, noise),
+            "nll": -self.elbo(images, noise[0]),
+            "nll_iw": -self.importance_weighted_bound(images, noise),
             "kl": kl_from_standard_normal(found["code"], found["logvar"]),
             "error": pixel_error(found["images"], images),
         }

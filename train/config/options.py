@@ -23,7 +23,8 @@ class Run:
     folders), `list:FILE.csv` (columns path and label), `tfds:NAME[:TRAIN[,VALIDATION]]` (tensorflow-datasets, such as
     tfds:cifar10), or `digits`, which comes with jaxzoo. Segmentation: `voc:PATH`, `coco:PATH`, `pairs:PATH` (images/
     and masks/), `tfds:NAME`, or `scenes`, which comes with jaxzoo. Detection: `coco:PATH`, `voc:PATH`, `yolo:PATH`,
-    `list:FILE.csv` (columns path, x1, y1, x2, y2, label), `tfds:NAME`, or `scenes`.
+    `list:FILE.csv` (columns path, x1, y1, x2, y2, label), `tfds:NAME`, or `scenes`. Reconstruction: as for
+    classification.
     Default: digits; scenes for segmentation and detection."""
     recipe: str | None = None
     """Set of options to start from: `published` (how torchvision trained this model), `finetune` (for pretrained

@@ -86,6 +86,12 @@ SOURCES = {
         "list:FILE.csv": "train.data.sources.csv_objects",
         "tfds:NAME[:SPLIT]": "train.data.sources.tfds_objects",
     },
+    "reconstruction": {
+        "digits": "train.data.sources.small_digits",
+        "folder:PATH": "train.data.sources.folder",
+        "list:FILE.csv": "train.data.sources.csv_list",
+        "tfds:NAME[:SPLIT]": "train.data.sources.tfds",
+    },
 }
 
 

@@ -19,6 +19,13 @@ BLUE, GRAY, ORANGE = "#2563eb", "#6b7280", "#d97706"
 TITLES = {
     **{"lr": "learning rate", "top5": "top 5", "images_per_second": "images/s", "waiting": "time waiting for data"},
     **{"map": "mAP", "map_50": "mAP at IoU 0.5", "segm_map": "mAP of masks", "keypoints_map": "mAP of keypoints"},
+    **{
+        "nll": "negative log-likelihood, nats",
+        "nll_iw": "the same, importance-weighted",
+        "kl": "KL from the prior, nats",
+    },
+    **{"error": "squared error of a pixel", "probe_accuracy": "accuracy of a linear probe"},
+    **{"denoised_error": "error of denoised images", "noisy_error": "error of noisy images"},
 }
 FROM_0 = ("lr", "images_per_second", "waiting", "gradient_norm")
 # Values so many times as far from the least as nearly all others are cut off: a spike does not flatten a curve.

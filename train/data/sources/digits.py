@@ -12,34 +12,35 @@ from PIL import Image
 
 from train.data import Data, stratified_split
 
-SIZE = 32
+SIZE, OWN_SIZE = 32, 8
 
 
 class Digits:
-    """Some of the digits, as RGB images of 32 x 32 pixels; `numbers` are their places in scikit-learn's order."""
+    """Some of the digits, as RGB images of `size` x `size` pixels; `numbers` are their places in scikit-learn's
+    order."""
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray, numbers: np.ndarray):
-        self.images, self.labels, self.numbers = images, labels, numbers
+    def __init__(self, images: np.ndarray, labels: np.ndarray, numbers: np.ndarray, size: int = SIZE):
+        self.images, self.labels, self.numbers, self.size = images, labels, numbers, size
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         gray = Image.fromarray((self.images[index] * (255 / 16)).round().astype(np.uint8))
-        return gray.resize((SIZE, SIZE), Image.Resampling.BICUBIC).convert("RGB"), int(self.labels[index])
+        return gray.resize((self.size, self.size), Image.Resampling.BICUBIC).convert("RGB"), int(self.labels[index])
 
     def name(self, index: int) -> str:
         return f"digit {self.numbers[index]}"
 
 
-def load() -> Data:
-    """All digits, a fifth of each held out; the split is always the same."""
+def load(size: int = SIZE) -> Data:
+    """All digits, a fifth of each held out; the split is always the same. Images have `size` x `size` pixels."""
     with np.load(Path(__file__).with_name("digits.npz")) as file:
         images, labels = file["images"], file["labels"]
     train, held_out = stratified_split(labels, 0.2, seed=0)
     return Data(
-        *(Digits(images[part], labels[part], part) for part in (train, held_out)),
+        *(Digits(images[part], labels[part], part, size) for part in (train, held_out)),
         classes=[str(digit) for digit in range(10)],
-        image_size=SIZE,
+        image_size=size,
         photographs=False,
     )
