@@ -11,6 +11,8 @@ SUMMARIES = {
     "predict": "Classify or segment images.",
     "list": "List the models: size, cost, published accuracy.",
     "info": "Show a model: paper, published weights, modules.",
+    "generate": "Draw new images from a trained VAE or Boltzmann machine.",
+    "reconstruct": "Reconstruct images by an autoencoder; clean noisy ones.",
     "bench": "Measure speed and memory, beside PyTorch.",
     "inspect": "Look into a model: class activation maps, features, kernels, changes, embeddings.",
 }

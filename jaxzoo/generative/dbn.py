@@ -10,7 +10,7 @@ from flax import nnx
 
 from jaxzoo.errors import UsageError
 from jaxzoo.generative.pixels import pixel_error
-from jaxzoo.generative.rbm import RBM, WARM_UP, Arrays, Noise
+from jaxzoo.generative.rbm import RBM, Arrays, Noise
 from jaxzoo.generative.registration import register_reconstruction
 from jaxzoo.nn import Flatten, Linear, Sequential, Sigmoid, flatten, unflatten
 
@@ -76,7 +76,7 @@ class DBN(nnx.Module):
     def scores(self, images: jax.Array, keys: jax.Array) -> Arrays:
         return {"error": pixel_error(self(images)["images"], images)}
 
-    def sample(self, key: jax.Array, count: int, steps: int = WARM_UP) -> jax.Array:
+    def sample(self, key: jax.Array, count: int, steps: int | None = None) -> jax.Array:
         """New images: Gibbs sampling in the uppermost machine, and from there down by means."""
         return self.decode(self.rbms[-1].sample_hidden(key, count, steps))
 

@@ -23,7 +23,7 @@ from jaxzoo.nn.dropout import Stream
 Arrays = dict[str, jax.Array]
 Noise = Mapping[str, jax.Array]
 
-WARM_UP = 1000  # Gibbs steps from chance to a sample
+WARM_UP = 1000  # Gibbs steps to a sample
 TEMPERATURES, RUNS = 1000, 64  # of annealed importance sampling in an evaluation
 
 
@@ -152,11 +152,11 @@ class RBM(nnx.Module):
         """What the mean of a score lacks: log Z, by annealed importance sampling."""
         return {"nll": annealed_log_partition(self, key, TEMPERATURES, RUNS)}
 
-    def sample(self, key: jax.Array, count: int, steps: int = WARM_UP) -> jax.Array:
-        """New images: the means of visible units after `steps` of Gibbs sampling, from the persistent chains on."""
+    def sample(self, key: jax.Array, count: int, steps: int | None = None) -> jax.Array:
+        """New images: means of visible units after 1,000 `steps` of Gibbs sampling, from persistent chains on."""
         return self.unflat(self.visible_means(self.sample_hidden(key, count, steps)))
 
-    def sample_hidden(self, key: jax.Array, count: int, steps: int) -> jax.Array:
+    def sample_hidden(self, key: jax.Array, count: int, steps: int | None = None) -> jax.Array:
         starting, walking = jax.random.split(key)
         if self.chains is None:
             hidden = jax.random.bernoulli(starting, 0.5, (count, len(self.intercept_hidden)))
@@ -167,7 +167,7 @@ class RBM(nnx.Module):
             return gibbs(self, hidden, gibbs_noise(self, key, (1, count), hidden.dtype)).hidden, None
 
         hidden = hidden.astype(self.components.dtype)
-        return jax.lax.scan(step, hidden, jax.random.split(walking, steps))[0]
+        return jax.lax.scan(step, hidden, jax.random.split(walking, steps or WARM_UP))[0]
 
     def filters(self) -> jax.Array:
         """The weights of each hidden unit, as images (hidden, H, W, C)."""

@@ -15,6 +15,7 @@ Or to make many small processes do what few large ones do, and be seen at it:
     INDICES=FILE        writes down which images the training batches of this process hold, a line for each
     SHARDED_FROM=64     arrays of 64 elements are large enough for --shard-params
     PATIENCE=8          a process that gives no sign of life for so many seconds counts as lost
+    SAMPLING=50         machines take so many steps of Gibbs sampling to a sample, and of annealing
     LATE=1              takes so many seconds before it tells the others that it fails
 """
 
@@ -31,6 +32,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
+from jaxzoo.generative import rbm
 from train import run_log
 from train.data.batches import TrainingBatches
 from train.distributed import processes
@@ -55,6 +57,8 @@ def ask_for() -> None:
         poison(int(wanted("POISON")))
     if wanted("INDICES"):
         write_indices(wanted("INDICES"))
+    if wanted("SAMPLING"):
+        rbm.WARM_UP = rbm.TEMPERATURES = int(wanted("SAMPLING"))
     if wanted("LATE"):
         fail_late(int(wanted("LATE")))
     processes.PATIENCE = int(wanted("PATIENCE", processes.PATIENCE))

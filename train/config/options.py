@@ -31,8 +31,8 @@ class Run:
     weights), or a name from `python -m train recipes`. Options that you give beside it win.
     Default: options that suit the network and the data."""
     epochs: int | None = None
-    """Number of training epochs. Default: 10 with --weights; else 9 for digits, 15 for scenes (6 for
-    detection), 30 for other data."""
+    """Number of training epochs. Default: 10 with --weights; else 9 for digits (100 for
+    reconstruction), 15 for scenes (6 for detection), 30 for other data."""
     batch_size: int | None = None
     """Images per step, over all devices and processes together. Default: 64; 16 for segmentation and
     detection."""
@@ -117,7 +117,8 @@ class Optimization:
     """Optimizer; rmsprop_tf adds epsilon inside the square root, as TensorFlow does."""
     lr: float | None = None
     """Peak learning rate. Default: 1e-3 for AdamW and LAMB, 0.05 for SGD, 0.01 for RMSprop; times 0.3 with --weights
-    for networks with batch normalisation, 0.1 for others; a third for networks without normalisation."""
+    for networks with batch normalisation, 0.1 for others; a third for networks without normalisation. For
+    reconstruction 1e-3, and 3e-3 for digits."""
     schedule: Literal["cosine", "constant", "step", "multistep", "poly", "one_cycle"] = "cosine"
     """Learning rate schedule after the warm-up."""
     lr_min: float = 0.0

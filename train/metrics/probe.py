@@ -69,6 +69,6 @@ def predicted(codes: np.ndarray, labels: np.ndarray, asked: np.ndarray) -> np.nd
         return value, (inputs.T @ (np.exp(logits - total) - one_hot) / len(inputs) + DECAY * decayed).ravel()
 
     start = np.zeros(inputs.shape[1] * len(classes))
-    weights = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 200}).x
+    weights = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 100, "ftol": 1e-6}).x
     logits = np.column_stack([asked, np.ones(len(asked))]) @ weights.reshape(inputs.shape[1], -1)
     return classes[logits.argmax(1)]

@@ -21,7 +21,7 @@ TITLES = {
     **{"map": "mAP", "map_50": "mAP at IoU 0.5", "segm_map": "mAP of masks", "keypoints_map": "mAP of keypoints"},
     **{
         "nll": "negative log-likelihood, nats",
-        "nll_iw": "the same, importance-weighted",
+        "nll_iw": "importance-weighted bound, nats",
         "kl": "KL from the prior, nats",
     },
     **{"error": "squared error of a pixel", "probe_accuracy": "accuracy of a linear probe"},

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from jaxzoo.generative.drawing import grid, strip
 from train.reporting import records
 from train.reporting.contact_sheet import SIDE, Tile, draw_sheet
 from train.reporting.figure import save
@@ -15,31 +16,6 @@ from train.reporting.figure import save
 ACROSS, WIDE = 12, 6 * SIDE  # images in a row, and the width of one in pixels
 ROWS = 10  # of samples at most, over time
 Rows = Mapping[int, Mapping[str, np.ndarray]]
-
-
-def pictures(values: np.ndarray) -> list[Image.Image]:
-    """Pixels from 0 to 1 (N, H, W, C), of one channel or three, as RGB."""
-    pixels = np.clip(np.nan_to_num(np.asarray(values, np.float32)) * 255 + 0.5, 0, 255).astype(np.uint8)
-    return [Image.fromarray(np.broadcast_to(image, (*image.shape[:2], 3)).copy()) for image in pixels]
-
-
-def strip(values: np.ndarray, gap: int = 1) -> Image.Image:
-    """Images (N, H, W, C) beside each other."""
-    found = pictures(values)
-    width, height = found[0].size
-    whole = Image.new("RGB", (len(found) * (width + gap) - gap, height), "white")
-    for i, picture in enumerate(found):
-        whole.paste(picture, (i * (width + gap), 0))
-    return whole
-
-
-def grid(values: np.ndarray, across: int = 8, gap: int = 1) -> Image.Image:
-    """Images (N, H, W, C) in rows of `across`."""
-    rows = [strip(values[i : i + across], gap) for i in range(0, len(values), across)]
-    whole = Image.new("RGB", (rows[0].width, sum(row.height + gap for row in rows) - gap), "white")
-    for i, row in enumerate(rows):
-        whole.paste(row, (0, i * (row.height + gap)))
-    return whole
 
 
 def draw_reconstructions(rows: Rows, titles: Mapping[str, str], path: Path) -> None:

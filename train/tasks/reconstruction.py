@@ -15,6 +15,7 @@ from PIL import Image
 import convert.shapes
 import jaxzoo
 from convert.weights import Weights
+from jaxzoo.generative.drawing import pictures
 from jaxzoo.generative.pixels import pixel_error
 from jaxzoo.preprocess import Pixels, from_dict
 from train.config.options import Augmentation, Config, Detection, Segmentation
@@ -73,7 +74,8 @@ def head_words(arguments: Mapping[str, Any]) -> str:
 
 def usual_options(data: Data, side: int) -> dict[str, Any]:
     """Options that nobody gave, by name."""
-    return {"lr": 1e-3, "clip_norm": 0.0} | ({"epochs": DEMO_EPOCHS} if data.image_size else {})
+    demo = {"lr": 3e-3, "epochs": DEMO_EPOCHS} if data.image_size else {}
+    return {"lr": 1e-3, "clip_norm": 0.0} | demo
 
 
 def augmentation_line(asked: Config, config: Config, data: Data, side: int) -> str:
@@ -194,11 +196,11 @@ class Reconstruction(Task):
             draw_sheet(self.tiles(batch, key)[:SHOWN], f"first {title} batch", folder / f"{name}_batch.png")
 
     def tiles(self, batch: Batch, key: jax.Array) -> list[Tile]:
-        pictures = generated.pictures(np.asarray(batch["image"]) / 255)
+        found = pictures(np.asarray(batch["image"]) / 255)
         labels = np.asarray(batch["label"]).tolist()
         return [
             Tile(picture, [self.classes[label]] if 0 <= label < len(self.classes) else [])
-            for picture, label in zip(pictures, labels, strict=True)
+            for picture, label in zip(found, labels, strict=True)
         ]
 
     def counts(self, source: Sequence) -> dict[str, tuple[np.ndarray, int]]:
