@@ -5,8 +5,8 @@ A line of its input is a request, `{"seconds": 300, "processes": [{"arguments": 
 file}, ...]}`, and a line of its output the answer, `{"codes": [...], "seconds": [...]}`, in the order of the processes.
 Those that take longer than `seconds` get SIGKILL.
 
-Five models are known there: `tiny`; `blocks`, which takes images of any size; `pixels`, which segments; `boxes`, which
-detects; and `distance` of `tests.train.test_a_task_of_ones_own`.
+Six models are known there: `tiny`; `blocks`, which takes images of any size; `pixels`, which segments; `boxes` and
+`masks`, which detect; and `distance` of `tests.train.test_a_task_of_ones_own`.
 
 The environment of a process can ask for trouble: see `tests.train.trouble`.
 """

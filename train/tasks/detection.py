@@ -27,7 +27,7 @@ from train.augment.object_canvases import training_canvases
 from train.augment.objects import preset
 from train.config.options import Augmentation, Config, Segmentation
 from train.config.options import model_arguments as given_arguments
-from train.data import Data
+from train.data import Data, is_default_source
 from train.data.batches import Bucket
 from train.data.masks import mean_color
 from train.data.objects import Objects, count, said
@@ -46,6 +46,7 @@ Item = tuple[Image.Image, Objects]
 
 BATCH_SIZE = 16
 DEMO_EPOCHS, DEMO_LR_SCALE = 6, 2.0
+DEMO_REGIONS = 64  # of a scene's up to three objects, that the second stage of a detector learns from; 512 take long
 SHOWN = 32  # images of a first batch that are drawn
 SAMPLED = 500  # images whose objects are measured before a run begins
 INAPPLICABLE_OPTIONS = {
@@ -81,6 +82,8 @@ def model_arguments(
         arguments["size"] = preprocess.fixed_size
     else:
         arguments |= {"min_size": preprocess.min_size, "max_size": preprocess.max_size}
+    if is_default_source(config.data) and takes(config, "box_batch_size_per_image"):
+        arguments["box_batch_size_per_image"] = DEMO_REGIONS
     if config.weights_backbone and takes(config, "reduced_tail"):
         arguments["reduced_tail"] = False
     if config.trainable_backbone_layers is not None:
