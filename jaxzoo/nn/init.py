@@ -39,7 +39,8 @@ def _numbers(draw: Draw, words: jax.Array, first: jax.Array | int, count: int) -
     return draw(bits[:count] ^ bits[count:])
 
 
-_piece = jax.jit(_numbers, static_argnums=(0, 3))
+# Vectorised whatever XLA_FLAGS say: all numbers come from it.
+_piece = jax.jit(_numbers, static_argnums=(0, 3), compiler_options={"xla_backend_optimization_level": 3})
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 3, 4))

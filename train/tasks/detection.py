@@ -46,7 +46,7 @@ Item = tuple[Image.Image, Objects]
 
 BATCH_SIZE = 16
 DEMO_EPOCHS, DEMO_LR_SCALE = 6, 2.0
-DEMO_REGIONS = 64  # of a scene's up to three objects, that the second stage of a detector learns from; 512 take long
+DEMO_REGIONS = 32  # of a scene, which a detector in two stages learns its classes from; 512 for 3 objects take long
 SHOWN = 32  # images of a first batch that are drawn
 SAMPLED = 500  # images whose objects are measured before a run begins
 INAPPLICABLE_OPTIONS = {
