@@ -1,5 +1,6 @@
 """What a run writes down for people while it trains: numbers, pictures, the report. Only the first process writes."""
 
+import contextlib
 import math
 import time
 from collections.abc import Mapping
@@ -7,19 +8,22 @@ from pathlib import Path
 
 import jax
 
+from jaxzoo.errors import UsageError
+from jaxzoo.registry import card
 from train.config.options import Config
 from train.data.batches import Batch
 from train.distributed.processes import broadcast_from_primary, is_primary
 from train.engine import checkpoint
 from train.engine.evaluation import Evaluation
-from train.engine.step import State, augmenting_and_dropping
+from train.engine.step import MAPS, State, augmenting_and_dropping, weights_of
 from train.metrics import Quantity, compute, written
-from train.reporting import page, records, worth_less_than_the_run
+from train.reporting import insight, page, records, worth_less_than_the_run
 from train.reporting.curves import draw_curves
 from train.reporting.progress import Bar, Lines, say
 from train.reporting.tensorboard import Events, histograms
 from train.setup.prepare import Setup
 
+WORTHWHILE = 60  # seconds of a run after which its end shows what the network looks at; --tensorboard always does
 DRAWING = 0.1  # the part of a run's time that pictures may take; those of its end are always drawn
 
 TABLES = ("metrics.csv", "per_class.csv", "per_class_ap.csv")  # said at the end of a run
@@ -87,8 +91,31 @@ class RunLog:
             if self.events:
                 self.events.scalars(step, {"lr": row["lr"]} | metrics)
                 self.events.histograms(step, counted)
-        if self.drawing <= DRAWING * (time.monotonic() - self.begun):
+        elapsed = time.monotonic() - self.begun
+        due, last = self.drawing <= DRAWING * elapsed, step == self.config.epochs * self.setup.batches.per_epoch
+        if (self.config.tensorboard and (due or last)) or (last and elapsed > WORTHWHILE):
+            self.explain(state)
+        if due:
             self.draw()
+
+    def explain(self, state: State) -> None:
+        """Pictures of what the network looks at in the first held-out images, which `draw` hands on; in a run of one
+        process."""
+        if jax.process_count() > 1:
+            return
+        begun = time.monotonic()
+        with worth_less_than_the_run(say), contextlib.suppress(UsageError):  # networks without maps
+            batch = self.setup.held_out(0)
+            batch = jax.tree.map(lambda rows: rows[batch["mask"]][: insight.SHOWN], batch)
+            layer = card(self.config.model).cam_layer
+            found = jax.device_get(self.setup.steps.explain(layer, weights_of(state), batch))
+            maps = found.pop(MAPS, None)
+            for path, kernel in found.items():
+                insight.draw_first_kernels(kernel, path, self.folder)
+            if maps is not None:
+                tiles = self.setup.task.explained_tiles(batch)
+                insight.draw_maps(tiles, maps, batch["image"].shape[1:3], self.folder)
+        self.drawing += time.monotonic() - begun
 
     def draw(self) -> None:
         """Pictures and the report of the last epoch, unless they are drawn already."""

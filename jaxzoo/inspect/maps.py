@@ -13,6 +13,7 @@ from flax import nnx
 from jaxzoo.errors import UsageError
 from jaxzoo.inspect.intercept import around_calls, called
 
+FINE = 16  # places
 STAGES = 6  # of a network whose maps are all of one or two sizes
 
 
@@ -103,6 +104,16 @@ def last_layer(calls: Sequence[Call]) -> Call:
     return max(layers, key=lambda call: call.start)
 
 
+def first_kernel(model: nnx.Module, calls: Sequence[Call]) -> str | None:
+    """The path of the first layer to run that has a kernel over places, if there is one."""
+    modules = {".".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
+    for call in sorted(calls, key=lambda call: call.start):
+        kernel = getattr(modules[call.path], "kernel", None)
+        if isinstance(kernel, nnx.Variable) and kernel.get_value().ndim == 4:
+            return call.path
+    return None
+
+
 def stages(model: nnx.Module, inputs: Any) -> list[str]:
     """The paths of the modules that end a network's stages: the outermost that gives the last map of each size.
 
@@ -126,6 +137,15 @@ def stages(model: nnx.Module, inputs: Any) -> list[str]:
         places = np.linspace(0, len(beside) - 1, min(STAGES, len(beside))).round().astype(int)
         return [beside[place].path for place in dict.fromkeys(places.tolist())]
     return [min(reversed(group), key=lambda call: call.path.count(".")).path for group in groups]
+
+
+def fine_layer(model: nnx.Module, inputs: Any, layer: str) -> str:
+    """The layer, if its map has at least 4 × 4 places, or else the last one in `stages` of which that is true: small
+    images leave little of a deep network's last map."""
+    images = arguments_of(inputs)[0].shape
+    maps = {call.path: grid_of(call.result, images) or (1,) for call in calls_of(model, inputs)}
+    fine = (path for path in (layer, *reversed(stages(model, inputs))) if math.prod(maps[path]) >= FINE)
+    return next(fine, layer)
 
 
 def _siblings(call: Call, maps: Sequence[Call]) -> list[Call]:

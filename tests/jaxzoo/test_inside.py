@@ -12,6 +12,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 import jaxzoo
 from jaxzoo import inspect, nn
 from jaxzoo.inspect.drawing import bars, kernel_pictures, map_picture
+from jaxzoo.inspect.maps import fine_layer
 from jaxzoo.inspect.plane import thumbnails
 
 
@@ -32,6 +33,12 @@ def test_the_stages_of_a_vit_are_some_of_its_blocks():
     model = nnx.eval_shape(lambda: jaxzoo.create_model("vit_b_16"))
     found = inspect.stages(model, jaxzoo.card("vit_b_16").example_inputs())
     assert found == [f"encoder.layers.encoder_layer_{i}" for i in (0, 2, 4, 7, 9, 11)]
+
+
+def test_a_map_of_a_few_places_gives_way_to_an_earlier_one():
+    model = nnx.eval_shape(lambda: jaxzoo.create_model("resnet18"))
+    for side, layer in ((32, "layer2"), (64, "layer3"), (128, "layer4")):
+        assert fine_layer(model, jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32), "layer4") == layer
 
 
 def test_what_is_no_network_of_images_has_no_stages():

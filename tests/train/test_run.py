@@ -164,6 +164,7 @@ def test_events_of_a_continued_run_are_those_of_one_that_was_not_interrupted(tmp
     train("--resume", tmp_path / "killed", PLAIN=1)
     ours, theirs = (shown(tmp_path / run / "tensorboard") for run in ("killed", "whole"))
     assert ours.keys() == theirs.keys()
+    assert {("class_activation", 5), ("class_activation", 10), ("first_kernels", 10)} <= ours.keys()
     assert {tag for tag, _ in ours} >= {"loss/val", "accuracy/train", "fc.kernel", "gradients/fc.kernel"}
     slow = {"step/images_per_second", "step/waiting"}
     assert all(ours[key] == theirs[key] for key in theirs if key[0] not in slow)

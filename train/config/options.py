@@ -239,7 +239,7 @@ class Records:
     on_nan: Literal["stop", "skip"] = "stop"
     """If the loss or the gradients are not finite: stop and save the last good state, or skip that step."""
     tensorboard: bool = False
-    """Write TensorBoard events: metrics, images, histograms of weights and gradients."""
+    """Write TensorBoard events: metrics, images, class activation maps, histograms of weights and gradients."""
     log_every: int | None = None
     """Steps between two lines of steps.jsonl and points of TensorBoard. Default: 50, fewer in runs under 2,500 steps,
     so that there are 50 lines."""

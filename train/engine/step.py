@@ -22,6 +22,8 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxzoo.errors import UsageError
+from jaxzoo.inspect import cam, cam_layer
+from jaxzoo.inspect.maps import calls_of, fine_layer, first_kernel
 from train import metrics
 from train.distributed.processes import put, put_rows
 from train.engine.network import Network, take_apart
@@ -32,12 +34,15 @@ from train.tasks import Arrays, Batch, Parts, Task
 State = dict[str, Any]
 Report = dict[str, jax.Array]
 
+MAPS = "maps"  # of an explanation; a path of a layer has other names
 SHARDED_FROM = 2**14  # elements: smaller arrays are not worth dividing
 
 
 @dataclasses.dataclass(frozen=True)
 class Steps:
     """What `build` compiles. `train` has a function for each stage of the run, and uses up the state it is given.
+
+    `explain(layer, weights, batch)` has class activation maps of a layer, see `Program.explain`.
 
     `evaluate` gives the states of the evaluation's metrics after a batch, which begin as `init_metrics`, and the rows
     that the task's collector gets. `put_control(stop=…, missing=…)` is what this process tells all others by a step:
@@ -48,6 +53,7 @@ class Steps:
     gradients: Callable[[State, Batch], Arrays]
     evaluate: Callable[[State, States, Batch], tuple[States, Batch]]
     init_metrics: States
+    explain: Callable[[str | None, State, Batch], dict[str, jax.Array]]
     put_batch: Callable[[Batch], Batch]
     put_control: Callable[..., jax.Array]
     put_state: Callable[[State], State]
@@ -126,6 +132,19 @@ class Program:
         outputs = task.evaluation_outputs(self.network.evaluated(weights["params"], weights["stats"]), batch)
         collected = {name: outputs[name] for name in task.collected} | {"indices": batch["indices"]}
         return metrics.update(task.evaluation_metrics, states, outputs), collected
+
+    def explain(self, layer: str | None, weights: State, batch: Batch) -> dict[str, jax.Array]:
+        """Class activation maps (N, h, w) of a batch, if the task explains it, and the kernel of the first layer that
+        has one, by its path."""
+        both = weights["params"] | weights["stats"]
+        model = self.network.evaluated(weights["params"], weights["stats"])
+        if (asked := self.tasks[-1].explained(batch)) is None:
+            return {}
+        inputs, score = asked
+        first = first_kernel(model, calls_of(model, inputs))
+        found = {first: both[f"{first}.kernel"].astype(jnp.float32)} if first else {}
+        layer = layer or fine_layer(model, inputs, cam_layer(model, inputs))
+        return found | {MAPS: cam(model, inputs, score, layer=layer, method="layer-cam").astype(jnp.float32)}
 
     def learn(self, stage: int, state: State, batch: Batch) -> Learnt:
         """What the state learns from a batch; of "local" statistics, from each device's part of it, averaged."""
@@ -257,6 +276,7 @@ def compiled(program: Program, state: State, *, shard_params: bool) -> tuple[Ste
         train=[jax.jit(functools.partial(program.train, stage), **training) for stage in range(len(program.tasks))],
         gradients=jax.jit(program.gradients, in_shardings=(places, shared), out_shardings=places["params"]),
         evaluate=jax.jit(program.evaluate, in_shardings=(weights, copied, shared), out_shardings=copied),
+        explain=jax.jit(program.explain, static_argnums=0, out_shardings=copied),
         init_metrics=put(metrics.init(program.tasks[-1].evaluation_metrics), copied),
         put_batch=lambda batch: put_rows(batch, shared),
         put_control=lambda *, stop=False, missing=False: put_rows(np.tile([stop, missing], (ours, 1)), shared),

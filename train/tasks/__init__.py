@@ -26,6 +26,7 @@ import numpy as np
 from flax import nnx
 
 import jaxzoo
+from jaxzoo.inspect.cam import Score
 from jaxzoo.preprocess import Preprocess
 from train.data import Data
 from train.data.batches import Batch, Bucket
@@ -131,6 +132,15 @@ class Task(Protocol):
 
     def draw(self, states: States, source: Sequence, folder: Path, collector: Collector | None = None) -> None:
         """Draws what an evaluation of `source` found, by its metrics' states and collector, into the run's folder."""
+
+    def explained(self, batch: Batch) -> tuple[Any, Score] | None:
+        """What class activation maps are drawn of: the model's inputs for a batch of evaluation, and the score of each
+        image, see `jaxzoo.inspect.cam`; None for nothing. Traced."""
+        return None
+
+    def explained_tiles(self, batch: Batch) -> list[Tile]:
+        """The images of such a batch as the model sees them, on the host, with what those scores are for."""
+        return []
 
     def tiles(self, batch: Batch, key: jax.Array) -> list[Tile]:
         """A training batch as the model sees it, augmented with `key`, with what it is said to be."""

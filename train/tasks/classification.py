@@ -11,8 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from jax.tree_util import Partial
 from PIL import Image
 
+from jaxzoo.inspect import class_score
+from jaxzoo.inspect.cam import Score
 from jaxzoo.outputs import class_logits
 from jaxzoo.preprocess import Preprocess, resize_and_crop
 from train.augment import Augmentation, strengths
@@ -177,6 +180,12 @@ class Classification(Task):
         draw_sheet(self.tiles(training, key)[:SHOWN], "first training batch", folder / "train_batch.png")
         seen = self.shown(self.normalised(evaluation["image"][:SHOWN]), evaluation["label"][:SHOWN])
         draw_sheet(seen, "first held-out batch", folder / "val_batch.png")
+
+    def explained(self, batch: Batch) -> tuple[jax.Array, Score] | None:
+        return self.inputs(batch).astype(self.dtype), Partial(class_score, label=batch["label"])
+
+    def explained_tiles(self, batch: Batch) -> list[Tile]:
+        return self.shown(self.normalised(batch["image"]), batch["label"])
 
     def tiles(self, batch: Batch, key: jax.Array) -> list[Tile]:
         return self.shown(*jax.jit(self.augmented)({name: batch[name] for name in ("image", "label")}, key))

@@ -22,6 +22,7 @@ from jaxzoo.detection.transform import (
     resize_keypoints,
     resize_masks,
 )
+from jaxzoo.inspect.cam import Score
 from jaxzoo.preprocess import from_dict
 from train.augment.object_canvases import training_canvases
 from train.augment.objects import preset
@@ -245,7 +246,19 @@ class Detection(Task):
         found["labels"] += self.first
         return found | {name: batch[name] for name in ("size", "mask", "indices")}
 
+    def explained(self, batch: Batch) -> tuple[tuple[jax.Array, ...], Score] | None:
+        """The object that the model is surest of."""
+        return (batch["image"].astype(self.dtype), batch["size"]), surest
+
     # Records
+
+    def explained_tiles(self, batch: Batch) -> list[Tile]:
+        pictures = denormalised(batch["image"], self.preprocess.image_mean, self.preprocess.image_std)
+        sizes = np.asarray(batch["size"]).tolist()
+        return [
+            Tile(Image.fromarray(picture[:height, :width]), ["surest object"])
+            for picture, (height, width) in zip(pictures, sizes, strict=True)
+        ]
 
     def collector(self) -> Collector:
         source, skeleton = self.data.held_out, self.data.skeleton
@@ -304,3 +317,8 @@ def on_canvas(pixels: np.ndarray, canvas: Size) -> Batch:
     image = np.zeros((*canvas, pixels.shape[2]), np.float32)
     image[: pixels.shape[0], : pixels.shape[1]] = pixels
     return {"image": image, "size": np.array(pixels.shape[:2], np.int32)}
+
+
+def surest(outputs: Mapping[str, jax.Array]) -> jax.Array:
+    """The highest score (N,) of a detector's outputs."""
+    return jnp.where(outputs["valid"], outputs["scores"], 0).max(-1)

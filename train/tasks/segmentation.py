@@ -11,7 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.tree_util import Partial
+from PIL import Image
 
+from jaxzoo.inspect import pixel_score
+from jaxzoo.inspect.cam import Score
 from jaxzoo.nn import resize
 from jaxzoo.outputs import class_logits
 from jaxzoo.preprocess import Preprocess
@@ -212,6 +216,19 @@ class Segmentation(Task):
         held_out = segments.tiles(evaluation["image"][:SHOWN], evaluation["target"][:SHOWN], self.classes)
         draw_sheet(held_out, "first held-out batch", folder / "val_batch.png")
 
+    def explained(self, batch: Batch) -> tuple[jax.Array, Score] | None:
+        """The pixels of the class that covers most of an image, but for the first class, the background."""
+        label = main_class(batch["target"], len(self.classes))
+        region = batch["target"] == label[:, None, None]
+        return self.normalised(batch["image"]).astype(self.dtype), Partial(pixel_score, label=label, region=region)
+
+    def explained_tiles(self, batch: Batch) -> list[Tile]:
+        labels = np.asarray(main_class(batch["target"], len(self.classes)))
+        return [
+            Tile(Image.fromarray(image), [self.classes[label]])
+            for image, label in zip(batch["image"], labels, strict=True)
+        ]
+
     def tiles(self, batch: Batch, key: jax.Array) -> list[Tile]:
         """Pictures of a training batch as the model sees it, masks over images."""
         images, targets = jax.jit(self.augmented)({name: batch[name] for name in ("image", "target")}, key)
@@ -259,3 +276,9 @@ def at_scale(model: Any, images: jax.Array, scale: float) -> jax.Array:
     seen = jnp.pad(resize(images, scaled, mode="bilinear"), [(0, 0), *padding, (0, 0)])
     logits = class_logits(next(iter(model(seen).values())))[:, : scaled[0], : scaled[1]]
     return resize(logits, size, mode="bilinear")
+
+
+def main_class(targets: jax.Array, classes: int) -> jax.Array:
+    """The class (N,) that covers most of each mask (N, H, W), but for class 0 where there is another."""
+    counts = jax.nn.one_hot(targets, classes).sum((1, 2))
+    return jnp.where(counts[:, 1:].any(-1), counts[:, 1:].argmax(-1) + 1, 0)

@@ -133,6 +133,9 @@ class OnFeatures(Classification):
             inputs = modules[path](inputs)
         return inputs
 
+    def explained(self, batch: Batch) -> None:
+        """Nothing, as well."""
+
     def draw_first_batches(self, training: Batch, evaluation: Batch, key: jax.Array, folder: Path) -> None:
         """Nothing: features are no pictures."""
 

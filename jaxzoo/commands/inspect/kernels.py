@@ -13,7 +13,7 @@ from rich.table import Column, Table
 from jaxzoo.commands.inspect.sight import Sight, check_outputs, draw_rows
 from jaxzoo.errors import UsageError
 from jaxzoo.inspect.drawing import bars, kernel_pictures
-from jaxzoo.inspect.maps import calls_of
+from jaxzoo.inspect.maps import calls_of, first_kernel
 from jaxzoo.inspect.parameters import dead_kernels, kernel_of, parameter_statistics
 from jaxzoo.registry import card
 
@@ -39,8 +39,11 @@ def kernels(
     """
     check_outputs(out, arrays)
     sight = Sight.of(model, weights)
-    starts = {call.path: call.start for call in calls_of(sight.model, card(model).example_inputs()) if call.is_layer}
-    layer = layer or min(starts, key=starts.get)
+    calls = calls_of(sight.model, card(model).example_inputs())
+    starts = {call.path: call.start for call in calls}
+    layer = layer or first_kernel(sight.model, calls)
+    if layer is None:
+        raise UsageError(f"{model} has no layer with a kernel over places; name another: --layer PATH")
     kernel = kernel_of(sight.model, layer)
     # In the network's order; what does not run, as auxiliary heads, comes last.
     statistics = parameter_statistics(sight.model)
