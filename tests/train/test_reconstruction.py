@@ -40,8 +40,8 @@ def test_it_continues_bit_for_bit(run, place):
     second epoch."""
     name, folder, _ = run
     again = place / f"{name}-again"
-    train(f"--model={name}", *KINDS[name], *OPTIONS, "--out", again, code=128 + 15, SIGNAL_AT=7, **FEW)
-    train("--resume", again, **FEW)
+    train(f"--model={name}", *KINDS[name], *OPTIONS, "--out", again, code=128 + 15, SIGNAL_AT=7, PLAIN=1, **FEW)
+    train("--resume", again, PLAIN=1, **FEW)
     assert_same_run(again, folder)
 
 
@@ -52,6 +52,7 @@ def test_it_learns_and_says_how_well(run):
     assert re.search(r"epoch 2: loss \d.*; held out: .*error 0\.\d{4}.*probe_accuracy \d\d\.\d\d%", said)
     drawn = {"reconstructions.png", "filters.png", "codes.png", "train_batch.png", "val_batch.png", "curves.png"}
     drawn |= {"samples.png"} - ({"samples.png"} if name == "denoising_autoencoder" else set())
+    drawn |= {"plane.png"} if name == "vae" else set()
     assert drawn <= {path.name for path in folder.iterdir()}
     if name in ("rbm", "vae"):
         found = [float(row["ema_nll" if name == "vae" else "val_nll"]) for row in rows(folder)]
@@ -63,33 +64,37 @@ def test_it_learns_and_says_how_well(run):
         )
 
 
+@pytest.mark.parametrize("run", ["rbm", "vae"], indirect=True)
 def test_figures_do_not_depend_on_batches(run):
     name, folder, _ = run
     side = "ema" if name == "vae" else "val"
     said = train("--resume", folder, "--eval-only", "--eval-batch-size=100", **FEW)
     for metric in ("nll", "error", "probe_accuracy"):
-        value = numbers(rows(folder)[-1]).get(f"{side}_{metric}")
-        if value is not None:
-            line = next(line for line in reversed(said.splitlines()) if f" {metric} " in line)
-            found = re.search(rf" {metric} ([\d.]+)(%?)", line)
-            assert float(found[1]) / (100 if found[2] else 1) == pytest.approx(value, abs=2e-4)
+        line = next(line for line in reversed(said.splitlines()) if f" {metric} " in line)
+        found = re.search(rf" {metric} ([\d.]+)(%?)", line)
+        value = numbers(rows(folder)[-1])[f"{side}_{metric}"]
+        assert float(found[1]) / (100 if found[2] else 1) == pytest.approx(value, abs=2e-4)
 
 
-def test_chains_and_noise_move_on(place, run):
-    name, folder, _ = run
-    if name == "rbm":
-        arrays, _ = store.load(folder / "best", prefix="model/")
-        assert arrays["chains"].shape == (64, 24) and 0.01 < arrays["chains"].mean() < 0.99
-    if name in ("vae", "denoising_autoencoder"):
-        still = place / f"{name}-still"
-        train(f"--model={name}", *KINDS[name], "--batch-size=1438", "--lr=1e-30", "--epochs=3", "--out", still)
-        assert len({row["loss"] for row in records.lines(still / "steps.jsonl")}) == 3
+@pytest.mark.parametrize("run", ["rbm"], indirect=True)
+def test_persistent_chains_move_on(run):
+    arrays, _ = store.load(run[1] / "best", prefix="model/")
+    assert arrays["chains"].shape == (64, 24) and 0.01 < arrays["chains"].mean() < 0.99
 
 
+@pytest.mark.parametrize("name", ["vae"])
+def test_noise_differs_from_step_to_step(name, place):
+    """The same batch at rate 0, again and again."""
+    still = place / f"{name}-still"
+    train(f"--model={name}", *KINDS[name], "--batch-size=1438", "--lr=1e-30", "--epochs=3", "--out", still, PLAIN=1)
+    assert len({row["loss"] for row in records.lines(still / "steps.jsonl")}) == 3
+
+
+@pytest.mark.parametrize("run", ["rbm"], indirect=True)
 def test_two_devices_learn_what_one_does(run, place):
     name, folder, _ = run
     shared = place / f"{name}-shared"
-    train(f"--model={name}", *KINDS[name], *OPTIONS, "--out", shared, XLA_FLAGS=TWO, **FEW)
+    train(f"--model={name}", *KINDS[name], *OPTIONS, "--out", shared, XLA_FLAGS=TWO, PLAIN=1, **FEW)
     ours, theirs = (numbers(rows(path)[-1]) for path in (shared, folder))
     assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=2e-3)
     assert ours["val_error"] == pytest.approx(theirs["val_error"], rel=2e-3)
@@ -100,14 +105,6 @@ def test_what_means_nothing_is_refused(place):
     assert "--mixup means nothing to reconstruction" in said
     said = train("--model=vae", "--model-args", "likelihood=poisson", "--out", place / "none", code=2)
     assert "likelihood is 'poisson'; it must be one of: bernoulli, gaussian" in said
-
-
-def test_denoising_beats_no_denoising(place):
-    """Of held-out digits under noise of a standard deviation of 0.3."""
-    train("--model=denoising_autoencoder", "--epochs=15", "--out", place / "clean")
-    last = numbers(rows(place / "clean")[-1])
-    assert last["val_noisy_error"] == pytest.approx(0.09, abs=0.005)
-    assert last["val_denoised_error"] < 0.6 * last["val_noisy_error"]
 
 
 def numbers(row: dict[str, str]) -> dict[str, float]:
@@ -138,16 +135,15 @@ def test_a_probe_finds_what_is_linear_and_nothing_else():
 
 def test_the_probe_agrees_with_scikit_learn():
     from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
 
     from train.metrics.probe import DECAY, predicted
 
     draws = np.random.default_rng(1)
     codes, asked = draws.normal(size=(200, 4)), draws.normal(size=(500, 4))
     labels = (codes @ draws.normal(size=(4, 3)) + draws.normal(size=(200, 3))).argmax(1) + 5
-    scale = StandardScaler().fit(codes)
-    theirs = LogisticRegression(C=1 / (DECAY * len(codes)), max_iter=1000, tol=1e-8).fit(scale.transform(codes), labels)
-    assert (predicted(codes, labels, asked) == theirs.predict(scale.transform(asked))).mean() > 0.995
+    scale = np.sqrt(codes.var(0).mean())
+    theirs = LogisticRegression(C=1 / (DECAY * len(codes)), max_iter=1000, tol=1e-8).fit(codes / scale, labels)
+    assert (predicted(codes, labels, asked) == theirs.predict(asked / scale)).mean() > 0.99
 
 
 def test_codes_of_one_class_have_no_probe():

@@ -87,7 +87,7 @@ SOURCES = {
         "tfds:NAME[:SPLIT]": "train.data.sources.tfds_objects",
     },
     "reconstruction": {
-        "digits": "train.data.sources.small_digits",
+        "digits": "train.data.sources.binary_digits",
         "folder:PATH": "train.data.sources.folder",
         "list:FILE.csv": "train.data.sources.csv_list",
         "tfds:NAME[:SPLIT]": "train.data.sources.tfds",

@@ -1,5 +1,6 @@
 """Pictures of models that reconstruct and generate: reconstructions, samples over time, filters, codes."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,6 +45,12 @@ def draw_filters(filters: np.ndarray, path: Path) -> None:
     scale = np.abs(filters).max(axis=(1, 2, 3), keepdims=True)
     tile = Tile(grid(0.5 + filters / np.maximum(scale, 1e-12) / 2, 16), ["grey is 0"], WIDE)
     draw_sheet([tile], "filters of the first layer", path, keep=False)
+
+
+def draw_plane(images: np.ndarray, path: Path) -> None:
+    """Images (side², H, W, C) that codes of two numbers stand for, over a square of such codes."""
+    side = math.isqrt(len(images))
+    draw_sheet([Tile(grid(images, side), ["each as likely as any other"], WIDE)], "plane of codes", path, keep=False)
 
 
 def draw_codes(codes: np.ndarray, labels: np.ndarray, classes: Sequence[str], path: Path) -> None:

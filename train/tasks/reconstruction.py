@@ -37,6 +37,7 @@ INAPPLICABLE_OPTIONS = {
     *(field.name for of in (Augmentation, Segmentation, Detection) for field in dataclasses.fields(of)),
     *("train_size", "progressive", "cache_features", "label_smoothing", "dropout", "drop_path"),
 } - {"repeats"}
+PLANE = 8  # images along each side of the plane of codes
 PROBED = 2000  # held-out images whose codes the probe sees, at most
 RECONSTRUCTED = {"image": "as they are", "reconstructed": "reconstructed", "noisy": "noisy", "denoised": "denoised"}
 
@@ -104,6 +105,7 @@ class Reconstruction(Task):
         self.evaluation_metrics = {"scores": Scores(tuple(model.measures), ("nll",) * offsets)}
         self.collected += ("noisy", "denoised") * hasattr(model, "corrupted")
         self.collected += ("sample",) * hasattr(model, "sample") + ("filter",)
+        self.collected += ("plane",) * (getattr(model, "code", None) == 2)
 
     # Batches
 
@@ -168,6 +170,8 @@ class Reconstruction(Task):
         }
         if "sample" in self.collected:
             outputs["sample"] = self.once(first, lambda key: model.sample(key, rows), seed)
+        if "plane" in self.collected:
+            outputs["plane"] = model.means(jnp.resize(plane(PLANE), (rows, 2)))
         if "noisy" in self.collected:
             outputs["noisy"] = model.corrupted(images, jax.vmap(model.noise)(keys, images))
             outputs["denoised"] = model(outputs["noisy"])["images"]
@@ -216,4 +220,12 @@ class Reconstruction(Task):
         generated.draw_filters(np.stack([row["filter"] for row in first]), folder / "filters.png")
         if "sample" in self.collected:
             generated.draw_samples(np.stack([row["sample"] for row in first]), folder)
+        if "plane" in self.collected and len(first) >= PLANE**2:
+            generated.draw_plane(np.stack([row["plane"] for row in first[: PLANE**2]]), folder / "plane.png")
         generated.draw_codes(*collector.arrays(), self.classes, folder / "codes.png")
+
+
+def plane(side: int) -> jax.Array:
+    """Codes (side², 2) that divide a standard normal distribution into parts of equal probability, in rows."""
+    quantiles = jax.scipy.special.ndtri((jnp.arange(side, dtype=jnp.float32) + 0.5) / side)
+    return jnp.stack(jnp.meshgrid(quantiles, quantiles), -1).reshape(-1, 2)
