@@ -11,15 +11,15 @@ from flax import nnx
 import jaxzoo
 from convert.rules import load_state_dict
 from convert.twins import arrays, build_twin
-from train.data.sources import digits
+from train.data.sources import binary_digits
 
 EPOCHS, BATCH, SEEDS = 30, 64, 4
 
 
 @pytest.fixture(scope="module")
 def data() -> tuple[np.ndarray, np.ndarray]:
-    """Digits to learn from and held-out ones, (N, 8, 8, 1) from 0 to 1, float32."""
-    both = digits.load()
+    """Digits to learn from and held-out ones, (N, 8, 8, 1) of 0 and 1, float32."""
+    both = binary_digits.load()
     return tuple((side.images[..., None] / 16).astype(np.float32) for side in (both.train, both.held_out))
 
 
