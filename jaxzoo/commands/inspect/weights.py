@@ -37,8 +37,8 @@ def weights(
     from convert.sources import read_weights
 
     check_outputs(out, arrays)
-    first, second = (dict(read_weights(model, source).tensors) for source in (before, after))
-    found = changes(first, second)
+    first, second = (read_weights(model, source).tensors for source in (before, after))
+    found = [one for one in changes(first, second) if np.issubdtype(first[one.name].dtype, np.floating)]  # no counters
     if not found:
         raise UsageError(f"{before} and {after} have no tensor of one name and shape")
     numbers = [Column(title, justify="right", no_wrap=True) for title in ("relative change", "largest change")]
@@ -51,7 +51,7 @@ def weights(
     console.print(table)
     same = sum(one.relative == 0 for one in found)
     print(f"{same} of {len(found)} tensors are the same")
-    compared = {one.name for one in found}
+    compared = {name for name, array in first.items() if name in second and array.shape == second[name].shape}
     for title, names in (
         (f"only in {before}", first.keys() - second.keys()),
         (f"only in {after}", second.keys() - first.keys()),
@@ -81,13 +81,14 @@ def draw_changes(found: Sequence[Change], title: str, out: Path) -> None:
         axes.plot(*zip(*points, strict=True), "o", markersize=4, label=kind)
     if moved:
         axes.set_yscale("log")
-        axes.legend()
+        figure.legend(loc="outside right upper")
     axes.set(title=title, xlabel="tensor, in the network's order", ylabel="relative change")
     # The modules by the first parts of their names, where they begin.
     starts: dict[str, int] = {}
     for place, one in enumerate(found):
-        starts.setdefault(".".join(one.name.split(".")[:2][: one.name.count(".")]), place)
-    step = -(-len(starts) // 24)
-    axes.set_xticks(list(starts.values())[::step], list(starts)[::step], rotation=90, fontsize=7)
+        module = ".".join(one.name.split(".")[:2][: one.name.count(".")])
+        if module not in starts and place - max(starts.values(), default=-np.inf) >= len(found) / 48:
+            starts[module] = place
+    axes.set_xticks(list(starts.values()), list(starts), rotation=90, fontsize=7)
     axes.grid(axis="y", alpha=0.3)
     save(figure, out)
