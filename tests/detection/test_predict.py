@@ -17,7 +17,7 @@ from convert import store
 from convert.to_flax import to_flax
 from jaxzoo.coco import COCO_CATEGORIES, PERSON_KEYPOINTS, SKELETON
 from jaxzoo.coco_rle import compressed, run_lengths
-from jaxzoo.commands.tasks.detection import class_names, coco_results, example_labels
+from jaxzoo.commands.tasks.detection import class_names, coco_results, example_labels, targets
 from jaxzoo.detection.drawing import COLORS, LEFT, drawn
 from jaxzoo.voc import VOC_CLASSES
 from tests.detection.test_detect import SMALL, confident, theirs
@@ -195,3 +195,32 @@ def test_objects_may_be_none_or_odd():
     boxes = np.array([[np.nan, 0, 10, 10], [30, 20, 10, 5], [np.inf, 0, np.inf, 3], [7, 7, 7, 7]])
     odd = {"boxes": boxes, "labels": np.ones(4, int), "scores": np.ones(4), "masks": np.zeros((4, 1, 300, 500))}
     assert drawn(picture, odd, COCO_CATEGORIES).size == (500, 300)
+
+
+def test_maps_are_of_the_surest_object_or_of_the_nearest_to_a_box():
+    names = ["background", "cat", "dog"]
+    outputs = {
+        "boxes": np.array([[[0, 0, 9, 9], [20, 20, 40, 40], [0, 0, 10, 10], [0, 0, 1, 1]]], np.float32),
+        "labels": np.array([[1, 1, 2, 2]]),
+        "scores": np.array([[0.5, 0.7, 0.6, 0.99]], np.float32),
+        "valid": np.array([[True, True, True, False]]),
+    }
+    texts = [target.text for target in targets(outputs, names, [], None)]
+    assert texts == ["cat (1) 70.0 %"]
+    texts = [target.text for target in targets(outputs, names, [2, 0], None)]
+    assert texts == ["dog (2) 60.0 %", "no background found"]
+    (target,) = targets(outputs, names, [1], np.array([1, 1, 9, 9]))
+    assert target.text == "cat (1) 50.0 %" and target.box.tolist() == [0, 0, 9, 9]
+    np.testing.assert_allclose(target.score({name: jax.numpy.asarray(rows) for name, rows in outputs.items()}), [0.5])
+
+
+def test_a_detectors_maps_lie_on_the_image_without_the_canvas(capsys, tmp_path, weights, pictures):
+    image, out, arrays = pictures / "b" / "cup.png", tmp_path / "a.png", tmp_path / "a.npz"
+    options = ["--model", NAME, "--weights", weights, "--out", out, "--arrays", arrays]
+    assert run("inspect", "cam", image, *options) == 0
+    said = capsys.readouterr().out
+    assert "grad-cam of backbone.body.layer4" in said and " %" in said
+    (values,) = np.load(arrays).values()
+    assert values.ndim == 2 and values.min() >= 0 and np.isfinite(values).all()
+    assert run("inspect", "cam", image, *options[:4], "--class", "9999", "--out", tmp_path / "b.png") == 2
+    assert "there is no class '9999'" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 import jaxzoo
 from jaxzoo import inspect, nn
 from jaxzoo.inspect.drawing import bars, kernel_pictures, map_picture
-from jaxzoo.inspect.maps import fine_layer
+from jaxzoo.inspect.maps import calls_of, fine_layer, first_kernel
 from jaxzoo.inspect.plane import thumbnails
 
 
@@ -39,6 +39,12 @@ def test_a_map_of_a_few_places_gives_way_to_an_earlier_one():
     model = nnx.eval_shape(lambda: jaxzoo.create_model("resnet18"))
     for side, layer in ((32, "layer2"), (64, "layer3"), (128, "layer4")):
         assert fine_layer(model, jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32), "layer4") == layer
+
+
+def test_the_first_kernel_is_that_of_the_layer_that_runs_first():
+    for name, path in (("vit_b_16", "conv_proj"), ("densenet121", "features.conv0"), ("lenet5", "c1")):
+        model = nnx.eval_shape(lambda name=name: jaxzoo.create_model(name))
+        assert first_kernel(model, calls_of(model, jaxzoo.card(name).example_inputs())) == path
 
 
 def test_what_is_no_network_of_images_has_no_stages():

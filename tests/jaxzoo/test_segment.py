@@ -14,7 +14,7 @@ from convert import store
 from convert.to_flax import to_flax
 from convert.twins import randomise
 from jaxzoo import Preprocess, voc
-from jaxzoo.commands.tasks.segmentation import overlaid, resized
+from jaxzoo.commands.tasks.segmentation import overlaid, resized, targets
 from tests.jaxzoo.test_commands import run
 
 NAME = "lraspp_mobilenet_v3_large"
@@ -128,3 +128,27 @@ def test_images_are_seen_at_their_own_size_where_weights_were_evaluated_so():
     picture = Image.new("RGB", (90, 70))
     sizes = {resize: resized(lambda x: x, Preprocess(35, resize), picture).size for resize in (0, None, 140)}
     assert sizes == {0: (90, 70), None: (45, 35), 140: (180, 140)}
+
+
+def test_maps_are_of_a_class_in_the_whole_image_or_in_a_box(capsys, tmp_path, weights, pictures):
+    command = ["inspect", "cam", pictures / "a.png", "--model", NAME, "--weights", weights, "--class", "dog"]
+    found = []
+    for number, options in enumerate(([], ["--box", 0, 0, 45, 70], ["--box", 45, 0, 90, 70])):
+        files = ["--out", tmp_path / f"{number}.png", "--arrays", tmp_path / f"{number}.npz"]
+        assert run(*command, *options, *files) == 0
+        found.append(np.load(tmp_path / f"{number}.npz")[f"{pictures / 'a.png'}:2"])
+    said = capsys.readouterr().out
+    assert "dog (2), " in said and "% of the pixels in the box" in said and "grad-cam of backbone.16, 4 × 6" in said
+    assert all(values.shape == (4, 6) for values in found)
+    assert not np.allclose(found[1], found[2])
+    assert run(*command, "--box", 200, 0, 300, 70, "--out", tmp_path / "c.png") == 2
+    assert "no pixel is in --box" in capsys.readouterr().err
+
+
+def test_the_usual_class_is_not_the_background(weights):
+    logits = np.zeros((1, 2, 3, 4), np.float32)
+    logits[..., 0], logits[0, 0, 0, 3] = 1, 2
+    (target,) = targets(logits, ["nothing", "cat", "dog", "eel"], [], None)
+    assert target.text == "eel (3), 16.7 % of the pixels"
+    (target,) = targets({"out": logits[:, 1:]}, ["nothing", "cat", "dog", "eel"], [], None)
+    assert target.text == "nothing (0), 100.0 % of the pixels"

@@ -83,9 +83,9 @@ def cam(
     draw_rows(rows, f"{model}, {method}", out, side=min(SIDE, max(SMALLEST, largest)))
     if arrays:
         np.savez_compressed(arrays, **kept)
-    shapes = sorted({f"{values.shape[0]} × {values.shape[1]}" for values in kept.values()})
+    shapes = sorted({f", {values.shape[0]} × {values.shape[1]}" for values in kept.values()})
     at = layer or inspect.cam_layer(sight.model, view.inputs) if method != "attention-rollout" else "all layers"
-    print(f"{out}: {method} of {at}, {', '.join(shapes)}")
+    print(f"{out}: {method} of {at}{''.join(shapes)}")
     return 0 if read == len(paths) else 1
 
 

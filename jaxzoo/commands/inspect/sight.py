@@ -14,8 +14,9 @@ from PIL import Image
 from jaxzoo.commands import tasks
 from jaxzoo.commands.pictures import check_new, read_in_batches
 from jaxzoo.errors import UsageError
+from jaxzoo.inspect.maps import arguments_of
 from jaxzoo.preprocess import Preparation
-from jaxzoo.registry import argument_defaults
+from jaxzoo.registry import argument_defaults, card
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,12 @@ class Sight:
 
     @functools.cached_property
     def class_names(self) -> Sequence[str]:
-        count = self.arguments.get("num_classes", argument_defaults(self.name).get("num_classes"))
+        defaults = argument_defaults(self.name)
+        if "num_classes" in defaults:
+            count = self.arguments.get("num_classes", defaults["num_classes"])
+        else:  # a network of somebody's own
+            outputs = jax.eval_shape(run, self.model, arguments_of(card(self.name).example_inputs()))
+            count = jax.tree.leaves(outputs)[0].shape[-1]
         return self.handler.class_names(self.classes, count)
 
     def views(self, paths: Sequence[Path], pool: ThreadPoolExecutor) -> Iterator[tuple[Path, Image.Image, tasks.View]]:
