@@ -38,13 +38,13 @@ def kernels(
         arrays: New .npz file for the kernel, and the table's columns.
     """
     check_outputs(out, arrays)
-    sight = Sight.of(model, weights)
+    sight = Sight.of(model, weights, images=False)
     calls = calls_of(sight.model, card(model).example_inputs())
     starts = {call.path: call.start for call in calls}
     layer = layer or first_kernel(sight.model, calls)
-    if layer is None:
+    if layer is None and (out or arrays):
         raise UsageError(f"{model} has no layer with a kernel over places; name another: --layer PATH")
-    kernel = kernel_of(sight.model, layer)
+    kernel = kernel_of(sight.model, layer) if layer else None
     # In the network's order; what does not run, as auxiliary heads, comes last.
     statistics = parameter_statistics(sight.model)
     statistics.sort(key=lambda one: starts.get(one.path.rpartition(".")[0], np.inf))

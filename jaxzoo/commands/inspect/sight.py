@@ -30,9 +30,12 @@ class Sight:
     arguments: dict[str, Any]  # that built it
 
     @classmethod
-    def of(cls, name: str, weights: str) -> "Sight":
+    def of(cls, name: str, weights: str, *, images: bool = True) -> "Sight":
+        """Raises UsageError, also for models whose task shows no `images`."""
         from convert.weights import preprocess_of
 
+        if images and not hasattr(tasks.of_model(name), "view"):
+            raise UsageError(f"{name} is for {card(name).task}, whose images `jaxzoo inspect` does not show")
         model, found, arguments = tasks.read_model(name, weights)
         return cls(name, model, preprocess_of(name, found, arguments, model), found.classes, arguments)
 

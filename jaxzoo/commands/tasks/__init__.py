@@ -86,6 +86,8 @@ class Handler(Protocol):
     ) -> Mapping[Path, Sequence[Any]]:
         """The strongest `Prediction`s for each image that can be read, printed as they are found."""
 
+    # Of tasks whose images `jaxzoo inspect` shows; others have none of these.
+
     def view(self, model: nnx.Module, preprocess: Preparation, picture: Image.Image) -> View:
         """An image as it goes into the network."""
 
