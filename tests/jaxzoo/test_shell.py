@@ -83,7 +83,7 @@ def script(tmp_path_factory):
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        ("", "-h --help bench convert info inspect list predict train"),
+        ("", "-h --help bench convert generate info inspect list predict reconstruct train"),
         ("pre", "predict"),
         ("inspect receptive-field lenet5 --la", "--layer"),
         ("train --epochs 3 --lr-", "--lr-gamma --lr-min --lr-power --lr-step --lr-steps"),
