@@ -15,15 +15,16 @@ def runs(tmp_path_factory):
     """A short run of each of a few models."""
     place = tmp_path_factory.mktemp("runs")
     for name, epochs in (("vae", 2), ("rbm", 1), ("denoising_autoencoder", 5)):
-        options = (f"--model={name}", f"--epochs={epochs}", "--batch-size=16")
+        noise = ("--model-args", "corruption=salt_and_pepper", "level=0.3") if name.startswith("denoising") else ()
+        options = (f"--model={name}", f"--epochs={epochs}", "--batch-size=16", *noise)
         train(*options, "--out", place / name, PLAIN=1, SAMPLING=50)
     return place
 
 
 def test_denoising_beats_no_denoising(runs):
-    """Of held-out digits under noise of a standard deviation of 0.3, after five epochs."""
+    """Of held-out digits in which 15 % of the pixels are turned over, after five epochs."""
     last = records.read(runs / "denoising_autoencoder" / "metrics.csv")[-1]
-    assert last["val_noisy_error"] == pytest.approx(0.09, abs=0.003)
+    assert last["val_noisy_error"] == pytest.approx(0.15, abs=0.01)
     assert last["val_denoised_error"] < 0.6 * last["val_noisy_error"]
 
 
@@ -43,7 +44,7 @@ def test_a_folder_of_noisy_images_is_cleaned(runs, tmp_path, capsys):
     draws, errors = np.random.default_rng(0), []
     for i in range(5):
         clean = np.asarray(binary_digits.load().held_out[i][0])[..., 0] / 255
-        noisy = np.clip(clean + draws.normal(0, 0.3, (8, 8)), 0, 1)
+        noisy = np.where(draws.random((8, 8)) < 0.15, 1 - clean, clean)
         Image.fromarray((255 * noisy).astype(np.uint8)).save(tmp_path / "noisy" / f"{i}.png")
         errors.append((clean, noisy))
     (tmp_path / "noisy" / "broken.png").write_bytes(b"no image")
