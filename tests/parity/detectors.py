@@ -27,11 +27,11 @@ SMALL = {  # numbers of boxes, of which a small canvas has no more, and of class
     "box_batch_size_per_image": 100,  # of the proposals a sample
 }
 POINTS = {"num_keypoints": 5, "num_classes": 2, "box_detections_per_img": 50}
-LARGE = {  # by what weights of regions are multiplied, so that scores differ and boxes move
-    "rpn.head.cls_logits": 20,
-    "rpn.head.bbox_pred": 10,
-    "roi_heads.box_predictor.cls_score": 3,
-    "roi_heads.box_predictor.bbox_pred": 10,
+SPREAD = {  # standard deviations that outputs are given, for scores to differ and boxes to move
+    "rpn.head.cls_logits": 3.0,
+    "rpn.head.bbox_pred": 2.0,
+    "roi_heads.box_predictor.cls_score": 1.2,
+    "roi_heads.box_predictor.bbox_pred": 4.0,
 }
 
 
@@ -55,9 +55,14 @@ class DetectorPair(ladder.Pair):
     @torch.no_grad()
     def randomise(self) -> None:
         super().randomise()
-        modules = dict(self.twin.named_modules())
-        for path in LARGE.keys() & modules.keys():
-            modules[path].weight *= LARGE[path]
+        inputs, modules = [*map(ladder.as_torch, self.inputs())], dict(self.twin.named_modules())
+        for path in [path for path in SPREAD if path in modules]:
+            outputs: list[torch.Tensor] = []
+            hook = modules[path].register_forward_hook(lambda module, given, y, to=outputs: to.append(y.flatten()))
+            self.twin.eval()(*inputs)
+            hook.remove()
+            for parameter in modules[path].parameters():
+                parameter *= SPREAD[path] / torch.cat(outputs).std()
 
     @staticmethod
     def first_size(name: str) -> tuple[int, int]:
