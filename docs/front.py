@@ -22,7 +22,8 @@ from jaxzoo.inspect import heatmap
 from jaxzoo.inspect.drawing import overlaid
 from jaxzoo.preprocess import resize_and_crop
 
-HEIGHT, GAP = 300, 12  # pixels
+HEIGHT, GAP, SIDE = 300, 12, 128  # pixels; SIDE is a scene's
+SEGMENTER, DETECTOR = ["--model", "deeplabv3_mobilenet_v3_large"], ["--model", "ssdlite320_mobilenet_v3_large"]
 
 
 def draw(lite0: str, segmenter: str, detector: str, out: str) -> None:
@@ -30,16 +31,18 @@ def draw(lite0: str, segmenter: str, detector: str, out: str) -> None:
         at = Path(folder)
         Image.fromarray(skimage.data.coffee()).save(at / "coffee.png")
         Image.fromarray(skimage.data.chelsea()).save(at / "chelsea.png")
-        train.data.load("scenes", "segmentation").held_out[1][0].resize((384, 384)).save(at / "scene.png")
+        train.data.load("scenes", "segmentation").held_out[1][0].save(at / "scene.png")
+        train.data.load("scenes", "detection").held_out[2][0].resize((384, 384)).save(at / "digits.png")
         classifier = ["--model", "efficientnet_lite0", "--weights", lite0]
-        seen = ["predict", f"{at}/scene.png", "--model"]
         main(["predict", f"{at}/coffee.png", *classifier, "--top", "2", "--annotate", f"{at}/classes"])
-        main([*seen, "deeplabv3_mobilenet_v3_large", "--weights", segmenter, "--out", f"{at}/masks"])
-        main([*seen, "ssdlite320_mobilenet_v3_large", "--weights", detector, "--out", f"{at}/objects"])
+        main(["predict", f"{at}/scene.png", *SEGMENTER, "--weights", segmenter, "--out", f"{at}/masks"])
+        main(["predict", f"{at}/digits.png", *DETECTOR, "--weights", detector, "--out", f"{at}/objects"])
         cat = ["--class", "tabby", "--out", f"{at}/cam.png", "--arrays", f"{at}/cam.npz"]
         main(["inspect", "cam", f"{at}/chelsea.png", *classifier, *cat])
-        paths = ("classes/coffee.jpg", "masks/scene-overlay.jpg", "objects/scene.jpg")
+        paths = ("classes/coffee.jpg", "masks/scene-overlay.jpg", "objects/digits.jpg")
         pictures = [Image.open(at / path).convert("RGB") for path in paths]
+        left = (pictures[1].width - SIDE) // 2
+        pictures[1] = pictures[1].crop((left, 0, left + SIDE, SIDE))  # without its legend
         (values,) = np.load(at / "cam.npz").values()
         cat = resize_and_crop(read_image(at / "chelsea.png"), card("efficientnet_lite0").preprocess)
         pictures.append(overlaid(cat, np.asarray(heatmap(values[None], cat.size[::-1])[0])))
