@@ -30,13 +30,14 @@ def show(
 
     Args:
       title: what the data is called.
-      out: the PNG file to write.
+      out: the PNG file to write; a name without an ending gets one.
       seed, repeats, strict: as the run would have them.
       count: how many images to draw, at most.
 
     Raises:
       UsageError: an image cannot be read and `strict`, or none can; `out` cannot be written.
     """
+    out = out if out.suffix else out.with_suffix(".png")
     if not out.parent.is_dir():
         raise UsageError(f"there is no folder {out.parent} to write {out.name} into; give another --out")
     Console().print(counts(data, task, title))

@@ -345,6 +345,8 @@ def saving_before_errors(save: Callable[[], int], folder: Path) -> Iterator[None
         if processes.is_distributed() and not isinstance(error, processes.Agreed):  # those cannot help with saving
             raise UsageError(f"{error}; continue with: {continuing(folder)}") from None
         step = save()
+        if not step:
+            raise processes.Agreed(f"{error}; nothing was learnt before that") from None
         differently = " --on-nan skip, which leaves that batch out" if isinstance(error, Diverged) else ""
         raise processes.Agreed(
             f"{error}; what was learnt in {step} steps is saved, continue with: {continuing(folder)}{differently}"

@@ -1,5 +1,6 @@
 """The images that a command is given, and the progress through them."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -65,6 +66,15 @@ def _read(path: Path) -> Image.Image | None:
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return None
+
+
+@contextlib.contextmanager
+def others_go_on(path: Path) -> Iterator[None]:
+    """An image that the network cannot take is named on stderr and left out."""
+    try:
+        yield
+    except UsageError as error:
+        print(f"error: {path}: {error}", file=sys.stderr)
 
 
 def unused(path: Path) -> Path:

@@ -3,6 +3,7 @@
 import csv as tables
 import dataclasses
 import json as texts
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -19,8 +20,8 @@ def predict(
     /,
     model: str,
     weights: str,
-    top: int = 5,
-    temperature: float = 1.0,
+    top: int | None = None,
+    temperature: float | None = None,
     batch_size: int = 16,
     annotate: Path | None = None,
     out: Path | None = None,
@@ -41,8 +42,9 @@ def predict(
         model: Model, such as resnet50; `jaxzoo list` shows all.
         weights: A .pth, .pt or .safetensors file, a converted directory, the folder of a training run, or the name of
             published weights to download, such as DEFAULT.
-        top: Number of classes to print for each image (not for detection).
+        top: Number of classes to print for each image. Default: 5 (not for detection).
         temperature: Divisor of the logits before the softmax; above 1 the probabilities get closer to each other.
+            Default: 1 (not for detection).
         batch_size: Images per forward pass of a classifier; other models take one at a time.
         annotate: New folder for a copy of each image with its classes written below it (classification).
         out: New folder for each image's mask as a palette PNG, and for the mask drawn over the image (segmentation,
@@ -55,7 +57,7 @@ def predict(
         json: New JSON file for the results.
         csv: New CSV file for the results, with one row for each class of each image.
     """
-    if top < 1 or batch_size < 1 or not 0 < temperature < float("inf"):
+    if min(1 if top is None else top, batch_size) < 1 or not 0 < (1 if temperature is None else temperature) < math.inf:
         raise UsageError("--top and --batch-size must be at least 1, and --temperature a number above 0")
     for path in filter(None, (annotate, out, json, csv)):
         check_new(path)
@@ -65,7 +67,7 @@ def predict(
     handler.check(model, options)
     found = handler.predict(paths, model, weights, options)
     if json:
-        _write_json(json, found, model=model, weights=weights, temperature=temperature)
+        _write_json(json, found, model=model, weights=weights, temperature=temperature or 1.0)
     if csv:
         _write_csv(csv, found, [field.name for field in dataclasses.fields(handler.Prediction)])
     return 0 if len(found) == len(paths) else 1 if found else 2

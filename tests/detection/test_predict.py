@@ -85,16 +85,21 @@ def test_objects_are_torchvisions(capsys, tmp_path, twin, weights, pictures):
 
 def test_images_that_cannot_be_read_are_named_and_left_out(capsys, tmp_path, weights, pictures):
     (tmp_path / "a.jpg").write_text("no image")
+    Image.new("RGB", (1000, 1)).save(tmp_path / "narrow.png")  # nothing of it is left on a canvas
     place = pictures / "b" / "cup.png"
     assert run("predict", tmp_path, place, "--model", NAME, "--weights", weights, "--score", 1) == 1
     said = capsys.readouterr()
-    assert str(tmp_path / "a.jpg") in said.err and said.out.splitlines() == [str(place)]  # where nothing is found
+    assert str(tmp_path / "a.jpg") in said.err
+    assert f"error: {tmp_path / 'narrow.png'}: an image of 1000 × 1 pixels is too narrow" in said.err
+    assert said.out.splitlines() == [str(place), "   no object of 100 % or more"]
 
 
 def test_other_options_are_refused(capsys, tmp_path, pictures):
     command = ["predict", pictures, "--model", NAME, "--weights", "a.pth"]
     others = refused(capsys, *command, "--crf", "--annotate", tmp_path / "a")
     assert f"--annotate and --crf are options of other tasks, and {NAME} is for detection" in others
+    few = refused(capsys, *command, "--top", 3, "--temperature", 2)
+    assert f"--top and --temperature are options of other tasks, and {NAME} is for detection" in few
     assert "--score must be a number from 0 to 1" in refused(capsys, *command, "--score", 50)
     assert "--max-detections must be at least 1" in refused(capsys, *command, "--max-detections", 0)
     command[3] = "resnet18"

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from convert import store
+from jaxzoo import UsageError
 from tests.train import launch
 from tests.train.same import assert_same_run, rows, steps
 from tests.train.soak import killed_again_and_again
 from tests.train.test_checkpoint import flip_a_bit
 from tests.train.test_data import paint
+from train.loop import saving_before_errors
 
 # Five steps an epoch, a checkpoint at 3, 5, 6, 9, 10, 12 and 15.
 OPTIONS = ["--model=tiny", "--epochs=3", "--batch-size=256", "--save-every=3", "--keep=3", "--lr=0.01", "--log-every=2"]
@@ -83,6 +85,12 @@ def test_any_error_and_a_second_interruption_save_what_was_learnt(whole, tmp_pat
     if code == 1:
         train("--resume", run)
         assert_same_run(run, whole)
+
+
+def test_of_a_run_that_has_learnt_nothing_none_is_told_to_continue(tmp_path):
+    with pytest.raises(UsageError) as error, saving_before_errors(lambda: 0, tmp_path):
+        raise UsageError("BatchNorm needs more than one value")
+    assert str(error.value) == "BatchNorm needs more than one value; nothing was learnt before that"
 
 
 # Numbers that are not finite

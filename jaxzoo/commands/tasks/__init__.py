@@ -21,12 +21,15 @@ if TYPE_CHECKING:
     from convert.weights import Weights
 
 
+TOP = 5  # classes that are named for an image, unless --top says how many
+
+
 @dataclasses.dataclass(frozen=True)
 class PredictOptions:
     """Those of `jaxzoo predict` that a task may need or refuse."""
 
-    top: int
-    temperature: float
+    top: int | None
+    temperature: float | None
     batch_size: int
     annotate: Path | None
     out: Path | None

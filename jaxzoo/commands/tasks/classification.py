@@ -14,7 +14,7 @@ from PIL import Image
 
 from jaxzoo.commands.annotate import annotated
 from jaxzoo.commands.pictures import read_in_batches, unused
-from jaxzoo.commands.tasks import Network, PredictOptions, Target, View, load_network, refuse
+from jaxzoo.commands.tasks import TOP, Network, PredictOptions, Target, View, load_network, refuse
 from jaxzoo.errors import UsageError
 from jaxzoo.imagenet import imagenet_classes
 from jaxzoo.inspect import class_score
@@ -56,7 +56,7 @@ def predict(
         for pictures in read_in_batches(paths, size, pool):
             ready = list(pool.map(network.preprocess, pictures.values()))
             for path, logits in zip(pictures, _logits(network, ready, size), strict=True):
-                found[path] = _likeliest(logits, network.classes, options.top, options.temperature)
+                found[path] = _likeliest(logits, network.classes, options.top or TOP, options.temperature or 1.0)
                 _show(path, found[path])
                 if options.annotate:
                     bars = [(p.name, p.probability) for p in found[path]]

@@ -16,7 +16,7 @@ from PIL import Image
 
 from jaxzoo.coco import COCO_CATEGORIES, PERSON_KEYPOINTS
 from jaxzoo.coco_rle import compressed
-from jaxzoo.commands.pictures import read_in_batches, unused
+from jaxzoo.commands.pictures import others_go_on, read_in_batches, unused
 from jaxzoo.commands.tasks import PredictOptions, Target, View, read_model, refuse
 from jaxzoo.detection.detect import detect
 from jaxzoo.detection.drawing import INSIDE, drawn
@@ -68,7 +68,7 @@ def example_labels(inputs: Any, classes: int, generator: np.random.Generator) ->
 
 
 def check(model: str, options: PredictOptions) -> None:
-    refuse(model, options, "annotate", "crf")
+    refuse(model, options, "annotate", "crf", "top", "temperature")
     if options.score is not None and not 0 <= options.score <= 1:
         raise UsageError("--score must be a number from 0 to 1")
     if options.max_detections is not None and options.max_detections < 1:
@@ -90,21 +90,23 @@ def predict(
         options.out.mkdir()
     objects: dict[Path, Sequence[Prediction]] = {}
     results = []
+    least = MIN_SCORE if options.score is None else options.score
     with ThreadPoolExecutor(1) as pool:
         for pictures in read_in_batches(paths, 1, pool):
             for path, picture in pictures.items():
-                (one,) = detect(
-                    network,
-                    [np.asarray(picture)],
-                    canvas=options.canvas or "buckets",
-                    min_score=MIN_SCORE if options.score is None else options.score,
-                    max_detections=options.max_detections,
-                )
-                objects[path] = _predictions(one, names)
-                _show(path, objects[path])
-                if options.out:
-                    drawn(picture, one, names).save(unused(options.out / f"{path.stem}.jpg"), quality=90)
-                    results += coco_results(path, one)
+                with others_go_on(path):
+                    (one,) = detect(
+                        network,
+                        [np.asarray(picture)],
+                        canvas=options.canvas or "buckets",
+                        min_score=least,
+                        max_detections=options.max_detections,
+                    )
+                    objects[path] = _predictions(one, names)
+                    _show(path, objects[path], least)
+                    if options.out:
+                        drawn(picture, one, names).save(unused(options.out / f"{path.stem}.jpg"), quality=90)
+                        results += coco_results(path, one)
     if options.out:
         (options.out / RESULTS).write_text(json.dumps(results) + "\n")
     return objects
@@ -172,8 +174,10 @@ def _predictions(found: Mapping[str, np.ndarray], names: Sequence[str]) -> list[
     return [Prediction(label, names[label], *_corner_and_size(box), score) for label, box, score in rows]
 
 
-def _show(path: Path, objects: Sequence[Prediction]) -> None:
+def _show(path: Path, objects: Sequence[Prediction], least: float) -> None:
     print(path)
+    if not objects:
+        print(f"   no object of {100 * least:g} % or more")
     for p in objects:
         place = f"{p.width:.0f} × {p.height:.0f} pixels at {p.x:.0f}, {p.y:.0f}"
         print(f"{100 * p.score:8.2f} %  {p.name} ({p.index}), {place}")

@@ -15,8 +15,8 @@ from jax.tree_util import Partial
 from PIL import Image
 
 from jaxzoo import voc
-from jaxzoo.commands.pictures import read_in_batches, unused
-from jaxzoo.commands.tasks import PredictOptions, Target, View, load_network, refuse
+from jaxzoo.commands.pictures import others_go_on, read_in_batches, unused
+from jaxzoo.commands.tasks import TOP, PredictOptions, Target, View, load_network, refuse
 from jaxzoo.crf import mean_field
 from jaxzoo.errors import UsageError
 from jaxzoo.inspect import pixel_score
@@ -105,14 +105,15 @@ def predict(
     with ThreadPoolExecutor(1) as pool:
         for pictures in read_in_batches(paths, 1, pool):
             for path, picture in pictures.items():
-                mask = network.mask(picture, options.temperature, options.crf)
-                found[path] = _predictions(mask, network.classes)[: options.top]
-                _show(path, found[path])
-                target = unused(options.out / f"{path.stem}.png")
-                voc.colored(mask).save(target)
-                overlaid(picture, mask, network.classes).save(
-                    target.with_name(f"{target.stem}-overlay.jpg"), quality=90
-                )
+                with others_go_on(path):
+                    mask = network.mask(picture, options.temperature or 1.0, options.crf)
+                    found[path] = _predictions(mask, network.classes)[: options.top or TOP]
+                    _show(path, found[path])
+                    target = unused(options.out / f"{path.stem}.png")
+                    voc.colored(mask).save(target)
+                    overlaid(picture, mask, network.classes).save(
+                        target.with_name(f"{target.stem}-overlay.jpg"), quality=90
+                    )
     return found
 
 

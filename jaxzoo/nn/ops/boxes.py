@@ -173,6 +173,9 @@ def box_convert(boxes: jax.Array, in_fmt: str, out_fmt: str) -> jax.Array:
     if (in_fmt in UPRIGHT) != (out_fmt in UPRIGHT):
         raise ValueError(f"boxes cannot be converted from {in_fmt} to {out_fmt}: one of them is upright, one is turned")
     boxes = jnp.asarray(boxes)
+    numbers = 8 if in_fmt == "xyxyxyxy" else 4 + (in_fmt in ROTATED)
+    if boxes.shape[-1:] != (numbers,):
+        raise ValueError(f"boxes in {in_fmt} are of {numbers} numbers, (..., {numbers}); given were {boxes.shape}")
     if in_fmt == out_fmt:
         return boxes
     return (_convert_upright if in_fmt in UPRIGHT else _convert_rotated)(boxes, in_fmt, out_fmt)

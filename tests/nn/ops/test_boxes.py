@@ -156,6 +156,8 @@ def test_what_cannot_be_converted_is_refused():
         ops.box_convert(jnp.zeros((1, 4)), "xyxy", "cxcywhr")
     with pytest.raises(ValueError, match="must be one of: xyxy, xywh"):
         ops.box_convert(jnp.zeros((1, 4)), "xyxy", "yxyx")
+    with pytest.raises(ValueError, match=r"boxes in xyxy are of 4 numbers, .* given were \(2, 5\)"):
+        ops.box_convert(jnp.zeros((2, 5)), "xyxy", "xywh")
     with pytest.raises(ValueError, match="'cxcywhr'"):
         ops.box_iou(jnp.zeros((1, 5)), jnp.zeros((1, 5)), fmt="cxcywhr")
     with pytest.raises(ValueError, match="none, mean or sum"):
