@@ -224,7 +224,8 @@ def test_a_map_of_detection_is_of_the_nearest_box_of_a_class():
     path = "backbone.body.16"
     run = jax.jit(lambda model, *inputs: activations_and_gradients(model, inputs, path, near), **options)
     activations, gradients, scores = run(pair.model, jnp.asarray(x), jnp.asarray(sizes))
-    np.testing.assert_array_equal(scores, [s[i] for s, i in zip(found["scores"], chosen, strict=True)])
+    expected = [s[i] for s, i in zip(found["scores"], chosen, strict=True)]
+    np.testing.assert_allclose(scores, expected, rtol=1e-12)  # another program
 
     kept = []
 

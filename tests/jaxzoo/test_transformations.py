@@ -322,7 +322,8 @@ def test_equal_models_share_a_compiled_program():
     ids=["shufflenet_v2_x0_5", "a small vision transformer"],
 )
 def test_one_seed_gives_one_model_eagerly_and_in_a_program(build):
-    eager, traced = build(), jax.jit(build)()
+    # Numbers are drawn by a program that is optimised whatever the flags of these tests say.
+    eager, traced = build(), jax.jit(build, compiler_options={"xla_backend_optimization_level": 3})()
     learnt = [nnx.to_flat_state(nnx.state(model, nnx.Not(nnx.RngState))) for model in (eager, traced)]
     for (path, ours), (_, theirs) in zip(*learnt, strict=True):
         np.testing.assert_array_equal(ours.get_value(), theirs.get_value(), err_msg=str(path))
